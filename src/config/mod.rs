@@ -1,0 +1,227 @@
+//! The config file: what a user may write, with each key's meaning, default and unit.
+//!
+//! The structs below are the one list of keys: `trailcast schema`, the checks and the error messages are made
+//! from them. This module and `main` are the only readers of files and of the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::encode::Format;
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The streams by name. The name is a label in metrics and part of the cursor's key; renaming a stream
+    /// starts a new cursor but changes no event id.
+    pub streams: BTreeMap<String, StreamConfig>,
+    /// The sinks by name.
+    pub sinks: BTreeMap<String, SinkConfig>,
+    /// Where cursors are stored.
+    pub checkpoint: CheckpointConfig,
+    /// The admin server.
+    pub admin: AdminConfig,
+    /// trailcast's own log.
+    pub log: LogConfig,
+}
+
+/// One configured use of a source.
+#[derive(Debug, Clone)]
+pub struct StreamConfig {
+    /// Which API, with what only it needs. (In YAML: exactly one of the keys `genauth` and `scloud`.)
+    pub source: SourceConfig,
+    /// Where a lane with no cursor begins. Default `30d`.
+    pub start: Start,
+    /// Between two live polls; polls fall on multiples of it on the server's clock. Default 10 s.
+    pub poll_interval: Duration,
+    /// The live pass stops this far behind the server's clock. Default 0 s.
+    pub settle: Duration,
+    /// And reads this much again at each poll. Default 10 s.
+    pub overlap: Duration,
+    /// Ages at which everything is read again, ascending. Default `[1m, 15m, 6h]`.
+    pub sweeps: Vec<Duration>,
+    /// Requests in flight, from 1. Default 4. Shared, with `rate_limit`, by all streams that use the same
+    /// credential (the strictest of them counts).
+    pub concurrency: u32,
+    /// Requests a second, above 0. Default 20.
+    pub rate_limit: f64,
+    /// Names of sinks. Default: all.
+    pub sinks: Vec<String>,
+    /// Connecting to the API. Default 10 s.
+    pub connect_timeout: Duration,
+    /// One whole request. Default 60 s.
+    pub request_timeout: Duration,
+    /// The largest page body accepted, after decompression. Default 16 MiB.
+    pub max_response_size: u64,
+    /// A PEM file of certificate authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Accepts an `http://` endpoint on a host that is not loopback. Default false.
+    pub allow_http: bool,
+}
+
+/// A source and what only it needs.
+#[derive(Debug, Clone)]
+pub enum SourceConfig {
+    /// GenAuth user action logs.
+    Genauth(GenauthConfig),
+    /// SCloud user operation events.
+    Scloud(ScloudConfig),
+}
+
+/// GenAuth (Authing).
+#[derive(Debug, Clone)]
+pub struct GenauthConfig {
+    /// Default per brand: `https://api.genauth.ai`, `https://api.authing.cn`.
+    pub endpoint: url::Url,
+    /// Which headers. Default `genauth`.
+    pub brand: GenauthBrand,
+    /// Whose log.
+    pub user_pool_id: String,
+    /// How requests prove themselves. Default `token`.
+    pub auth: GenauthAuth,
+    /// The access key.
+    pub access_key_id: String,
+    /// Its secret.
+    pub access_key_secret: Secret,
+    /// Sent with every request.
+    pub filter: GenauthFilter,
+    /// The most rows that page numbers may reach; a window with more is halved first. Default 10,000.
+    pub max_rows: u64,
+}
+
+/// The two brands of one API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenauthBrand {
+    /// `x-genauth-userpool-id`
+    Genauth,
+    /// `x-authing-userpool-id`
+    Authing,
+}
+
+/// The two ways in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenauthAuth {
+    /// A management token, asked for with the access key.
+    Token,
+    /// Each request signed with the access key.
+    Signature,
+}
+
+/// The API's own filters; absent means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GenauthFilter {
+    /// `eventType`
+    pub event_type: Option<String>,
+    /// `success`
+    pub success: Option<bool>,
+    /// `userId`
+    pub user_id: Option<String>,
+    /// `appId`
+    pub app_id: Option<String>,
+    /// `clientIp`
+    pub client_ip: Option<String>,
+    /// `requestId`
+    pub request_id: Option<String>,
+}
+
+/// SCloud (UCloud family).
+#[derive(Debug, Clone)]
+pub struct ScloudConfig {
+    /// Default `https://api.scloudsg.com`.
+    pub endpoint: url::Url,
+    /// The public key.
+    pub public_key: String,
+    /// The private key.
+    pub private_key: Secret,
+    /// Whose log; sub-accounts must give it.
+    pub project_id: Option<String>,
+    /// Sent with every request.
+    pub filter: ScloudFilter,
+    /// The most rows one run of pages may reach; a window with more is halved. Default 10,000.
+    pub max_rows: u64,
+}
+
+/// The API's own filters; absent means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScloudFilter {
+    /// `ResourceID`
+    pub resource_id: Option<String>,
+    /// `AccessKeyIDs.N`, at most 50.
+    pub access_key_ids: Vec<String>,
+}
+
+/// Where a lane with no cursor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the server's now.
+    Now,
+    /// This long before the server's now.
+    Age(Duration),
+    /// At this time, milliseconds since the epoch.
+    At(crate::event::Millis),
+}
+
+/// A secret: where it is, and its value once read. `Debug` shows neither the value nor its length.
+#[derive(Debug, Clone)]
+pub enum Secret {
+    /// The variable of this name.
+    Env(String),
+    /// The file at this path, read again when it changes; a trailing line break is not part of it.
+    File(PathBuf),
+    /// In the config itself: accepted with a warning.
+    Inline(secrecy::SecretString),
+}
+
+/// A destination. (In YAML: exactly one of its kinds.)
+#[derive(Debug, Clone)]
+pub enum SinkConfig {
+    /// NDJSON on stdout.
+    Stdout(StdoutConfig),
+}
+
+/// NDJSON on stdout.
+#[derive(Debug, Clone, Copy)]
+pub struct StdoutConfig {
+    /// Default `ocsf`.
+    pub format: Format,
+    /// Whether the record's own text is inside the event. Default true.
+    pub raw: bool,
+}
+
+/// Where cursors are stored.
+#[derive(Debug, Clone)]
+pub enum CheckpointConfig {
+    /// One file in this folder.
+    File {
+        /// The folder; created if missing.
+        path: PathBuf,
+    },
+    /// Gone with the process: for tests and demos.
+    Memory,
+}
+
+/// The admin server.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminConfig {
+    /// Default `127.0.0.1:9464`.
+    pub listen: SocketAddr,
+}
+
+/// trailcast's own log, on stderr.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Default: text on a terminal, JSON otherwise.
+    pub format: Option<LogFormat>,
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a `tracing` filter. Default `info`.
+    pub level: String,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
+}

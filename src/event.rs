@@ -1,0 +1,146 @@
+//! The data that flows: fingerprints, listed records, stream identities, admitted records and their ids.
+//!
+//! Pure: no I/O, no clock. Everything an id is made of is here, and an id never changes between versions
+//! (`tests` hold golden values).
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch: the one time unit inside trailcast. A source whose clock has whole
+/// seconds has multiples of 1000.
+pub type Millis = i64;
+
+/// An API that trailcast can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// GenAuth (Authing) user action logs.
+    Genauth,
+    /// SCloud (UCloud family) user operation events.
+    Scloud,
+}
+
+impl Source {
+    /// The name used in config, metrics, ids and events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Genauth => "genauth",
+            Self::Scloud => "scloud",
+        }
+    }
+
+    /// One unit of the source's clock, in milliseconds: the finest difference between two record times and
+    /// the finest bound that the API takes.
+    #[must_use]
+    pub const fn clock_unit(self) -> Millis {
+        match self {
+            Self::Genauth => 1,
+            Self::Scloud => 1000,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a stream reads, wherever and under whatever local name: part of every event id (invariant 3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StreamIdentity {
+    /// The API.
+    pub source: Source,
+    /// Whose log: the user pool (GenAuth) or the project (SCloud).
+    pub tenant: String,
+}
+
+/// 128 bits of a BLAKE3 hash over a record's identity fields: equal for equal acts, whatever the API looked
+/// up afresh for this read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({})", Hex(&self.0))
+    }
+}
+
+/// An event's id: 32 lower-case hex characters when shown. The same record has the same id in every lane,
+/// run, machine and version.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(pub [u8; 16]);
+
+impl EventId {
+    /// The id of the `ordinal`-th (from 0) of the records with this fingerprint in this stream.
+    #[must_use]
+    pub fn new(stream: &StreamIdentity, fingerprint: Fingerprint, ordinal: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // Each part is delimited, so that no two different triples hash the same bytes.
+        hasher.update(b"trailcast/event/1\0");
+        hasher.update(stream.source.name().as_bytes());
+        hasher.update(b"\0");
+        hasher.update(&(stream.tenant.len() as u64).to_be_bytes());
+        hasher.update(stream.tenant.as_bytes());
+        hasher.update(&fingerprint.0);
+        hasher.update(&ordinal.to_be_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(id)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventId({self})")
+    }
+}
+
+struct Hex<'a>(&'a [u8; 16]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// A record as a page listed it, with what reading and admitting need to know of it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Over the identity fields.
+    pub fingerprint: Fingerprint,
+    /// The record's own time; `None` when it has none that can be read.
+    pub time: Option<Millis>,
+    /// The record's own JSON text, untouched: a slice of its page's body.
+    pub raw: Bytes,
+}
+
+/// A record that is new to a lane, about to become an event.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// From content: see [`EventId::new`].
+    pub id: EventId,
+    /// Which of its twins it is, from 0.
+    pub ordinal: u32,
+    /// Whether its window had already been read completely without it.
+    pub late: bool,
+    /// The record's own time, or, for one that has none, the start of the window that it came from.
+    pub time: Millis,
+    /// The record's own JSON text, untouched.
+    pub raw: Bytes,
+}

@@ -1,0 +1,3 @@
+//! The `trailcast` command.
+
+fn main() {}

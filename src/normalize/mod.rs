@@ -1,0 +1,3 @@
+//! Record → event: what happened, by whom, from where, in words that no source owns.
+//!
+//! Pure: no I/O, no clock.
