@@ -37,9 +37,12 @@
 
 pub mod event;
 pub mod record;
+pub mod window;
 
 pub mod encode;
 pub mod normalize;
+pub mod reading;
+pub mod state;
 
 pub mod checkpoint;
 pub mod source;
