@@ -58,6 +58,15 @@ pub struct StreamIdentity {
     pub tenant: String,
 }
 
+/// A stream as its events name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamContext {
+    /// What it reads.
+    pub identity: StreamIdentity,
+    /// Its name in the config: a label, no part of any id.
+    pub name: String,
+}
+
 /// 128 bits of a BLAKE3 hash over a record's identity fields: equal for equal acts, whatever the API looked
 /// up afresh for this read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +105,12 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
