@@ -32,7 +32,7 @@
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`], [`record`], [`normalize`], [`encode`].
 //! Doing: [`source`], [`checkpoint`].
-//! Shell: [`config`], [`metrics`].
+//! Shell: [`config`], [`metrics`], [`telemetry`], [`version`].
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger.
 
 pub mod event;
@@ -49,5 +49,7 @@ pub mod source;
 
 pub mod config;
 pub mod metrics;
+pub mod telemetry;
+pub mod version;
 
 pub mod simulate;
