@@ -3,10 +3,14 @@
 //! The structs below are the one list of keys: `trailcast schema`, the checks and the error messages are made
 //! from them. This module and `main` are the only readers of files and of the environment.
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use secret::SecretError;
 
 use crate::encode::Format;
 
