@@ -31,7 +31,7 @@
 //!
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`], [`record`], [`normalize`], [`encode`].
-//! Doing: [`source`], [`checkpoint`].
+//! Doing: [`source`], [`retry`], [`checkpoint`].
 //! Shell: [`config`], [`metrics`], [`telemetry`], [`version`].
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger.
 
@@ -45,6 +45,7 @@ pub mod reading;
 pub mod state;
 
 pub mod checkpoint;
+pub mod retry;
 pub mod source;
 
 pub mod config;

@@ -3,9 +3,217 @@
 //! A client asks once. It never retries (but for the one fresh token or fresh signature that the API itself
 //! asks for), never sleeps but in its limiter, and knows nothing of windows, lanes or sinks.
 
+mod clock;
+mod failure;
+mod genauth;
+mod http;
+mod limiter;
+mod scloud;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Borrow;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::event::{Listed, Millis};
+pub use clock::{ServerClock, local_now};
+pub use http::install_tls_provider;
+pub use limiter::{Limiter, Permit};
+
+use crate::config::{SourceConfig, StreamConfig};
+use crate::event::{Listed, Millis, Source};
+
+/// Asks one stream's API for pages. Shared by all lanes of the stream.
+#[derive(Debug)]
+pub struct Client {
+    tenant: String,
+    max_rows: u64,
+    limiter: Limiter,
+    api: Api,
+}
+
+#[derive(Debug)]
+enum Api {
+    Genauth(genauth::Api),
+    Scloud(scloud::Api),
+}
+
+impl Client {
+    /// Connects to nothing yet and reads no secret: those are read for each request that needs them.
+    /// [`install_tls_provider`] comes first.
+    ///
+    /// # Errors
+    /// A key of the stream's config does not work out.
+    pub fn build(config: &StreamConfig, limiter: Limiter) -> Result<Self, BuildError> {
+        Ok(match &config.source {
+            SourceConfig::Genauth(genauth) => Self {
+                tenant: genauth.user_pool_id.clone(),
+                max_rows: genauth.max_rows,
+                limiter,
+                api: Api::Genauth(genauth::Api::build(config, genauth)?),
+            },
+            SourceConfig::Scloud(scloud) => Self {
+                // A key that needs no project reads the account's own log. Not the key itself: it rotates,
+                // and ids would change with it.
+                tenant: scloud.project_id.clone().unwrap_or_else(|| "default".to_owned()),
+                max_rows: scloud.max_rows,
+                limiter,
+                api: Api::Scloud(scloud::Api::build(config, scloud)?),
+            },
+        })
+    }
+
+    /// The API.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self.api {
+            Api::Genauth(_) => Source::Genauth,
+            Api::Scloud(_) => Source::Scloud,
+        }
+    }
+
+    /// Whose log: part of every event id.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// The most records that a page may be asked for (both APIs' documentation).
+    #[must_use]
+    pub fn page_limit(&self) -> u32 {
+        50
+    }
+
+    /// The most rows that one run of pages may reach.
+    #[must_use]
+    pub fn max_rows(&self) -> u64 {
+        self.max_rows
+    }
+
+    /// How far back the API can be read; `None` when nothing is documented.
+    #[must_use]
+    pub fn history(&self) -> Option<Duration> {
+        match self.api {
+            Api::Genauth(_) => None,
+            Api::Scloud(_) => Some(scloud::HISTORY),
+        }
+    }
+
+    /// The server's clock, as every answer so far tells it.
+    #[must_use]
+    pub fn clock(&self) -> &ServerClock {
+        match &self.api {
+            Api::Genauth(api) => api.clock(),
+            Api::Scloud(api) => api.clock(),
+        }
+    }
+
+    /// Asks for one page, when the limiter lets it. Dropping the future gives up the request.
+    ///
+    /// # Errors
+    /// Sorted by what to do: see [`FailureClass`].
+    pub async fn fetch(&self, request: &PageRequest, priority: Priority) -> Result<Fetched, FetchError> {
+        let mut turn = Turn { limiter: &self.limiter, priority, timing: Timing::default() };
+        let page = match &self.api {
+            Api::Genauth(api) => api.fetch(request, &mut turn).await?,
+            Api::Scloud(api) => api.fetch(request, &mut turn).await?,
+        };
+        Ok(Fetched { page, timing: turn.timing })
+    }
+}
+
+/// A page and what getting it took.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The page.
+    pub page: Page,
+    /// For metrics.
+    pub timing: Timing,
+}
+
+/// Where the time of one fetch went. A fetch is one request, but for fresh tokens and signatures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// In the limiter's line.
+    pub waited: Duration,
+    /// In requests, from sending to the end of the body.
+    pub requests: Duration,
+}
+
+/// One fetch's way through the limiter.
+struct Turn<'a> {
+    limiter: &'a Limiter,
+    priority: Priority,
+    timing: Timing,
+}
+
+impl Turn<'_> {
+    /// Sends one request when it may, and tells the limiter how it went.
+    async fn send<T, E: Borrow<FetchError>>(
+        &mut self,
+        priority: Priority,
+        request: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let queued = tokio::time::Instant::now();
+        let permit = self.limiter.acquire(priority).await;
+        self.timing.waited += queued.elapsed();
+        let sent = tokio::time::Instant::now();
+        let result = request.await;
+        self.timing.requests += sent.elapsed();
+        match &result {
+            Ok(_) => permit.succeeded(),
+            Err(error) if error.borrow().class == FailureClass::Throttled => {
+                permit.throttled(error.borrow().retry_after);
+            }
+            // Says nothing of the pace; the place in flight is given back.
+            Err(_) => drop(permit),
+        }
+        result
+    }
+}
+
+/// Why a client cannot be made; each names the key of the stream's config that is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Credentials and personal data would cross a network in the clear.
+    #[error("endpoint: {endpoint} is not https; set allow_http: true if that network is trusted")]
+    Insecure {
+        /// The endpoint.
+        endpoint: url::Url,
+    },
+    /// Neither `https` nor `http`, or no host.
+    #[error("endpoint: {endpoint} is no https:// address of a host")]
+    Endpoint {
+        /// The endpoint.
+        endpoint: url::Url,
+    },
+    /// It cannot be sent in a header.
+    #[error("{key}: holds a character that a header cannot")]
+    Header {
+        /// The key.
+        key: &'static str,
+    },
+    /// The file of certificate authorities cannot be read.
+    #[error("ca_file: cannot read {}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It can be read, but holds no certificate.
+    #[error("ca_file: {} holds no PEM certificate", path.display())]
+    CaContent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// TLS cannot be set up: no certificate authorities on this system, or one in `ca_file` is damaged.
+    #[error("cannot set up TLS; are CA certificates installed (package ca-certificates), or is ca_file damaged?")]
+    Tls {
+        /// What the TLS library says.
+        source: reqwest::Error,
+    },
+}
 
 /// Who waits behind whom for a credential's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

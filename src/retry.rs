@@ -1,0 +1,140 @@
+//! How long to wait after a failure: the only module that knows the crate `backoff`, which is unmaintained
+//! (RUSTSEC-2025-0012, no vulnerability) and lends its exponential curve only.
+//!
+//! Pure but for the random number: it computes waits and never sleeps.
+
+use std::time::Duration;
+
+use backoff::backoff::Backoff as _;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
+use rand::RngExt;
+
+use crate::source::{FailureClass, FetchError};
+
+/// The longest that a server's `Retry-After` is obeyed: a stray date a year ahead must not stop a stream.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// Failures that pass by themselves.
+const BRIEF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Failures that wait for a person: asking more often helps nobody and may lock the key out.
+const SLOW: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5 * 60));
+
+/// The waits of one retried thing: exponential with full jitter (uniform from 0 to the curve's value) and a
+/// cap, so that clients that failed together do not come back together.
+#[derive(Debug)]
+pub struct Backoff {
+    brief: ExponentialBackoff,
+    slow: ExponentialBackoff,
+}
+
+impl Backoff {
+    /// At the start of its curves.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { brief: curve(BRIEF), slow: curve(SLOW) }
+    }
+
+    /// How long to wait after `error`. The server's own wish counts where it is longer, up to
+    /// [`LONGEST_RETRY_AFTER`].
+    pub fn next(&mut self, error: &FetchError) -> Duration {
+        let own = match error.class {
+            FailureClass::Transient | FailureClass::Malformed | FailureClass::Throttled => step(&mut self.brief),
+            FailureClass::Credentials | FailureClass::Refused => step(&mut self.slow),
+        };
+        error.retry_after.map_or(own, |asked| own.max(asked.min(LONGEST_RETRY_AFTER)))
+    }
+
+    /// Back to the start of its curves: to be called after a success.
+    pub fn reset(&mut self) {
+        self.brief.reset();
+        self.slow.reset();
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn curve((first, cap): (Duration, Duration)) -> ExponentialBackoff {
+    ExponentialBackoffBuilder::new()
+        .with_initial_interval(first)
+        .with_multiplier(2.0)
+        .with_max_interval(cap)
+        // The crate's jitter is a band around the curve; full jitter is applied in `step`.
+        .with_randomization_factor(0.0)
+        .with_max_elapsed_time(None)
+        .build()
+}
+
+fn step(curve: &mut ExponentialBackoff) -> Duration {
+    // It ends only at a maximum elapsed time, and there is none.
+    let ceiling = curve.next_backoff().unwrap_or(curve.max_interval);
+    // (0, 1]: never a wait of nothing.
+    ceiling.mul_f64(1.0 - rand::rng().random::<f64>()).max(Duration::from_nanos(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::FetchReason;
+
+    fn error(class: FailureClass, retry_after: Option<Duration>) -> FetchError {
+        FetchError { class, reason: FetchReason::Api, retry_after, message: String::new() }
+    }
+
+    fn class() -> impl Strategy<Value = FailureClass> {
+        prop_oneof![
+            Just(FailureClass::Throttled),
+            Just(FailureClass::Transient),
+            Just(FailureClass::Credentials),
+            Just(FailureClass::Refused),
+            Just(FailureClass::Malformed),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_lies_between_nothing_and_the_curve(class in class(), failures in 1_u32..40) {
+            let mut backoff = Backoff::new();
+            let (first, cap) = match class {
+                FailureClass::Credentials | FailureClass::Refused => SLOW,
+                _ => BRIEF,
+            };
+            for n in 0..failures {
+                let ceiling = first.saturating_mul(1_u32 << n.min(20)).min(cap);
+                let wait = backoff.next(&error(class, None));
+                prop_assert!(wait > Duration::ZERO, "a wait of nothing");
+                // The crate counts in floating point.
+                prop_assert!(wait <= ceiling + Duration::from_micros(1), "{wait:?} after {n} failures");
+            }
+            backoff.reset();
+            prop_assert!(backoff.next(&error(class, None)) <= first + Duration::from_micros(1));
+        }
+
+        #[test]
+        fn a_server_waits_as_it_asked_but_not_for_ever(class in class(), asked in 0_u64..100_000, failures in 1..20) {
+            let asked = Duration::from_secs(asked);
+            let mut backoff = Backoff::new();
+            for _ in 0..failures {
+                let wait = backoff.next(&error(class, Some(asked)));
+                prop_assert!(wait >= asked.min(LONGEST_RETRY_AFTER));
+                prop_assert!(wait <= LONGEST_RETRY_AFTER);
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_fills_the_whole_range() {
+        let waits: Vec<_> = (0..400).map(|_| Backoff::new().next(&error(FailureClass::Transient, None))).collect();
+        let quarter = BRIEF.0 / 4;
+        for part in 0..4 {
+            let hits = waits.iter().filter(|wait| **wait > quarter * part && **wait <= quarter * (part + 1)).count();
+            // 100 are expected; fewer than 50 has a chance of less than 1 in 10^8.
+            assert!(hits > 50, "{hits} of 400 waits in quarter {part}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! GenAuth (Authing V3): user action logs.
+//!
+//! Success is `statusCode` 200 in the body, whatever the HTTP status says. Fields, codes and both ways in
+//! after the vendor's OpenAPI document and SDKs.
+
+mod auth;
+
+use std::borrow::Borrow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use self::auth::Auth;
+use super::failure::clean;
+use super::http::{Answer, Http, int, text};
+use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
+use crate::config::{GenauthAuth, GenauthConfig, GenauthFilter, StreamConfig};
+use crate::event::Source;
+
+const LOGS: &str = "/api/v3/get-user-action-logs";
+
+/// The client.
+#[derive(Debug)]
+pub(super) struct Api {
+    http: Http,
+    url: Url,
+    filter: GenauthFilter,
+    mode: GenauthAuth,
+    auth: Auth,
+}
+
+/// A request that was refused.
+struct Refusal {
+    error: FetchError,
+    /// What other credentials would mend.
+    wants: Wants,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Nothing,
+    /// 401: a fresh management token.
+    Token,
+    /// 1305, 1306: a fresh date and nonce.
+    Signature,
+}
+
+impl From<FetchError> for Refusal {
+    fn from(error: FetchError) -> Self {
+        Self { error, wants: Wants::Nothing }
+    }
+}
+
+impl Borrow<FetchError> for Refusal {
+    fn borrow(&self) -> &FetchError {
+        &self.error
+    }
+}
+
+impl Api {
+    pub(super) fn build(stream: &StreamConfig, config: &GenauthConfig) -> Result<Self, BuildError> {
+        Ok(Self {
+            http: Http::build(stream, &config.endpoint)?,
+            url: join(&config.endpoint, LOGS),
+            filter: config.filter.clone(),
+            mode: config.auth,
+            auth: Auth::build(config)?,
+        })
+    }
+
+    pub(super) fn clock(&self) -> &ServerClock {
+        self.http.clock()
+    }
+
+    pub(super) async fn fetch(&self, request: &PageRequest, turn: &mut Turn<'_>) -> Result<Page, FetchError> {
+        let body = self.body(request)?;
+        let refusal = match self.ask(&body, request, turn).await {
+            Ok(page) => return Ok(page),
+            Err(refusal) => refusal,
+        };
+        // Once each, as the API's documentation says; a second refusal is final.
+        match (self.mode, refusal.wants) {
+            (GenauthAuth::Token, Wants::Token) | (GenauthAuth::Signature, Wants::Signature) => {
+                self.ask(&body, request, turn).await.map_err(|refusal| refusal.error)
+            }
+            _ => Err(refusal.error),
+        }
+    }
+
+    async fn ask(
+        &self,
+        body: &Map<String, Value>,
+        request: &PageRequest,
+        turn: &mut Turn<'_>,
+    ) -> Result<Page, Refusal> {
+        let bytes = Value::Object(body.clone()).to_string().into_bytes();
+        match self.mode {
+            GenauthAuth::Token => {
+                let token = self.auth.token(&self.http, turn).await?;
+                let headers = self.auth.bearer(&token);
+                let result = turn
+                    .send(turn.priority, async {
+                        read(&self.http.post(&self.url, headers, bytes).await?, request, &[token.text()])
+                    })
+                    .await;
+                if result.as_ref().is_err_and(|refusal| refusal.wants == Wants::Token) {
+                    self.auth.forget(&token).await;
+                }
+                result
+            }
+            GenauthAuth::Signature => {
+                turn.send(turn.priority, async {
+                    // Signed when its turn has come: a date that waited in line would be refused.
+                    let headers = self.auth.signed(LOGS, body, self.http.clock().now())?;
+                    read(&self.http.post(&self.url, headers, bytes).await?, request, &[])
+                })
+                .await
+            }
+        }
+    }
+
+    /// All nine parameters; those without a filter are left out.
+    fn body(&self, request: &PageRequest) -> Result<Map<String, Value>, FetchError> {
+        let page = match request.position {
+            Position::First => 1,
+            Position::Number(page) => page,
+            Position::Token(_) => return Err(FetchError::refused("genauth has page numbers, no tokens")),
+        };
+        let filter = &self.filter;
+        let all = [
+            ("requestId", json!(filter.request_id)),
+            ("clientIp", json!(filter.client_ip)),
+            ("eventType", json!(filter.event_type)),
+            ("userId", json!(filter.user_id)),
+            ("appId", json!(filter.app_id)),
+            ("start", json!(request.from)),
+            ("end", json!(request.to)),
+            ("success", json!(filter.success)),
+            ("pagination", json!({ "page": page, "limit": request.limit })),
+        ];
+        let present = all.into_iter().filter(|(_, value)| !value.is_null());
+        Ok(present.map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+}
+
+/// The address of `path` behind `endpoint`, which may have a path of its own (a private deployment's prefix).
+fn join(endpoint: &Url, path: &str) -> Url {
+    let mut url = endpoint.clone();
+    url.set_path(&format!("{}{path}", endpoint.path().trim_end_matches('/')));
+    url
+}
+
+/// The answer. All but the list is read leniently: a type that differs from the documented one must not stop a
+/// stream.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    status_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<'a> {
+    #[serde(borrow)]
+    total_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    list: Option<Vec<&'a RawValue>>,
+}
+
+/// The answer of a request that failed: its `data` may be anything.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Failed<'a> {
+    #[serde(borrow)]
+    status_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    api_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+}
+
+/// The page in `answer`. Parsed once when it is one: pages are large, refusals are not.
+fn read(answer: &Answer, request: &PageRequest, secrets: &[&str]) -> Result<Page, Refusal> {
+    let complaint = match serde_json::from_str::<Envelope<'_>>(answer.body.text()) {
+        Ok(envelope) if answer.status.is_success() && int(envelope.status_code) == Some(200) => {
+            return Ok(page(envelope, answer, request)?);
+        }
+        Ok(_) => FetchError::malformed("the answer has no statusCode"),
+        Err(error) => answer.body.complaint(&error),
+    };
+    Err(refusal(answer, secrets).unwrap_or(Refusal::from(complaint)))
+}
+
+fn page(envelope: Envelope<'_>, answer: &Answer, request: &PageRequest) -> Result<Page, FetchError> {
+    let (total, list) = envelope.data.map_or((None, None), |data| (data.total_count, data.list));
+    let total = int(total).and_then(|total| u64::try_from(total).ok());
+    // No list is an empty one, unless the same answer says otherwise.
+    if let (None, Position::First | Position::Number(1), Some(1..)) = (&list, &request.position, total) {
+        return Err(FetchError::malformed("the answer counts records but has no list"));
+    }
+    let records = answer.body.listed(Source::Genauth, &list.unwrap_or_default());
+    Ok(Page { records, total, next_token: None })
+}
+
+/// What the server refused, if it says so in its envelope or by its HTTP status. The one place where its codes
+/// are sorted by what to do.
+fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
+    let failed = serde_json::from_str::<Failed<'_>>(answer.body.text()).unwrap_or_default();
+    let Some(status) = int(failed.status_code).filter(|status| *status != 200) else {
+        return (!answer.status.is_success()).then(|| Refusal {
+            error: FetchError::of_status(answer.status, answer.retry_after),
+            wants: if answer.status.as_u16() == 401 { Wants::Token } else { Wants::Nothing },
+        });
+    };
+    let code = int(failed.api_code);
+    let said = clean(&text(failed.message).unwrap_or_default(), secrets);
+    let message = match code {
+        Some(code) => format!("statusCode {status}, apiCode {code}: {said}"),
+        None => format!("statusCode {status}: {said}"),
+    };
+    let mut wants = Wants::Nothing;
+    let error = match (code, status) {
+        // Before all others: a throttling gateway may add any code.
+        (_, 429) => FetchError::throttled(message, None),
+        // The server does not believe the signature's date. A second signature uses the server's own clock,
+        // which every answer tells, so what remains is not ours to mend.
+        (Some(1305), _) => {
+            wants = Wants::Signature;
+            FetchError::credentials(format!("{message}; look at this machine's clock and the server's"))
+        }
+        // It has seen the nonce: something on the way sends requests twice. The next nonce is another.
+        (Some(1306), _) => {
+            wants = Wants::Signature;
+            FetchError::api(message)
+        }
+        // Wrong key, method, version or date format: no retry makes a signature right.
+        (Some(1300..=1304), _) => {
+            FetchError::credentials(format!("{message}; look at access_key_id and access_key_secret"))
+        }
+        // Not logged in, or the token has run out before its time.
+        (Some(2020), _) | (_, 401) => {
+            wants = Wants::Token;
+            FetchError::credentials(format!("{message}; look at access_key_id, access_key_secret and user_pool_id"))
+        }
+        // The plan does not include the log, or the bill is not paid.
+        (Some(4021), _) | (_, 402) => FetchError::refused(format!("{message}; look at the vendor's plan and billing")),
+        (_, 403) => FetchError::refused(format!("{message}; the access key may not read the action log")),
+        // The request itself; 499 is the vendor's generic "the client's fault".
+        (_, 400..=499) | (_, 501) => {
+            FetchError::refused(format!("{message}; look at user_pool_id, filter and endpoint"))
+        }
+        // Server, gateway, maintenance, a third party (601..603), and what is not documented.
+        _ => FetchError::api(message),
+    };
+    Some(Refusal { error: FetchError { retry_after: answer.retry_after, ..error }, wants })
+}
