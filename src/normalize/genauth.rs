@@ -2,7 +2,7 @@
 
 use super::kind::Class::{AccountChange, Authentication, WebResourcesActivity};
 use super::kind::{Class, Kind, OTHER};
-use super::{App, Client, Coordinates, Event, Geo, Problem, User};
+use super::{App, Client, Coordinates, Event, Geo, Problem, Text, User};
 use crate::record::field::{Field, parse};
 use crate::record::genauth::{Geo as GeoRecord, Location, UserAction, UserAgent};
 
@@ -100,7 +100,7 @@ fn geo(field: Field<'_>) -> Geo<'_> {
     Geo {
         coordinates: Coordinates::new(location.lat.number(), location.lon.number()),
         country_name: geo.country_name.text(),
-        country_code: geo.country_code2.text(),
+        country_code: geo.country_code2.text().map(upper_case),
         country_code3: geo.country_code3.text(),
         region_name: geo.region_name.text(),
         region_code: geo.region_code.text(),
@@ -108,6 +108,10 @@ fn geo(field: Field<'_>) -> Geo<'_> {
         continent_code: geo.continent_code.text(),
         timezone: geo.timezone.text(),
     }
+}
+
+fn upper_case(text: Text<'_>) -> Text<'_> {
+    if text.bytes().any(|byte| byte.is_ascii_lowercase()) { text.to_ascii_uppercase().into() } else { text }
 }
 
 #[cfg(test)]
