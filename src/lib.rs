@@ -48,8 +48,13 @@ pub mod checkpoint;
 pub mod retry;
 pub mod source;
 
+pub mod feed;
+pub mod lane;
+pub mod sink;
+
 pub mod config;
 pub mod metrics;
+pub mod shutdown;
 pub mod telemetry;
 pub mod version;
 

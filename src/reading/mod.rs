@@ -48,6 +48,8 @@ pub struct Rules {
     pub page_limit: u32,
     /// More rows than this are not read as one window ([`End::Overflow`]): what memory may hold.
     pub max_rows: u64,
+    /// Nor more bytes of records than this.
+    pub max_bytes: u64,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
     pub deepest: u64,
 }
@@ -164,7 +166,8 @@ impl Reading {
         let Some((piece, mut run)) = self.run.take() else { return };
         let ended = run.take(page, &mut self.tally);
         let whole = !piece.unit && piece.window == self.window;
-        if whole && run.rows_known() > self.rules.max_rows.min(self.rules.deepest) {
+        let too_many = run.rows_known() > self.rules.max_rows.min(self.rules.deepest);
+        if whole && (too_many || self.tally.bytes() > self.rules.max_bytes) {
             self.todo.clear();
             self.end = Some(End::Overflow { rows: run.rows_known() });
             return;

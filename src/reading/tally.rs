@@ -46,6 +46,7 @@ pub(super) struct Tally {
     entries: HashMap<Fingerprint, Entry>,
     pages: u32,
     runs: u32,
+    bytes: u64,
 }
 
 /// What a record was to the tally.
@@ -76,6 +77,7 @@ impl Tally {
         let page = self.pages;
         let entry = match self.entries.entry(listed.fingerprint) {
             Vacant(place) => {
+                self.bytes += listed.raw.len() as u64;
                 let Listed { time, raw, .. } = listed;
                 place.insert(Entry { time, placed, first: raw, twins: Vec::new(), page, on_page: 1, run });
                 return Seen::First { bound: 1, new: true };
@@ -86,6 +88,7 @@ impl Tally {
             entry.on_page += 1;
             let raised = u64::from(entry.on_page) > entry.bound();
             if raised {
+                self.bytes += listed.raw.len() as u64;
                 entry.twins.push(listed.raw);
             }
             return Seen::Again { raised };
@@ -98,6 +101,11 @@ impl Tally {
         entry.on_page = 1;
         entry.run = run;
         seen
+    }
+
+    /// How long the records kept are together.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The bounds of all that lies in the clock units that begin at `units`.

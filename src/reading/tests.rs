@@ -122,7 +122,7 @@ pub(crate) mod world {
 
         pub(crate) fn rules(&self) -> Rules {
             let (paging, page_limit) = (self.options.paging, self.options.page_limit);
-            Rules { unit: Self::unit_of(paging), paging, page_limit, max_rows: 400, deepest: 1000 }
+            Rules { unit: Self::unit_of(paging), paging, page_limit, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 }
         }
 
         pub(crate) fn answer(&mut self, request: &PageRequest) -> Page {
@@ -308,7 +308,7 @@ fn a_run_that_cannot_go_on_is_read_again_and_then_halved() {
 #[test]
 fn a_token_that_comes_again_voids_the_run() {
     let mut reading = Reading::new(
-        Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, deepest: 1000 },
+        Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 },
         Window { from: 0, to: 60_000 },
         None,
     );

@@ -26,17 +26,17 @@ pub struct New {
 pub fn admit(
     stream: &StreamIdentity,
     window: Window,
-    found: Vec<Found>,
+    found: &[Found],
     delivered: &Delivered,
     live: Millis,
 ) -> Vec<New> {
     let mut new = Vec::new();
-    for Found { fingerprint, time, placed, raw } in found {
+    for &Found { fingerprint, time, placed, ref raw } in found {
         let before = delivered.get(&fingerprint).copied().unwrap_or(0);
         let late = if placed { time.is_some_and(|time| time < live) } else { window.to <= live };
         for (ordinal, raw) in (0u32..).zip(raw).skip(before as usize) {
             let id = EventId::new(stream, fingerprint, ordinal);
-            let admitted = Admitted { id, ordinal, late, time: time.unwrap_or(window.from), raw };
+            let admitted = Admitted { id, ordinal, late, time: time.unwrap_or(window.from), raw: raw.clone() };
             new.push(New { admitted, fingerprint, placed });
         }
     }

@@ -113,7 +113,7 @@ impl Lane {
         self.density.saw(window, found.len() as u64);
         let unplaced: Vec<_> = found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
         let mut delivered = self.delivered(window, unplaced.into_iter());
-        let new = admit(&self.stream, window, found, &delivered, self.cursor.live);
+        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live);
         let parts: Vec<&[super::admit::New]> = if new.is_empty() { vec![&[]] } else { new.chunks(17).collect() };
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
