@@ -32,7 +32,7 @@
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`], [`record`], [`normalize`], [`encode`].
 //! Doing: [`source`], [`checkpoint`].
-//! Shell: [`config`], [`metrics`], [`telemetry`], [`version`].
+//! Shell: [`cli`], [`config`], [`metrics`], [`shutdown`], [`telemetry`], [`version`].
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger.
 
 pub mod event;
@@ -44,8 +44,10 @@ pub mod normalize;
 pub mod checkpoint;
 pub mod source;
 
+pub mod cli;
 pub mod config;
 pub mod metrics;
+pub mod shutdown;
 pub mod telemetry;
 pub mod version;
 
