@@ -32,7 +32,7 @@
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`], [`record`], [`normalize`], [`encode`].
 //! Doing: [`source`], [`checkpoint`].
-//! Shell: [`cli`], [`config`], [`metrics`], [`shutdown`], [`telemetry`], [`version`].
+//! Shell: [`cli`], [`config`], [`metrics`], [`admin`], [`shutdown`], [`telemetry`], [`version`], [`clock`].
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger.
 
 pub mod event;
@@ -44,7 +44,9 @@ pub mod normalize;
 pub mod checkpoint;
 pub mod source;
 
+pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod shutdown;

@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,8 +50,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         let file = path.to_path_buf();
         ConfigErrors(vec![Finding { file, line: None, column: None, key: String::new(), message }])
     })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    parse(path, &text, Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX))
+    parse(path, &text, crate::clock::now())
 }
 
 /// As [`load`], from text; `path` is only named in findings, and `now` only serves doubts about times.
