@@ -23,7 +23,7 @@ use crate::version;
 #[command(name = "trailcast", version = version::LINE.as_str(), after_help = "\
 Examples:
   trailcast demo --for 30s                     see it work: no file, server or key needed
-  trailcast check -c trailcast.yaml            is the config right, are the APIs and sinks reachable?
+  trailcast check -c trailcast.yaml            do the config, the APIs and the sinks work?
   trailcast run -c trailcast.yaml              the job, until SIGTERM or SIGINT
   trailcast run -c trailcast.yaml --until-caught-up | gzip > events.ndjson.gz
   trailcast schema > trailcast.schema.json     help from an editor while writing the config")]
