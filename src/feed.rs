@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
-use crate::event::{Millis, StreamContext};
+use crate::admin::StreamBoard;
+use crate::clock::millis;
+use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::{StreamMetrics, WindowOutcome};
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
 use crate::retry::Backoff;
@@ -36,6 +38,8 @@ pub struct Feed {
     pub stream: Arc<StreamContext>,
     /// What it counts with.
     pub metrics: StreamMetrics,
+    /// Where it shows how it is.
+    pub board: StreamBoard,
     /// When which part is read.
     pub schedule: Schedule,
     client: Client,
@@ -75,21 +79,11 @@ struct Shared {
     read: Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>>,
 }
 
-/// Why a stream cannot be read at present.
-#[derive(Debug, Clone)]
-pub struct Failing {
-    /// The metric's label.
-    pub reason: FetchReason,
-    /// Since when.
-    pub since: Instant,
-    /// One readable line.
-    pub message: String,
-}
-
 #[derive(Debug, Default)]
 struct Trouble {
     in_a_row: u32,
-    failing: Option<Failing>,
+    /// What is known to be wrong, and since when something is.
+    failing: Option<(FetchReason, Instant)>,
 }
 
 impl Feed {
@@ -99,6 +93,7 @@ impl Feed {
         stream: Arc<StreamContext>,
         client: Client,
         metrics: StreamMetrics,
+        board: StreamBoard,
         schedule: Schedule,
         concurrency: u32,
         lanes: usize,
@@ -107,8 +102,8 @@ impl Feed {
         let depth = 2 * u64::from(concurrency.max(1));
         let rows = (ROWS_AHEAD / depth).clamp(u64::from(client.page_limit()), ROWS_MOST);
         let paging = match client.source() {
-            crate::event::Source::Genauth => Paging::Numbered,
-            crate::event::Source::Scloud => Paging::Tokens,
+            Source::Genauth => Paging::Numbered,
+            Source::Scloud => Paging::Tokens,
         };
         let rules = Rules {
             unit: schedule.unit,
@@ -122,6 +117,7 @@ impl Feed {
             learnt: Mutex::new(Learnt { density: Density::new(schedule.unit, rows), inclusive: None }),
             stream,
             metrics,
+            board,
             schedule,
             client,
             rules,
@@ -143,12 +139,6 @@ impl Feed {
     #[must_use]
     pub fn now(&self) -> Millis {
         self.client.clock().now()
-    }
-
-    /// Since when the stream cannot be read, and why; `None` while it can.
-    #[must_use]
-    pub fn failing(&self) -> Option<Failing> {
-        lock(&self.trouble).failing.clone()
     }
 
     /// The server's time when this feed first heard from it: asks once, so that the first plan goes by the
@@ -266,8 +256,7 @@ impl Feed {
                     self.metrics.request_finished(fetched.timing.requests);
                     self.metrics.rate_limit_waited(fetched.timing.waited);
                     self.metrics.records(fetched.page.records.len() as u64);
-                    #[expect(clippy::cast_precision_loss, reason = "an offset that loses precision is centuries")]
-                    self.metrics.set_clock_offset(self.client.clock().offset() as f64 / 1000.0);
+                    self.show_clock();
                     self.recovered();
                     return Some(fetched.page);
                 }
@@ -285,6 +274,19 @@ impl Feed {
         }
     }
 
+    fn show_clock(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "an offset that loses precision is centuries")]
+        let offset = self.client.clock().offset() as f64 / 1000.0;
+        self.metrics.set_clock_offset(offset);
+        self.board.set_clock_offset(offset);
+    }
+
+    /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
+    #[must_use]
+    pub fn oldest_readable(&self) -> Option<Millis> {
+        self.client.history().map(|history| floor(self.now() - millis(history) + 3_600_000, self.rules.unit))
+    }
+
     fn failed(&self, error: &FetchError) {
         self.metrics.error(error.reason);
         let stream = &self.stream.name;
@@ -292,13 +294,14 @@ impl Feed {
         let needs_operator = matches!(error.class, FailureClass::Credentials | FailureClass::Refused);
         let mut trouble = lock(&self.trouble);
         trouble.in_a_row += 1;
-        let known = trouble.failing.as_ref().is_some_and(|failing| failing.reason == error.reason);
+        let known = trouble.failing.is_some_and(|(reason, _)| reason == error.reason);
         if known || !needs_operator && trouble.in_a_row < FAILING_AFTER {
             return;
         }
-        let since = trouble.failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
-        trouble.failing = Some(Failing { reason: error.reason, since, message: error.to_string() });
+        let since = trouble.failing.map_or_else(Instant::now, |(_, since)| since);
+        trouble.failing = Some((error.reason, since));
         drop(trouble);
+        self.board.failing(error.reason, error.to_string());
         if needs_operator {
             tracing::error!(stream, reason = error.reason.label(), "cannot read, trying again: {error}");
         } else {
@@ -311,8 +314,9 @@ impl Feed {
         trouble.in_a_row = 0;
         let failing = trouble.failing.take();
         drop(trouble);
-        if let Some(failing) = failing {
-            let after = Duration::from_secs(failing.since.elapsed().as_secs());
+        if let Some((_, since)) = failing {
+            self.board.ok();
+            let after = Duration::from_secs(since.elapsed().as_secs());
             tracing::info!(stream = self.stream.name, ?after, "reads again");
         }
     }

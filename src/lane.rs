@@ -5,12 +5,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use crate::admin::LaneBoard;
 use crate::checkpoint::{Changes, CheckpointError, Store};
-use crate::event::Millis;
+use crate::clock;
+use crate::event::{Millis, StreamIdentity};
+use crate::config::units;
 use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics, SinkReason};
 use crate::retry;
@@ -46,17 +50,10 @@ pub struct Lane {
     pub metrics: LaneMetrics,
     /// Times the sink.
     pub sink_metrics: SinkMetrics,
-    /// What others may see of it.
-    pub watch: tokio::sync::watch::Sender<LaneView>,
-}
-
-/// What others may see of a lane.
-#[derive(Debug, Clone, Default)]
-pub struct LaneView {
-    /// Where it stands; `None` before its cursor is loaded.
-    pub cursor: Option<Cursor>,
-    /// Why it cannot deliver or commit at present.
-    pub failing: Option<String>,
+    /// Where it shows how it is.
+    pub board: LaneBoard,
+    /// Whether it has said that it cannot go on.
+    pub failing: AtomicBool,
 }
 
 /// How long a lane runs.
@@ -118,7 +115,7 @@ impl Lane {
     /// What no retry mends: see [`LaneError`].
     pub async fn run(self, start: StartAt, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
         let Some(begun) = shutdown.unless(self.feed.begun()).await else { return Ok(()) };
-        let mut cursor = self.open(start(begun)).await?;
+        let mut cursor = self.open(start, begun).await?;
         let poll = self.feed.schedule.poll;
         let mut now = begun;
         let mut after = None;
@@ -146,29 +143,40 @@ impl Lane {
         }
     }
 
-    /// The stored cursor, or a new one at `start`.
-    async fn open(&self, start: Millis) -> Result<Cursor, LaneError> {
+    /// The stored cursor, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another log than the one that is configured.
+    pub async fn stored(&self) -> Result<Option<Cursor>, LaneError> {
         let key = self.key().cursor();
-        let stored = self.blocking(move |store| Ok(store.get(&key)?)).await?;
+        let Some(value) = self.blocking(move |store| Ok(store.get(&key)?)).await? else { return Ok(None) };
+        let cursor = store::parse_cursor(&value)?;
         let stream = &self.feed.stream;
-        let mut cursor = match stored {
-            None => Cursor::new(stream.identity.clone(), &self.feed.schedule, start),
-            Some(value) => store::parse_cursor(&value)?,
-        };
-        if cursor.stream != stream.identity {
-            return Err(LaneError::OtherLog {
-                stream: stream.name.clone(),
-                configured: cursor_of(&stream.identity),
-                stored: cursor_of(&cursor.stream),
-            });
+        if cursor.stream == stream.identity {
+            return Ok(Some(cursor));
         }
-        cursor.adopt(&self.feed.schedule);
-        tracing::info!(
-            stream = stream.name,
-            sink = self.sink_name,
-            from = %jiff::Timestamp::from_millisecond(cursor.live).unwrap_or_default(),
-            "lane runs"
-        );
+        let log = |stream: &StreamIdentity| format!("{} {}", stream.source, stream.tenant);
+        Err(LaneError::OtherLog {
+            stream: stream.name.clone(),
+            configured: log(&stream.identity),
+            stored: log(&cursor.stream),
+        })
+    }
+
+    /// The stored cursor, or a new one.
+    async fn open(&self, start: StartAt, now: Millis) -> Result<Cursor, LaneError> {
+        let (feed, sink) = (&self.feed, &self.sink_name);
+        let stream = &feed.stream.name;
+        let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
+        let new = || Cursor::new(feed.stream.identity.clone(), &feed.schedule, start(now).max(oldest));
+        let mut cursor = self.stored().await?.unwrap_or_else(new);
+        cursor.adopt(&feed.schedule);
+        if cursor.floor() < oldest {
+            let (from, to) = (time(cursor.floor()), time(oldest));
+            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
+            cursor.skip_to(oldest);
+        }
+        tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
         Ok(cursor)
     }
 
@@ -342,34 +350,43 @@ impl Lane {
 
     fn count(&self, part: &[New], read: &WindowRead) {
         self.metrics.delivered(part.len() as u64);
+        self.board.delivered(part.len() as u64);
         let late = part.iter().filter(|new| new.admitted.late);
         self.metrics.late(late.clone().count() as u64);
         for new in late {
             let lateness = u64::try_from(read.read_at - new.admitted.time).unwrap_or(0);
             self.feed.metrics.late(Duration::from_millis(lateness));
         }
-        self.metrics.committed(crate::source::local_now());
+        self.metrics.committed(clock::now());
     }
 
     fn show(&self, cursor: &Cursor) {
         self.feed.metrics.set_read_through(cursor.live);
+        self.feed.board.set_read_through(cursor.live);
         self.metrics.set_delivered_through(cursor.live);
         self.metrics.set_verified_through(cursor.floor());
-        self.watch.send_modify(|view| view.cursor = Some(cursor.clone()));
+        self.board.set_delivered_through(cursor.live);
+        self.board.set_verified_through(cursor.floor());
+        let sweep = |(&age, &mark): (&Millis, &Millis)| {
+            (format!("sweep {}", units::duration_text(Duration::from_millis(age.unsigned_abs()))), mark)
+        };
+        let passes = std::iter::once(("live".to_owned(), cursor.live)).chain(cursor.sweeps.iter().map(sweep));
+        self.board.set_passes(passes.collect());
     }
 
     fn failing(&self, reason: SinkReason, error: &dyn std::error::Error) {
         self.metrics.sink_error(reason);
-        let news = self.watch.send_if_modified(|view| view.failing.replace(error.to_string()).is_none());
-        if news {
-            let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
-            tracing::error!(stream, sink, reason = reason.label(), "cannot go on, trying again: {}", chain(error));
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            let (stream, sink, error) = (&self.feed.stream.name, &self.sink_name, chain(error));
+            tracing::error!(stream, sink, reason = reason.label(), "cannot go on, trying again: {error}");
+            self.board.failing(reason, error);
         }
     }
 
     fn recovered(&self, how: &'static str) {
-        if self.watch.send_if_modified(|view| view.failing.take().is_some()) {
+        if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "{how}");
+            self.board.ok();
         }
     }
 
@@ -402,8 +419,8 @@ fn parts(new: &[New]) -> impl Iterator<Item = &[New]> {
     })
 }
 
-fn cursor_of(stream: &crate::event::StreamIdentity) -> String {
-    format!("{} {}", stream.source, stream.tenant)
+fn time(millis: Millis) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
 }
 
 /// An error with all that caused it, in one line.

@@ -128,11 +128,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn object(&mut self, entries: &[(super::tree::Key, Node)], at: Mark, schema: &'a Json, path: &Path) -> Json {
+    fn object(&mut self, entries: &[(super::tree::Key, Node)], at: Mark, schema: &'a Json, parent: &Path) -> Json {
         let mut object = serde_json::Map::new();
         let known = schema["properties"].as_object();
         for (key, node) in entries {
-            let path = path.child(&key.name);
+            let path = parent.child(&key.name);
             if let Some(property) = known.and_then(|known| known.get(&key.name)) {
                 object.insert(key.name.clone(), self.value(node, key.at, property, &path));
             } else if schema["additionalProperties"].is_object() {
@@ -140,18 +140,20 @@ impl<'a> Checker<'a> {
             } else {
                 let names = known.into_iter().flat_map(|known| known.keys().map(String::as_str));
                 let message = format!("unknown key; {}", suggestion(&key.name, names));
-                self.fault(key.at, &path, message);
+                // `{ hunter2 }` is a mapping whose key is the secret.
+                let path = if schema["writeOnly"] == true { parent } else { &path };
+                self.fault(key.at, path, message);
             }
         }
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             if !object.contains_key(name) {
                 let message = format!("the key `{name}` is missing; expected {}", self.described(schema, name));
-                self.fault(at, path, message);
+                self.fault(at, parent, message);
             }
         }
-        self.exactly_one(&object, at, schema, path);
+        self.exactly_one(&object, at, schema, parent);
         if schema["minProperties"].as_u64().is_some_and(|least| (entries.len() as u64) < least) {
-            self.fault(at, path, "expected at least one entry".to_owned());
+            self.fault(at, parent, "expected at least one entry".to_owned());
         }
         Json::Object(object)
     }

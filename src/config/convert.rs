@@ -13,6 +13,7 @@ use super::{
     AdminConfig, CheckpointConfig, Config, GenauthBrand, GenauthConfig, LogConfig, ScloudConfig, Secret, SinkConfig,
     SourceConfig, Start, StreamConfig,
 };
+use crate::clock::millis;
 use crate::event::{Millis, Source};
 
 /// How far back SCloud keeps its events, as its documentation says.
@@ -194,13 +195,13 @@ impl Converter<'_> {
     fn start(&mut self, start: Start, source: Source, path: &Path) {
         let age = match start {
             Start::Now => return,
-            Start::Age(age) => i64::try_from(age.as_millis()).unwrap_or(Millis::MAX),
+            Start::Age(age) => millis(age),
             Start::At(time) => self.now.saturating_sub(time),
         };
         if age < 0 {
             self.warn(path, "lies in the future: nothing is delivered until then");
         }
-        let history = i64::try_from(SCLOUD_HISTORY.as_millis()).unwrap_or(Millis::MAX);
+        let history = millis(SCLOUD_HISTORY);
         if source == Source::Scloud && age > history {
             self.warn(path, "is more than 365 days ago: SCloud keeps no events older than that");
         }

@@ -4,7 +4,7 @@
 //! description that users read. [`super::convert`] makes the [`Config`](super::Config) of them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::syntax::{LogFilter, Size, Written};
-use super::{GenauthAuth, GenauthBrand, GenauthFilter, LogFormat, ScloudFilter, Start, StdoutConfig};
+use super::{
+    AdminConfig, GenauthAuth, GenauthBrand, GenauthFilter, LogConfig, LogFormat, ScloudFilter, Start, StdoutConfig,
+};
 
 /// The config of trailcast: which audit logs to read and where to deliver their events.
 #[derive(Deserialize, JsonSchema)]
@@ -159,7 +161,7 @@ pub(super) enum SecretEntry {
 /// Where a secret is: exactly one of `env` and `file`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(inline, extend("oneOf" = [{ "required": ["env"] }, { "required": ["file"] }]))]
+#[schemars(inline, extend("writeOnly" = true, "oneOf" = [{ "required": ["env"] }, { "required": ["file"] }]))]
 pub(super) struct SecretReference {
     /// The name of an environment variable.
     #[schemars(length(min = 1))]
@@ -223,13 +225,14 @@ pub(super) struct Log {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Written(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))) }
+        Self { listen: Written(AdminConfig::default().listen) }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: None, level: Written(LogFilter("info".to_owned())) }
+        let LogConfig { format, level } = LogConfig::default();
+        Self { format, level: Written(LogFilter(level)) }
     }
 }
 
@@ -276,19 +279,23 @@ fn scloud_endpoint() -> Written<Url> {
 /// The JSON schema of the config file, draft 2020-12.
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    let generator = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(NeverNull)).into_generator();
+    let generator = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(Tidy)).into_generator();
     let mut schema = generator.into_root_schema_for::<File>();
     schema.insert("title".to_owned(), "trailcast".into());
     schema.to_value()
 }
 
-/// An optional key may be absent; its value is never `null`.
+/// An optional key may be absent, but its value is never `null`; and where a doc comment breaks its lines means
+/// nothing to who reads a description.
 #[derive(Debug, Clone)]
-struct NeverNull;
+struct Tidy;
 
-impl Transform for NeverNull {
+impl Transform for Tidy {
     fn transform(&mut self, schema: &mut schemars::Schema) {
         let Some(object) = schema.as_object_mut() else { return };
+        if let Some(serde_json::Value::String(text)) = object.get_mut("description") {
+            *text = text.replace('\n', " ");
+        }
         if object.get("default").is_some_and(serde_json::Value::is_null) {
             object.remove("default");
         }

@@ -17,9 +17,9 @@ pub mod units;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,12 +50,19 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
         let file = path.to_path_buf();
         ConfigErrors(vec![Finding { file, line: None, column: None, key: String::new(), message }])
     })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    parse(path, &text, Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX))
+    parse(path, &text)
 }
 
-/// As [`load`], from text; `path` is only named in findings, and `now` only serves doubts about times.
-fn parse(path: &Path, text: &str, now: Millis) -> Result<Loaded, ConfigErrors> {
+/// As [`load`], from text; `path` is only named in findings.
+///
+/// # Errors
+/// Every mistake in the text at once.
+pub fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
+    parse_at(path, text, crate::clock::now())
+}
+
+/// `now` only serves doubts about times.
+fn parse_at(path: &Path, text: &str, now: Millis) -> Result<Loaded, ConfigErrors> {
     let (tree, faults) = tree::parse(text);
     let mut mistakes: Vec<check::Mistake> = faults
         .into_iter()
@@ -321,6 +328,18 @@ pub struct LogConfig {
     pub format: Option<LogFormat>,
     /// `error`, `warn`, `info`, `debug` or `trace`, or a `tracing` filter. Default `info`.
     pub level: String,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: None, level: "info".to_owned() }
+    }
 }
 
 /// How a log line is written.

@@ -10,11 +10,62 @@ use super::*;
 const NOW: Millis = 1_767_225_600_000;
 
 fn errors(text: &str) -> String {
-    parse(Path::new("t.yaml"), text, NOW).unwrap_err().to_string()
+    parse_at(Path::new("t.yaml"), text, NOW).unwrap_err().to_string()
+}
+
+#[test]
+fn no_value_is_ever_quoted() {
+    let sample: Vec<&str> = include_str!("../../config/trailcast.yaml").lines().collect();
+    let mut tried = 0;
+    for (index, line) in sample.iter().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+        // In the place of the whole value, and of the last one inside it.
+        for (key, _) in [line.split_once(": "), line.rsplit_once(": ")].into_iter().flatten() {
+            for wrong in [
+                "hunter2",
+                "\"hunter2",
+                "'hunter2",
+                "[hunter2]",
+                "[hunter2",
+                "*hunter2",
+                "!hunter2 x",
+                "@hunter2",
+                "|x hunter2",
+            ] {
+                let mut lines = sample.clone();
+                let line = format!("{key}: {wrong}");
+                lines[index] = &line;
+                let said = match parse_at(Path::new("t.yaml"), &lines.join("\n"), NOW) {
+                    Ok(loaded) => format!("{:?}", loaded.warnings),
+                    Err(errors) => errors.to_string(),
+                };
+                assert!(!said.contains("hunter2"), "line {}: {line}\n{said}", index + 1);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+    let said = errors(&genauth("").replace("{ env: E }", "{ hunter2 }"));
+    assert!(said.contains("access_key_secret: unknown key; known: `env`, `file`"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+proptest::proptest! {
+    /// Whatever a slip of the hand does to a config, it is answered: good, or bad with at least one mistake.
+    #[test]
+    fn a_slip_of_the_hand_never_panics(at in 0_usize..6_000, cut in 0_usize..12, put in "[ -~\n\t]{0,6}") {
+        let mut sample: Vec<char> = include_str!("../../config/trailcast.yaml").chars().collect();
+        let at = at.min(sample.len());
+        let end = (at + cut).min(sample.len());
+        sample.splice(at..end, put.chars());
+        let text: String = sample.into_iter().collect();
+        if let Err(errors) = parse_at(Path::new("t.yaml"), &text, NOW) {
+            assert!(!errors.0.is_empty(), "{text}");
+        }
+    }
 }
 
 fn good(text: &str) -> Loaded {
-    parse(Path::new("t.yaml"), text, NOW).unwrap_or_else(|errors| panic!("{errors}"))
+    parse_at(Path::new("t.yaml"), text, NOW).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A config with one GenAuth stream, `extra` at its end.
@@ -77,7 +128,7 @@ t.yaml:11:18: streams.users.sweeps[1]: expected a duration such as `500ms`, `15s
 t.yaml:12:5: streams.users.concurrency: expected a whole number from 1 to 64, found another number
 t.yaml:13:5: streams.users.rate_limit: expected a number above 0, found another number
 t.yaml:14:5: streams.users.start: expected `now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`, found another text
-t.yaml:15:5: streams.users.max_response_size: expected a size such as `512KiB`, `16MiB` or a number of bytes, found another text
+t.yaml:15:5: streams.users.max_response_size: expected a size such as `512KiB` or `16MiB`, found another text
 t.yaml:16:3: streams.both: expected exactly one of the keys `genauth`, `scloud`, found 2
 t.yaml:18:30: streams.both.scloud.private_key: expected a mapping with `env` or `file` or text, found a list
 t.yaml:19:3: streams.text: expected a mapping with `genauth` or `scloud`, found text
@@ -252,7 +303,7 @@ fn http_is_for_loopback_unless_allowed() {
     let with = |endpoint: &str, allow: bool| {
         let text = genauth(&format!("    allow_http: {allow}\n"))
             .replace("user_pool_id: p", &format!("user_pool_id: p, endpoint: \"{endpoint}\""));
-        parse(Path::new("t.yaml"), &text, NOW).is_ok()
+        parse_at(Path::new("t.yaml"), &text, NOW).is_ok()
     };
     for endpoint in ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost", "https://x.example"] {
         assert!(with(endpoint, false), "{endpoint}");

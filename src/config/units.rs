@@ -13,7 +13,7 @@ use super::Start;
 pub struct UnitError(pub(super) &'static str);
 
 pub(super) const DURATION: UnitError = UnitError("a duration such as `500ms`, `15s`, `1h30m` or `30d`");
-pub(super) const SIZE: UnitError = UnitError("a size such as `512KiB`, `16MiB` or a number of bytes");
+pub(super) const SIZE: UnitError = UnitError("a size such as `512KiB` or `16MiB`");
 pub(super) const START: UnitError = UnitError("`now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`");
 
 /// Falling, as they are written.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter};
 
 use super::families::Families;
-use super::{SinkReason, WindowOutcome, now};
+use super::{SinkReason, WindowOutcome};
+use crate::clock::now;
 use crate::event::Millis;
 use crate::source::FetchReason;
 

@@ -16,10 +16,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::TextEncoder;
 
+use crate::clock::now;
 use crate::event::Millis;
 use families::Families;
 
@@ -164,10 +164,4 @@ impl Default for Metrics {
 /// What the maps hold is whole at every moment, so a panic of another thread spoils nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// This machine's clock, milliseconds since the epoch.
-fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }

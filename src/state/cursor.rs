@@ -79,6 +79,13 @@ impl Cursor {
         self.sweeps = schedule.sweeps.iter().map(|&age| (age, *self.sweeps.get(&age).unwrap_or(&floor))).collect();
     }
 
+    /// Gives up what lies before `time`.
+    pub fn skip_to(&mut self, time: Millis) {
+        for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
+            *mark = time.max(*mark);
+        }
+    }
+
     /// Everything before it has been read by every pass: it is never read again, and what was delivered from it
     /// need not be remembered. This is `verified through`.
     #[must_use]
