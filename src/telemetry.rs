@@ -1,20 +1,33 @@
 //! trailcast's own log: lines on stderr, text for a person or JSON for a program. stdout belongs to events.
+//!
+//! Reads `NO_COLOR` from the environment, as terminal programs do.
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+
+/// A filter that would not do what its writer meant.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// Not the syntax of a filter.
+    #[error("not a filter")]
+    Syntax(#[source] ParseError),
+    /// A word that is no level. The syntax takes it for a module and is silent about everything else.
+    #[error("not a level: one of `error`, `warn`, `info`, `debug`, `trace`, `off`")]
+    Level,
+}
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `log.level` is no filter.
     #[error("`log.level` is neither a level nor a filter")]
-    Filter(#[source] ParseError),
+    Filter(#[source] FilterError),
     /// The process already has a log.
     #[error("the log is already set up")]
     AlreadySet,
@@ -24,8 +37,13 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// When the text is neither.
-pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(level)
+pub fn filter(level: &str) -> Result<EnvFilter, FilterError> {
+    let bare = |part: &&str| !part.contains(['=', '[', ']']);
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if level.split(',').filter(bare).any(|word| !is_level(word)) {
+        return Err(FilterError::Level);
+    }
+    EnvFilter::builder().parse(level).map_err(FilterError::Syntax)
 }
 
 /// Starts the log of this process, on stderr. Call once.
@@ -36,7 +54,9 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let stderr_is_terminal = io::stderr().is_terminal();
     let format = config.format.unwrap_or(if stderr_is_terminal { LogFormat::Text } else { LogFormat::Json });
     let filter = filter(&config.level).map_err(TelemetryError::Filter)?;
-    subscriber(format, filter, stderr_is_terminal, io::stderr).try_init().map_err(|_| TelemetryError::AlreadySet)
+    // https://no-color.org
+    let colour = stderr_is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    subscriber(format, filter, colour, io::stderr).try_init().map_err(|_| TelemetryError::AlreadySet)
 }
 
 fn subscriber<W>(
@@ -107,7 +127,11 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_an_error() {
-        assert!(filter("trailcast=loud").is_err());
-        assert!(filter("info,=").is_err());
+        for bad in ["", "infoo", "trailcast", "info,debgu", "warn, trailcast=trace", "trailcast=loud", "info,="] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+        for good in ["info", "WARN", "off", "info,trailcast::source=debug"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
     }
 }

@@ -49,8 +49,11 @@ impl Converter<'_> {
         let root = Path::default();
         let (streams, sinks) = (root.child("streams"), root.child("sinks"));
         let names: Vec<String> = file.sinks.keys().cloned().collect();
-        for name in &names {
-            self.name(name, &sinks.child(name));
+        let mut converted_sinks = BTreeMap::new();
+        for (name, sink) in file.sinks {
+            let path = sinks.child(&name);
+            self.name(&name, &path);
+            converted_sinks.insert(name, self.sink(sink, &path)?);
         }
         let mut converted = BTreeMap::new();
         for (name, stream) in file.streams {
@@ -58,20 +61,40 @@ impl Converter<'_> {
             self.name(&name, &path);
             converted.insert(name, self.stream(stream, &names, &path)?);
         }
+        self.same_events_twice(&converted, &streams);
         Some(Config {
             streams: converted,
-            sinks: file
-                .sinks
-                .into_iter()
-                .map(|(name, sink)| Some((name, sink_config(sink)?)))
-                .collect::<Option<_>>()?,
+            sinks: converted_sinks,
             checkpoint: checkpoint(file.checkpoint),
             admin: AdminConfig { listen: file.admin.listen.0 },
             log: LogConfig { format: file.log.format, level: file.log.level.0.0 },
         })
     }
 
-    /// `None` when the stream has no source, which the schema has already ruled out.
+    /// `None`, with a mistake, when the sink has no kind; the schema has already ruled that out.
+    fn sink(&mut self, sink: Sink, path: &Path) -> Option<SinkConfig> {
+        let config = sink.stdout.map(SinkConfig::Stdout);
+        if config.is_none() {
+            self.mistake(path, "expected the key `stdout`");
+        }
+        config
+    }
+
+    /// An id comes from content, so two streams that read the same give one sink the same ids twice.
+    fn same_events_twice(&mut self, streams: &BTreeMap<String, StreamConfig>, path: &Path) {
+        for (name, stream) in streams {
+            let before = streams.iter().take_while(|(other, _)| *other != name);
+            for (other, _) in before.filter(|(_, other)| {
+                same_events(&other.source, &stream.source) && other.sinks.iter().any(|sink| stream.sinks.contains(sink))
+            }) {
+                let message =
+                    format!("reads the same as the stream `{other}` into the same sink: each event comes twice");
+                self.warn(&path.child(name), &message);
+            }
+        }
+    }
+
+    /// `None`, with a mistake, when the stream has not exactly one source; the schema has already ruled that out.
     fn stream(&mut self, stream: Stream, known_sinks: &[String], path: &Path) -> Option<StreamConfig> {
         let allow_http = stream.allow_http;
         let (source, unit) = match (stream.genauth, stream.scloud) {
@@ -81,7 +104,10 @@ impl Converter<'_> {
             (None, Some(scloud)) => {
                 (SourceConfig::Scloud(self.scloud(scloud, allow_http, &path.child("scloud"))), Source::Scloud)
             }
-            _ => return None,
+            _ => {
+                self.mistake(path, "expected exactly one of the keys `genauth`, `scloud`");
+                return None;
+            }
         };
         let sweeps: Vec<Duration> = stream.sweeps.iter().map(|age| age.0).collect();
         self.sweeps(&sweeps, &path.child("sweeps"));
@@ -262,17 +288,24 @@ impl Converter<'_> {
     }
 }
 
+fn same_events(one: &SourceConfig, other: &SourceConfig) -> bool {
+    match (one, other) {
+        (SourceConfig::Genauth(one), SourceConfig::Genauth(other)) => {
+            (&one.user_pool_id, &one.filter) == (&other.user_pool_id, &other.filter)
+        }
+        (SourceConfig::Scloud(one), SourceConfig::Scloud(other)) => {
+            (&one.public_key, &one.project_id, &one.filter) == (&other.public_key, &other.project_id, &other.filter)
+        }
+        _ => false,
+    }
+}
+
 fn default_endpoint(brand: GenauthBrand) -> Url {
     let text = match brand {
         GenauthBrand::Genauth => "https://api.genauth.ai",
         GenauthBrand::Authing => "https://api.authing.cn",
     };
     Url::parse(text).expect("a constant URL")
-}
-
-/// `None` when the sink has no kind, which the schema has already ruled out.
-fn sink_config(sink: Sink) -> Option<SinkConfig> {
-    sink.stdout.map(SinkConfig::Stdout)
 }
 
 fn checkpoint(checkpoint: Option<Checkpoint>) -> CheckpointConfig {

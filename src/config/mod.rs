@@ -2,7 +2,7 @@
 //!
 //! `file` is the one list of keys: `trailcast schema`, the checks and the error messages are made from it. The
 //! way of a file: `tree` (YAML with positions) → `check` (against the schema) → `file` → `convert` → [`Config`].
-//! This module and `main` are the only readers of the environment and of a user's files.
+//! Only this module and `main` read the environment for settings and secrets.
 
 mod check;
 mod convert;

@@ -326,6 +326,13 @@ fn doubts_are_warnings() {
     assert_eq!(warnings(&scloud("    start: 366d\n")), [old]);
     assert_eq!(warnings(&scloud("    start: 2024-12-31T00:00:00Z\n")), [old]);
     assert!(warnings(&scloud("    start: 365d\n")).is_empty());
+    let twice =
+        genauth("  again:\n    genauth: { user_pool_id: p, access_key_id: other, access_key_secret: { env: E } }\n");
+    assert_eq!(
+        warnings(&twice),
+        ["t.yaml:3:3: streams.users: reads the same as the stream `again` into the same sink: each event comes twice"]
+    );
+    assert!(warnings(&twice.replace("access_key_id: other", "access_key_id: k, filter: { success: true }")).is_empty());
     let future = "t.yaml:5:5: streams.cloud.start: lies in the future: nothing is delivered until then";
     assert_eq!(warnings(&scloud("    start: 2026-01-01T00:00:01Z\n")), [future]);
 }

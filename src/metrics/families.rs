@@ -116,7 +116,7 @@ impl Families {
 
 struct Declare(Registry);
 
-/// Names, helps and labels are constants, so that [`super::tests`] has seen all that could be wrong with them.
+/// Names, helps and labels are constants, so that the module `tests` has seen all that could be wrong with them.
 const CONSTANT: &str = "a constant, valid and unique name with constant, valid labels";
 
 impl Declare {
