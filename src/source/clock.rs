@@ -59,8 +59,7 @@ impl Default for ServerClock {
 }
 
 /// The local clock, which may step.
-#[must_use]
-pub fn local_now() -> Millis {
+pub(super) fn local_now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,8 @@ use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
-use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock, local_now};
+use super::clock::local_now;
+use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;

@@ -16,7 +16,7 @@ use std::borrow::Borrow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use clock::{ServerClock, local_now};
+pub use clock::ServerClock;
 pub use http::install_tls_provider;
 pub use limiter::{Limiter, Permit};
 
