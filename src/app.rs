@@ -128,12 +128,8 @@ impl App {
     /// our stdout any more; then drains.
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Ended {
         let (stop_admin, admin_end) = shutdown::channel();
-        let admin = Admin {
-            metrics: self.metrics,
-            readiness: self.readiness,
-            status: self.status,
-            draining: shutdown.clone(),
-        };
+        let admin =
+            Admin { metrics: self.metrics, readiness: self.readiness, status: self.status, draining: shutdown.clone() };
         let admin = tokio::spawn(self.admin.serve(admin, admin_end));
         // Pulled by the shutdown from outside or by a lane whose sink is gone for good.
         let (stop_lanes, lanes_end) = shutdown::channel();

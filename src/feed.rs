@@ -179,12 +179,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`Overflow`]: the window holds too much, and the next [`Feed::window`] is shorter.
-    pub async fn read(
-        &self,
-        window: Window,
-        priority: Priority,
-        as_of: Millis,
-    ) -> Result<Arc<WindowRead>, Overflow> {
+    pub async fn read(&self, window: Window, priority: Priority, as_of: Millis) -> Result<Arc<WindowRead>, Overflow> {
         if self.lanes < 2 {
             return self.read_alone(window, priority).await;
         }

@@ -103,12 +103,11 @@ pub(super) fn clean(said: &str, secrets: &[&str]) -> String {
         said = said.replace(secret, "…");
     }
     let mut out = String::new();
-    let mut words = 0;
-    for word in said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if words > 0 {
+    let words = said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    for (n, word) in words.enumerate() {
+        if n > 0 {
             out.push(' ');
         }
-        words += 1;
         if word.contains('@') || longest_run(word) > LONGEST_WORD {
             out.push('…')
         } else {

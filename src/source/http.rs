@@ -10,8 +10,8 @@ use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
-use crate::clock;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
+use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;

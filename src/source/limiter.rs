@@ -172,6 +172,8 @@ struct Pace {
 
 impl Pace {
     fn new(rate: f64, in_flight: u32, now: Instant) -> Self {
+        // Slower makes waits that no clock can count.
+        let rate = rate.max(0.001);
         Self {
             configured: rate,
             rate,
@@ -189,14 +191,14 @@ impl Pace {
         if self.in_flight >= self.most_in_flight {
             return Ready::WhenReturned;
         }
-        if let Some(until) = self.paused_until.filter(|until| *until > now) {
-            return Ready::At(until);
+        let from = self.paused_until.map_or(now, |until| until.max(now));
+        let missing = 1.0 - self.tokens;
+        match (missing > 0.0, from > now) {
+            (false, false) => Ready::Now,
+            (false, true) => Ready::At(from),
+            // A nanosecond more than computed: rounding must not end the wait just too early.
+            (true, _) => Ready::At(from + Duration::from_secs_f64(missing / self.rate) + Duration::from_nanos(1)),
         }
-        if self.tokens >= 1.0 {
-            return Ready::Now;
-        }
-        // A nanosecond more than computed: rounding must not make the wait end just too early, again and again.
-        Ready::At(now + Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + Duration::from_nanos(1))
     }
 
     /// To be called when [`Ready::Now`].
@@ -226,6 +228,8 @@ impl Pace {
         if let Some(asked) = retry_after {
             let until = now + asked.min(LONGEST_RETRY_AFTER);
             self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+            // One may go as soon as the pause ends, to see; all others come at the new rate.
+            self.tokens = 1.0;
         }
     }
 

@@ -34,8 +34,8 @@ pub struct Client {
 
 #[derive(Debug)]
 enum Api {
-    Genauth(genauth::Api),
-    Scloud(scloud::Api),
+    Genauth(Box<genauth::Api>),
+    Scloud(Box<scloud::Api>),
 }
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
                 tenant: genauth.user_pool_id.clone(),
                 max_rows: genauth.max_rows,
                 limiter,
-                api: Api::Genauth(genauth::Api::build(config, genauth)?),
+                api: Api::Genauth(Box::new(genauth::Api::build(config, genauth)?)),
             },
             SourceConfig::Scloud(scloud) => Self {
                 // A key that needs no project reads the account's own log. Not the key itself: it rotates,
@@ -58,7 +58,7 @@ impl Client {
                 tenant: scloud.project_id.clone().unwrap_or_else(|| "default".to_owned()),
                 max_rows: scloud.max_rows,
                 limiter,
-                api: Api::Scloud(scloud::Api::build(config, scloud)?),
+                api: Api::Scloud(Box::new(scloud::Api::build(config, scloud)?)),
             },
         })
     }

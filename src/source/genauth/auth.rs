@@ -66,10 +66,7 @@ impl Auth {
         let common = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (pool, value("user_pool_id", &config.user_pool_id)?),
-            (
-                HeaderName::from_static("x-authing-sdk-version"),
-                HeaderValue::from_static(concat!("trailcast-", env!("CARGO_PKG_VERSION"))),
-            ),
+            (HeaderName::from_static("x-authing-sdk-version"), HeaderValue::from_static("trailcast")),
             (HeaderName::from_static("x-authing-lang"), HeaderValue::from_static("en-US")),
         ]);
         Ok(Self {
@@ -250,5 +247,62 @@ mod tests {
             max_rows: 10_000,
         })
         .expect("builds")
+    }
+
+    /// Expected values from Python's `hmac` and `json` over the string that the vendor's SDK would sign.
+    #[test]
+    fn signs_as_the_vendors_sdk_does() {
+        let body = json!({
+            "start": 1_700_000_000_000_i64, "end": 1_700_000_060_000_i64, "success": true,
+            "eventType": "login", "pagination": { "page": 1, "limit": 50 },
+        });
+        let body = body.as_object().expect("an object");
+        for (brand, expected) in [
+            (GenauthBrand::Genauth, "authing AK:phbZZGDs7WPz/pfTtTkubvrLTw0="),
+            // Its user pool header begins with `x-authing-` and so is signed too.
+            (GenauthBrand::Authing, "authing AK:Fo1uWrbHqKYgIdBdqKx0qWlqMxE="),
+        ] {
+            let headers = auth(brand)
+                .signed_with(
+                    super::super::LOGS,
+                    body,
+                    "Tue, 24 Nov 2026 02:00:00 GMT",
+                    "00112233445566778899aabbccddeeff",
+                )
+                .expect("signs");
+            assert_eq!(headers[AUTHORIZATION], expected, "{brand:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_before_it_runs_out() {
+        let life = |expires_in: &str| {
+            let raw = |json: &str| RawValue::from_string(json.to_owned()).expect("JSON");
+            let (access_token, expires_in) = (raw("\"T\""), raw(expires_in));
+            let grant = Grant { access_token: Some(&access_token), expires_in: Some(&expires_in) };
+            token(&grant).expect("granted").refresh_at.saturating_duration_since(Instant::now()).as_secs_f64()
+        };
+        for (expires_in, renewed_after) in
+            [("7200", 7140.0), ("100", 90.0), ("\"100\"", 90.0), ("0", 0.0), ("-5", 0.0), ("null", 540.0)]
+        {
+            assert!((life(expires_in) - renewed_after).abs() < 1.0, "{expires_in}: {}", life(expires_in));
+        }
+        assert!(life("9223372036854775807") > 1e6, "no clock overflows");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let auth = auth(GenauthBrand::Genauth);
+        let token = Token {
+            value: "TOKEN".into(),
+            header: {
+                let mut header = HeaderValue::from_static("Bearer TOKEN");
+                header.set_sensitive(true);
+                header
+            },
+            refresh_at: Instant::now(),
+        };
+        let shown = format!("{auth:?} {token:?}");
+        assert!(!shown.contains("SECRET") && !shown.contains("TOKEN"), "{shown}");
     }
 }

@@ -1,0 +1,289 @@
+//! What can go wrong on the way, and what TLS and addresses are accepted.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::server::{Reply, Server};
+use super::*;
+
+const PAGE: &str = r#"{"RetCode":0,"Events":[{"OperateTime":1}]}"#;
+/// [`PAGE`], compressed by Python's `gzip`.
+const PAGE_GZIP: &str = "H4sIAAAAAAACA6tWCkotcc5PSVWyMtBRci1LzSspVrKKrlbyL0gtSixJDcnMBUoZ1sbWAgCGwFfDKgAAAA==";
+
+/// 64 KiB of spaces, likewise.
+const BOMB_GZIP: &str = "H4sIAAAAAAACA+3BgQAAAACAIJX9KRepCgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAGqUGSy0AAABAA==";
+
+fn gzip(base64: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(base64).expect("Base64")
+}
+
+async fn answered_with(reply: Reply) -> Result<Page, FetchError> {
+    let server = Server::start(move |_| reply.clone()).await;
+    let mut config = stream(SourceConfig::Scloud(scloud(&server.endpoint)));
+    config.request_timeout = Duration::from_secs(5);
+    config.max_response_size = 2_000;
+    first(&client(&config)).await
+}
+
+#[tokio::test]
+async fn what_goes_wrong_on_the_way_is_transient_and_has_a_reason() {
+    use FailureClass::{Malformed, Transient};
+    use FetchReason as R;
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400)).repeat(3);
+    let cases = [
+        ("closed before an answer", Transient, R::Connect, Reply::cut("")),
+        ("closed in the head", Transient, R::Connect, Reply::cut("HTTP/1.1 200 OK\r\nconte")),
+        (
+            "torn body",
+            Transient,
+            R::Malformed,
+            Reply::cut(format!("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{PAGE}")),
+        ),
+        (
+            "torn chunk",
+            Transient,
+            R::Malformed,
+            Reply::cut("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{\"RetCode\""),
+        ),
+        (
+            "torn text of a body without length",
+            Transient,
+            R::Malformed,
+            Reply::cut(format!("HTTP/1.1 200 OK\r\n\r\n{}", &PAGE[..30])),
+        ),
+        ("torn gzip", Transient, R::Malformed, Reply::new(200, &["content-encoding: gzip"], &gzip(PAGE_GZIP)[..40])),
+        ("no HTTP", Transient, R::Connect, Reply::cut("SSH-2.0-x\r\n\r\n")),
+        ("no JSON", Transient, R::Malformed, Reply::ok("Service busy")),
+        ("nothing", Transient, R::Malformed, Reply::ok("")),
+        ("HTML", Transient, R::Malformed, Reply::ok("\n<html><body>Sign in</body></html>")),
+        (
+            "a gateway's HTML",
+            Transient,
+            R::HttpStatus,
+            Reply::new(502, &["content-type: text/html"], "<html>502 Bad Gateway</html>"),
+        ),
+        (
+            "a gateway's torn HTML",
+            Transient,
+            R::HttpStatus,
+            Reply::cut("HTTP/1.1 503 Busy\r\ncontent-length: 9999\r\n\r\n<html>"),
+        ),
+        ("other JSON", Malformed, R::Malformed, Reply::ok(r#"{"hello":"world"}"#)),
+        ("events of another type", Malformed, R::Malformed, Reply::ok(r#"{"RetCode":0,"Events":7}"#)),
+        ("too large", Malformed, R::TooLarge, Reply::ok("x".repeat(3_000))),
+        (
+            "too large in chunks",
+            Malformed,
+            R::TooLarge,
+            Reply::cut(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")),
+        ),
+        (
+            "too large once decompressed",
+            Malformed,
+            R::TooLarge,
+            Reply::new(200, &["content-encoding: gzip"], gzip(BOMB_GZIP)),
+        ),
+    ];
+    for (name, class, reason, reply) in cases {
+        let error = answered_with(reply).await.expect_err(name);
+        assert_eq!((error.class, error.reason), (class, reason), "{name}: {}", error.message);
+        assert!(!error.message.is_empty() && !error.message.contains("127.0.0.1"), "{name}: {}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_sorted_by_what_to_do() {
+    use FailureClass as C;
+    for (status, class) in [
+        (301, C::Refused),
+        (400, C::Refused),
+        (401, C::Credentials),
+        (403, C::Refused),
+        (404, C::Refused),
+        (407, C::Refused),
+        (408, C::Transient),
+        (429, C::Throttled),
+        (500, C::Transient),
+        (504, C::Transient),
+    ] {
+        let error = answered_with(Reply::new(status, &["location: /elsewhere"], PAGE)).await.expect_err("no page");
+        assert_eq!(error.class, class, "HTTP {status}");
+        assert!(error.message.contains(&status.to_string()), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_left() {
+    for reply in [Reply::hang as fn() -> Reply, || Reply::ok(PAGE).hang_after(60)] {
+        let server = Server::start(move |_| reply()).await;
+        let mut config = stream(SourceConfig::Scloud(scloud(&server.endpoint)));
+        config.request_timeout = Duration::from_millis(100);
+        let error = first(&client(&config)).await.expect_err("no answer");
+        assert_eq!((error.class, error.reason), (FailureClass::Transient, FetchReason::Timeout), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_no_connection() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound")).parse().expect("a URL");
+    drop(listener);
+    let error = first(&scloud_client(&endpoint)).await.expect_err("refused");
+    assert_eq!((error.class, error.reason), (FailureClass::Transient, FetchReason::Connect), "{}", error.message);
+}
+
+#[tokio::test]
+async fn retry_after_is_read_in_both_forms() {
+    for (headers, expected) in [
+        (&["retry-after: 7"][..], Some(7)),
+        (&["retry-after: 100000"], Some(100_000)),
+        // Against the server's own clock, wherever that stands.
+        (&["date: Sat, 05 Jan 2030 10:00:00 GMT", "retry-after: Sat, 05 Jan 2030 10:00:30 GMT"], Some(30)),
+        (&["date: Sat, 05 Jan 2030 10:00:00 GMT", "retry-after: Sat, 05 Jan 2030 09:00:00 GMT"], Some(0)),
+        (&["retry-after: soon"], None),
+        (&[], None),
+    ] {
+        for (status, body) in [(429, "slow down"), (429, r#"{"RetCode":153}"#), (200, r#"{"RetCode":153}"#)] {
+            let error = answered_with(Reply::new(status, headers, body)).await.expect_err("throttled");
+            assert_eq!((error.class, error.reason), (FailureClass::Throttled, FetchReason::Throttled));
+            assert_eq!(error.retry_after, expected.map(Duration::from_secs), "{headers:?} {status} {body}");
+        }
+    }
+    let error = answered_with(Reply::new(503, &["retry-after: 9"], "")).await.expect_err("unavailable");
+    assert_eq!((error.class, error.retry_after), (FailureClass::Transient, Some(Duration::from_secs(9))));
+}
+
+#[tokio::test]
+async fn gzip_is_asked_for_and_read() {
+    let server = Server::start(|_| Reply::new(200, &["content-encoding: gzip"], gzip(PAGE_GZIP))).await;
+    let page = first(&scloud_client(&server.endpoint)).await.expect("a page");
+    assert_eq!(raws(&page), [r#"{"OperateTime":1}"#]);
+    assert_eq!(server.requests()[0].header("accept-encoding"), Some("gzip"));
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_utf8_stop_nothing() {
+    let body = [br#"{"RetCode":0,"Events":[{"UserName":""#.as_slice(), b"\xff\xfe", br#""}]}"#].concat();
+    let server = Server::start(move |_| Reply::ok(&body)).await;
+    let client = scloud_client(&server.endpoint);
+    let (one, other) = (first(&client).await.expect("a page"), first(&client).await.expect("a page"));
+    assert_eq!(raws(&one), ["{\"UserName\":\"\u{fffd}\u{fffd}\"}"]);
+    assert_eq!(one.records[0].fingerprint, other.records[0].fingerprint);
+}
+
+#[tokio::test]
+async fn a_page_in_many_chunks_is_whole() {
+    let record = r#"{"Api":"A"},"#.repeat(9_999) + r#"{"Api":"Z"}"#;
+    let body = format!(r#"{{"RetCode":0,"Events":[{record}]}}"#);
+    let server = Server::start(move |_| Reply::ok(&body)).await;
+    let page = first(&scloud_client(&server.endpoint)).await.expect("a page");
+    assert_eq!((page.records.len(), raws(&page)[9_999]), (10_000, r#"{"Api":"Z"}"#));
+}
+
+#[tokio::test]
+async fn time_in_line_is_told_apart_from_time_in_requests() {
+    let server = Server::start(|_| Reply::ok(PAGE)).await;
+    let limiter = Limiter::new(20.0, 1);
+    let client =
+        Client::build(&stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone()).expect("builds");
+    let mut waited = Duration::ZERO;
+    for _ in 0..22 {
+        let timing = client.fetch(&request(Position::First), Priority::Live).await.expect("a page").timing;
+        assert!(timing.requests > Duration::ZERO);
+        waited += timing.waited;
+    }
+    assert!(waited > Duration::from_millis(20), "twenty at once, then twenty a second: {waited:?}");
+}
+
+#[test]
+fn endpoints_that_would_leak_are_refused() {
+    install_tls_provider();
+    for (endpoint, allow_http, built) in [
+        ("http://127.0.0.1:1", false, true),
+        ("http://[::1]:1", false, true),
+        ("http://localhost:1", false, true),
+        ("http://10.0.0.1", false, false),
+        ("http://10.0.0.1", true, true),
+        ("http://localhost.example.com", false, false),
+        ("ftp://localhost", true, false),
+        ("data:text/plain,x", true, false),
+    ] {
+        let mut config = stream(SourceConfig::Scloud(scloud(&endpoint.parse().expect("a URL"))));
+        config.allow_http = allow_http;
+        match Client::build(&config, limiter()) {
+            Ok(_) => assert!(built, "{endpoint} is accepted"),
+            Err(error) => {
+                assert!(!built, "{endpoint}: {error}");
+                assert!(error.to_string().starts_with("endpoint: "), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ca_file_that_is_none_is_named() {
+    install_tls_provider();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for path in [file.path(), std::path::Path::new("/nonexistent/ca.pem")] {
+        let mut config = stream(SourceConfig::Scloud(scloud(&"https://localhost".parse().expect("a URL"))));
+        config.ca_file = Some(path.to_owned());
+        let message = Client::build(&config, limiter()).expect_err("no authority").to_string();
+        assert!(message.starts_with("ca_file: ") && message.contains(&path.display().to_string()), "{message}");
+    }
+}
+
+#[test]
+fn a_header_that_cannot_be_sent_is_named() {
+    install_tls_provider();
+    let mut config = genauth(&"https://localhost".parse().expect("a URL"));
+    config.user_pool_id = "65f0\n".to_owned();
+    let error = Client::build(&stream(SourceConfig::Genauth(config)), limiter()).expect_err("a line break");
+    assert!(error.to_string().starts_with("user_pool_id: "), "{error}");
+}
+
+/// Answers one HTTPS request a connection with [`PAGE`].
+fn https_server() -> Url {
+    install_tls_provider();
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).expect("configured");
+            let mut tls = rustls::StreamOwned::new(connection, stream);
+            let reply = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{PAGE}", PAGE.len());
+            // Headers and form come in one write each at most; the answer may come early. A client that does not
+            // trust us hangs up.
+            let mut some = [0; 4096];
+            let _ = tls.read(&mut some).and_then(|_| tls.write_all(reply.as_bytes())).and_then(|()| tls.flush());
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+            // Until the client hangs up: closing with unread bytes would reset the connection.
+            while tls.read(&mut some).is_ok_and(|n| n > 0) {}
+        }
+    });
+    endpoint.parse().expect("a URL")
+}
+
+#[tokio::test]
+async fn an_own_authority_is_trusted_when_named_and_only_then() {
+    let mut config = stream(SourceConfig::Scloud(scloud(&https_server())));
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ca.path(), include_bytes!("tls/ca.pem")).expect("written");
+    config.ca_file = Some(ca.path().to_owned());
+    assert_eq!(first(&client(&config)).await.expect("a page").records.len(), 1);
+    config.ca_file = None;
+    let error = first(&client(&config)).await.expect_err("not trusted");
+    assert_eq!((error.class, error.reason), (FailureClass::Transient, FetchReason::Connect));
+    assert!(error.message.contains("certificate"), "{}", error.message);
+}
