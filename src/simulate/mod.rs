@@ -19,6 +19,8 @@ mod pages;
 pub mod scloud;
 mod server;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod text;
 mod truth;
 mod world;

@@ -26,7 +26,7 @@ pub struct Truth {
 }
 
 /// What a record is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Content {
     /// What identifies it: a compact JSON array of the identity fields' values in the documented order, null for
     /// what is absent, times as numbers (GenAuth milliseconds, SCloud seconds).

@@ -15,8 +15,9 @@ use serde_json::Value;
 use crate::event::{Millis, Source};
 
 pub use self::record::{Operation, odd_is_timed, write_odd};
+pub use self::request::signature;
 
-use self::request::{Parameters, parameters, signature};
+use self::request::{Parameters, parameters};
 use self::token::NextToken;
 use super::clock::millis;
 use super::connection::Cut;
@@ -143,7 +144,8 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
     let api = &world.scloud;
     let now = world.clock.now();
     let begin = Some(query.begin.unwrap_or(0).max(now - READABLE));
-    let wanted = |slot: &Slot| query.wants(&Operation::at(&api.history, slot));
+    // What is not written as documented has no field that equals anything.
+    let wanted = |slot: &Slot| api.history.odd(slot.root).is_none() && query.wants(&Operation::at(&api.history, slot));
     let filter: Option<&dyn Fn(&Slot) -> bool> = if query.filters() { Some(&wanted) } else { None };
     let rows = world.rows(api, (begin, query.end), filter);
 
