@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Start, units};
 use crate::encode::Format;
 use crate::event::Millis;
-use crate::version;
+use crate::{simulate, version};
 
 /// Tails the audit logs of GenAuth and SCloud and delivers every event once.
 ///
@@ -43,7 +43,7 @@ pub enum Command {
     /// Shows trailcast at work: simulated APIs on loopback, their events on stdout
     Demo(DemoArgs),
     /// Serves both APIs on loopback, with faults on request and a truth ledger, for tests of your own
-    Simulate(SimulateArgs),
+    Simulate(Box<simulate::Options>),
     /// Shows or changes where lanes stand
     #[command(subcommand)]
     Cursor(CursorCommand),
@@ -116,10 +116,6 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FORMAT", default_value = "ocsf", value_parser = format)]
     pub format: Format,
 }
-
-/// `trailcast simulate`
-#[derive(Debug, Args)]
-pub struct SimulateArgs {}
 
 /// `trailcast cursor`
 #[derive(Debug, Subcommand)]

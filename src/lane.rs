@@ -302,7 +302,7 @@ impl Lane {
                     }
                 }
             }
-            if shutdown.unless(tokio::time::sleep(waits.next())).await.is_none() {
+            if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
                 return Ok(false);
             }
         }
@@ -322,7 +322,7 @@ impl Lane {
                 }
                 Err(error) => self.failing(SinkReason::Checkpoint, &error),
             }
-            if shutdown.unless(tokio::time::sleep(waits.next())).await.is_none() {
+            if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
                 return false;
             }
         }

@@ -1,3 +1,104 @@
-//! The `trailcast` command.
+//! The `trailcast` command: config, parts, run, drain, say how it went.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use trailcast::app::{App, Ended};
+use trailcast::cli::{Cli, Command, Exit, RunArgs};
+use trailcast::command::{self, Answer};
+use trailcast::config::{self, LogConfig};
+use trailcast::lane::Until;
+use trailcast::{shutdown, simulate, telemetry};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return say(Exit::Failed, &format!("cannot start: {error}")).into(),
+    };
+    let exit = runtime.block_on(dispatch(command));
+    // A write to a pipe that nobody reads from never ends, and nothing it holds is counted as delivered.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Run(args) => run(args).await,
+        Command::Demo(args) => {
+            log(&LogConfig { level: "warn".to_owned(), ..LogConfig::default() });
+            answer(command::demo(args).await)
+        }
+        Command::Check(args) => answer(command::check(&args).await),
+        Command::Cursor(args) => answer(command::cursor(&args)),
+        Command::Schema => answer(
+            serde_json::to_string_pretty(&config::schema()).map(Answer::done).map_err(|error| error.to_string().into()),
+        ),
+        Command::Simulate(options) => match simulate::serve(*options, io::stdout()).await {
+            Ok(()) => Exit::Done,
+            Err(error) => say(Exit::Failed, &format!("cannot simulate: {error}")),
+        },
+    }
+}
+
+async fn run(args: RunArgs) -> Exit {
+    let config = match config::load(&args.config.config) {
+        Ok(loaded) => {
+            log(&loaded.config.log);
+            for warning in &loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            loaded.config
+        }
+        Err(errors) => return say(Exit::Usage, &errors.to_string()),
+    };
+    let (trigger, end) = shutdown::channel();
+    match shutdown::signals(trigger, shutdown::exit) {
+        Ok(signals) => drop(tokio::spawn(signals)),
+        Err(error) => return say(Exit::Failed, &format!("cannot wait for signals: {error}")),
+    }
+    let app = match App::build(&config).await {
+        Ok(app) => app,
+        Err(error) => return say(Exit::Usage, &trailcast::lane::chain(&error)),
+    };
+    let until = if args.until_caught_up { Until::CaughtUp } else { Until::Shutdown };
+    tracing::info!(version = trailcast::version::VERSION, admin = %app.admin_address(), lanes = app.lanes.len(), "runs");
+    let progress = (until == Until::CaughtUp && io::stderr().is_terminal()).then(|| command::progress(&app));
+    let ended = app.run(until, end).await;
+    drop(progress);
+    match ended {
+        Ended::CaughtUp => tracing::info!("caught up"),
+        Ended::Drained => tracing::info!("drained"),
+        Ended::NotDrained => tracing::error!("not drained in time: the events under way come again with the next run"),
+        Ended::Failed => tracing::error!("failed"),
+    }
+    match ended {
+        Ended::CaughtUp | Ended::Drained => Exit::Done,
+        Ended::NotDrained | Ended::Failed => Exit::Failed,
+    }
+}
+
+fn log(config: &LogConfig) {
+    if let Err(error) = telemetry::init(config) {
+        say(Exit::Failed, &error.to_string());
+    }
+}
+
+/// Prints a command's answer to stdout, or why there is none to stderr.
+fn answer(answer: Result<Answer, command::CommandError>) -> Exit {
+    match answer {
+        Ok(Answer { text, exit }) if text.is_empty() => exit,
+        Ok(Answer { text, exit }) => match writeln!(io::stdout(), "{text}") {
+            Ok(()) => exit,
+            Err(error) => say(Exit::Failed, &format!("cannot write to stdout: {error}")),
+        },
+        Err(error) => say(error.exit, &error.message),
+    }
+}
+
+/// Says on stderr why the process ends. Nothing is left to tell if that fails.
+fn say(exit: Exit, message: &str) -> Exit {
+    let _ = writeln!(io::stderr(), "trailcast: {message}");
+    exit
+}

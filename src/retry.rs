@@ -69,7 +69,7 @@ impl Waits {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         step(&mut self.0)
     }
 }

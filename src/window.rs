@@ -104,7 +104,7 @@ mod tests {
         ) {
             let window = Window { from: from * unit, to: (from + units) * unit };
             let cut = window.split(parts, unit);
-            prop_assert_eq!(cut.len() as i64, parts.min(units));
+            prop_assert_eq!(cut.len(), usize::try_from(parts.min(units)).unwrap());
             prop_assert_eq!(cut[0].from, window.from);
             prop_assert_eq!(cut[cut.len() - 1].to, window.to);
             prop_assert!(cut.windows(2).all(|pair| pair[0].to == pair[1].from));
@@ -118,7 +118,7 @@ mod tests {
             let mut rows = 0;
             for _ in 0..40 {
                 let window = Window { from, to: from + density.comfortable() };
-                rows = (window.len() as f64 * per_second / 1000.0) as u64;
+                rows = ((window.len() as f64 * per_second / 1000.0) as i64).unsigned_abs();
                 density.saw(window, rows);
                 from = window.to;
             }

@@ -218,7 +218,7 @@ proptest! {
             let counted = found.get(&truth.fingerprint).copied().unwrap_or(0);
             prop_assert!(counted <= now, "over-count: {counted} of {now} {truth:?}");
             let fits_a_page = world.truth.iter().filter(|other| other.time == truth.time).count()
-                <= world.options.page_limit as usize - 1 && end != End::Complete(Outcome::Unstable);
+                < world.options.page_limit as usize && end != End::Complete(Outcome::Unstable);
             prop_assert!(counted >= then || !fits_a_page, "missing: {counted} of {then} {truth:?} {end:?}");
         }
     }

@@ -79,6 +79,15 @@ impl Cursor {
         self.sweeps = schedule.sweeps.iter().map(|&age| (age, *self.sweeps.get(&age).unwrap_or(&floor))).collect();
     }
 
+    /// Puts every mark to `time`, rounded down to the clock unit. What is remembered of it must go, too, or what lies
+    /// behind `time` would not be delivered again.
+    pub fn set_to(&mut self, time: Millis) {
+        let time = floor_to(time, self.stream.source.clock_unit());
+        for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
+            *mark = time;
+        }
+    }
+
     /// Gives up what lies before `time`.
     pub fn skip_to(&mut self, time: Millis) {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {

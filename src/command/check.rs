@@ -1,0 +1,134 @@
+//! `trailcast check`: the config, then every part that it names, one line each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Answer, CommandError};
+use crate::app;
+use crate::checkpoint;
+use crate::cli::{CheckArgs, Exit};
+use crate::config::{self, CheckpointConfig, Config};
+use crate::lane::chain;
+use crate::source::{Client, PageRequest, Position, Priority, install_tls_provider};
+
+/// What was found of one part.
+#[derive(Debug, Serialize)]
+struct Finding {
+    part: String,
+    state: State,
+    message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// Checks what the config says and, unless offline, what it names.
+///
+/// # Errors
+/// The config is wrong.
+pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
+    let path = &args.config.config;
+    let loaded = config::load(path)?;
+    let mut findings: Vec<Finding> = loaded
+        .warnings
+        .iter()
+        .map(|warning| Finding { part: "config".to_owned(), state: State::Warning, message: warning.to_string() })
+        .collect();
+    findings.push(config_line(path, &loaded.config));
+    if !args.offline {
+        install_tls_provider();
+        let clients = app::streams(&loaded.config)
+            .map_err(|error| CommandError { message: error.to_string(), exit: Exit::Usage })?;
+        for (name, client) in clients {
+            findings.push(stream(&name, &client).await);
+        }
+        findings.extend(sinks(&loaded.config));
+        findings.push(checkpoint(&loaded.config.checkpoint));
+    }
+    let exit = if findings.iter().any(|finding| finding.state == State::Failed) { Exit::Failed } else { Exit::Done };
+    Ok(Answer { text: if args.json { json(&findings) } else { text(&findings) }, exit })
+}
+
+fn config_line(path: &Path, config: &Config) -> Finding {
+    let message = format!("{}: {} streams, {} sinks", path.display(), config.streams.len(), config.sinks.len());
+    Finding { part: "config".to_owned(), state: State::Ok, message }
+}
+
+/// Credentials, one page, the clock.
+async fn stream(name: &str, client: &Client) -> Finding {
+    let unit = client.source().clock_unit();
+    let now = client.clock().now().div_euclid(unit) * unit;
+    let request = PageRequest { from: now - 3_600_000, to: now, limit: 1, position: Position::First };
+    let (state, message) = match client.fetch(&request, Priority::Live).await {
+        Ok(fetched) => {
+            let what = match fetched.page.total {
+                Some(total) => format!("{total} records in the last hour"),
+                None if fetched.page.records.is_empty() => "no record in the last hour".to_owned(),
+                None => "records in the last hour".to_owned(),
+            };
+            let offset = client.clock().offset();
+            let message = format!(
+                "{} {} answers in {} ms: {what}; its clock is {offset} ms from this machine's",
+                client.source(),
+                client.tenant(),
+                fetched.timing.requests.as_millis()
+            );
+            (if offset.abs() < 60_000 { State::Ok } else { State::Warning }, message)
+        }
+        Err(error) => (State::Failed, format!("{} ({})", error, error.reason.label())),
+    };
+    Finding { part: format!("streams.{name}"), state, message }
+}
+
+fn sinks(config: &Config) -> Vec<Finding> {
+    let mut readers: BTreeMap<&str, usize> = BTreeMap::new();
+    for sink in config.streams.values().flat_map(|stream| &stream.sinks) {
+        *readers.entry(sink).or_default() += 1;
+    }
+    let sink = |name: &String| {
+        let streams = readers.get(name.as_str()).copied().unwrap_or(0);
+        let (state, message) = match streams {
+            0 => (State::Warning, "no stream is delivered here".to_owned()),
+            streams => (State::Ok, format!("stdout, from {streams} streams")),
+        };
+        Finding { part: format!("sinks.{name}"), state, message }
+    };
+    config.sinks.keys().map(sink).collect()
+}
+
+fn checkpoint(config: &CheckpointConfig) -> Finding {
+    let (state, message) = match (checkpoint::open(config), config) {
+        (Ok(_), CheckpointConfig::Memory) => (State::Warning, "memory: cursors end with the process".to_owned()),
+        (Ok(_), CheckpointConfig::File { path }) => (State::Ok, format!("{} can be read and written", path.display())),
+        (Err(error), _) => (State::Failed, chain(&error)),
+    };
+    Finding { part: "checkpoint".to_owned(), state, message }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.part.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Finding { part, state, message } in findings {
+        let state = match state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Failed => "FAILED",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{state:<8} {part:<width$}  {message}");
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn json(findings: &[Finding]) -> String {
+    serde_json::to_string_pretty(findings).expect("findings are plain text, which is always JSON")
+}

@@ -1,0 +1,144 @@
+//! `trailcast cursor`: where lanes stand, and changing it while nothing runs.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Answer, CommandError};
+use crate::checkpoint::{self, Changes, Store};
+use crate::cli::{CursorCommand, Exit, LaneArgs};
+use crate::config;
+use crate::config::units;
+use crate::event::Millis;
+use crate::lane::chain;
+use crate::state::cursor::Cursor;
+use crate::state::store::{self, LaneKey};
+
+/// A lane that has a cursor.
+struct Stored {
+    stream: String,
+    sink: String,
+    cursor: Cursor,
+}
+
+/// Shows, sets or deletes the chosen lanes' cursors.
+///
+/// # Errors
+/// The config is wrong, or the checkpoint cannot be opened: another trailcast may run on it.
+pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
+    let lanes = match command {
+        CursorCommand::Show(args) => &args.lanes,
+        CursorCommand::Set(args) => &args.lanes,
+        CursorCommand::Delete(args) => &args.lanes,
+    };
+    let config = config::load(&lanes.config.config)?.config;
+    let checkpoint = checkpoint::open(&config.checkpoint).map_err(|error| chain(&error))?;
+    let mut stored = chosen(&checkpoint, lanes)?;
+    match command {
+        CursorCommand::Show(_) => {}
+        CursorCommand::Set(args) => {
+            let what = format!("go on from {}, delivering again what comes after it", time(args.to));
+            confirm(&stored, &what, args.yes)?;
+            for lane in &mut stored {
+                lane.cursor.set_to(args.to);
+                change(&checkpoint, lane, true)?;
+            }
+        }
+        CursorCommand::Delete(args) => {
+            confirm(&stored, "begin again at the stream's `start`", args.yes)?;
+            for lane in &stored {
+                change(&checkpoint, lane, false)?;
+            }
+        }
+    }
+    let deleted = matches!(command, CursorCommand::Delete(_));
+    Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) }))
+}
+
+fn chosen(checkpoint: &Arc<dyn Store>, lanes: &LaneArgs) -> Result<Vec<Stored>, CommandError> {
+    let mut stored = Vec::new();
+    let mut damaged = Ok(());
+    let all = LaneKey::all_cursors();
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        let Some((stream, sink)) = LaneKey::names(key) else { return };
+        let wanted = lanes.stream.as_ref().is_none_or(|wanted| *wanted == stream)
+            && lanes.sink.as_ref().is_none_or(|wanted| *wanted == sink);
+        match store::parse_cursor(value) {
+            Ok(cursor) if wanted => stored.push(Stored { stream, sink, cursor }),
+            Ok(_) => {}
+            Err(error) => damaged = Err(format!("the cursor of {stream} to {sink}: {error}")),
+        }
+    };
+    checkpoint.scan(&all.start..&all.end, visit).map_err(|error| chain(&error))?;
+    damaged?;
+    Ok(stored)
+}
+
+/// Asks on the terminal, unless told not to.
+fn confirm(lanes: &[Stored], what: &str, yes: bool) -> Result<(), CommandError> {
+    if yes || lanes.is_empty() {
+        return Ok(());
+    }
+    let usage = |message: &str| CommandError { message: message.to_owned(), exit: Exit::Usage };
+    if !std::io::stdin().is_terminal() {
+        return Err(usage("not changed: nobody to ask; --yes does not ask"));
+    }
+    let names: Vec<_> = lanes.iter().map(|lane| format!("{} to {}", lane.stream, lane.sink)).collect();
+    let _ = write!(std::io::stderr(), "{} will {what}. Go ahead? [y/N] ", names.join(", "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;
+    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(usage("not changed")) }
+}
+
+/// Stores or forgets a cursor, and in any case what was remembered with the old one.
+fn change(checkpoint: &Arc<dyn Store>, lane: &Stored, keep: bool) -> Result<(), CommandError> {
+    let key = LaneKey::new(&lane.stream, &lane.sink);
+    let mut changes = Changes { delete_ranges: key.remembered().to_vec(), ..Changes::default() };
+    if keep {
+        changes.puts.push((key.cursor(), store::write_cursor(&lane.cursor)));
+    } else {
+        changes.deletes.push(key.cursor());
+    }
+    checkpoint.commit(&changes).map_err(|error| chain(&error))?;
+    Ok(())
+}
+
+fn time(millis: Millis) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| time.to_string())
+}
+
+fn age(millis: Millis) -> String {
+    units::duration_text(std::time::Duration::from_millis(millis.unsigned_abs()))
+}
+
+fn in_text(lanes: &[Stored], deleted: bool) -> String {
+    if lanes.is_empty() {
+        return "no such cursor is stored".to_owned();
+    }
+    let mut text = String::new();
+    for Stored { stream, sink, cursor } in lanes {
+        let log = &cursor.stream;
+        let state = if deleted { "deleted" } else { "stands at" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{stream} to {sink} ({} {}): {state} {}", log.source, log.tenant, time(cursor.live));
+        for (sweep, mark) in cursor.sweeps.iter().filter(|_| !deleted) {
+            let _ = writeln!(text, "  swept at {:>5}, through {}", age(*sweep), time(*mark));
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn in_json(lanes: &[Stored], deleted: bool) -> String {
+    let lane = |Stored { stream, sink, cursor }: &Stored| {
+        let sweeps: serde_json::Map<_, _> =
+            cursor.sweeps.iter().map(|(&sweep, &mark)| (age(sweep), json!(time(mark)))).collect();
+        json!({
+            "stream": stream, "sink": sink, "source": cursor.stream.source, "tenant": cursor.stream.tenant,
+            "deleted": deleted, "live": time(cursor.live), "sweeps": sweeps, "verified_through": time(cursor.floor()),
+        })
+    };
+    format!("{:#}", serde_json::Value::Array(lanes.iter().map(lane).collect()))
+}
