@@ -110,7 +110,7 @@ pub(super) fn members(event: &Event<'_>, raw: Option<&Text<'_>>, to: &mut Member
             to.object("api", |to| to.put("operation", event.action.as_deref().unwrap_or(UNKNOWN)));
             to.object("cloud", |to| {
                 to.put("provider", "ucloud");
-                to.put("project_uid", &event.stream.identity.tenant);
+                to.object("account", |to| to.put("uid", &event.stream.identity.tenant));
                 to.some("region", event.region.as_ref());
             });
             to.objects("resources", &event.resources, |to, resource| {
