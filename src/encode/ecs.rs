@@ -47,7 +47,7 @@ pub(super) fn members(event: &Event<'_>, raw: Option<&Text<'_>>, to: &mut Member
         to.object("cloud", |to| {
             to.put("provider", "ucloud");
             to.some("region", event.region.as_ref());
-            to.object("project", |to| to.put("id", &event.stream.identity.tenant));
+            to.object("account", |to| to.put("id", &event.stream.identity.tenant));
         });
     }
     if let Some(problem) = event.problem {

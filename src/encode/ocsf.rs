@@ -100,10 +100,9 @@ pub(super) fn members(event: &Event<'_>, raw: Option<&Text<'_>>, to: &mut Member
         Class::WebResourcesActivity => {
             to.object("actor", |to| actor(event, to));
             origin(event, to);
-            to.objects("web_resources", [event.app.id.as_ref()], |to, uid| {
-                to.some("uid", uid);
-                to.put("name", event.detail.as_deref().unwrap_or(UNKNOWN));
-            });
+            // The record names the resource in its sentence only.
+            let resource = event.detail.as_deref().unwrap_or(UNKNOWN);
+            to.objects("web_resources", [resource], |to, name| to.put("name", name));
         }
         Class::ApiActivity => {
             to.object("actor", |to| actor(event, to));
@@ -111,7 +110,7 @@ pub(super) fn members(event: &Event<'_>, raw: Option<&Text<'_>>, to: &mut Member
             to.object("api", |to| to.put("operation", event.action.as_deref().unwrap_or(UNKNOWN)));
             to.object("cloud", |to| {
                 to.put("provider", "ucloud");
-                to.put("project_uid", &event.stream.identity.tenant);
+                to.object("account", |to| to.put("uid", &event.stream.identity.tenant));
                 to.some("region", event.region.as_ref());
             });
             to.objects("resources", &event.resources, |to, resource| {

@@ -56,9 +56,12 @@ fn kind(event_type: &str) -> &'static Kind {
     KINDS.iter().find(|(name, _)| *name == event_type).map_or(UNKNOWN, |(_, kind)| kind)
 }
 
-/// Fills in what the record says; `None` when it is no record.
-pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) -> Option<()> {
-    let record: UserAction<'a> = parse(raw)?;
+/// Fills in what the record in `raw` says, and what keeps it from being read in full.
+pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) {
+    let Some(record) = parse::<UserAction<'a>>(raw) else {
+        event.problem = Some(Problem::NotARecord);
+        return;
+    };
     event.action = record.event_type.text();
     event.kind = event.action.as_deref().map_or(UNKNOWN, kind);
     event.written_time = record.timestamp.text();
@@ -91,7 +94,6 @@ pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) -> Option<()> {
         geo: geo(record.geoip),
         ..Client::at(record.client_ip.text())
     };
-    Some(())
 }
 
 fn geo(field: Field<'_>) -> Geo<'_> {

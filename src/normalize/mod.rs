@@ -233,14 +233,11 @@ pub fn normalize<'a>(stream: &'a StreamContext, admitted: &'a Admitted) -> Event
         region: None,
         resources: Vec::new(),
     };
-    // What had to be replaced to be text is no record.
-    let filled = match (&event.raw, stream.identity.source) {
+    match (&event.raw, stream.identity.source) {
         (&Cow::Borrowed(raw), Source::Genauth) => genauth::fill(&mut event, raw),
         (&Cow::Borrowed(raw), Source::Scloud) => scloud::fill(&mut event, raw),
-        (Cow::Owned(_), _) => None,
-    };
-    if filled.is_none() {
-        event.problem = Some(Problem::NotARecord);
+        // Bytes that had to be replaced to be text are no record.
+        (Cow::Owned(_), _) => event.problem = Some(Problem::NotARecord),
     }
     event
 }

@@ -37,9 +37,12 @@ fn kind(api: &str) -> &'static Kind {
     KINDS.iter().find(|(verbs, _)| verbs.iter().any(begins_with)).map_or(UNKNOWN, |(_, kind)| kind)
 }
 
-/// Fills in what the record says; `None` when it is no record.
-pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) -> Option<()> {
-    let record: Operation<'a> = parse(raw)?;
+/// Fills in what the record in `raw` says, and what keeps it from being read in full.
+pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) {
+    let Some(record) = parse::<Operation<'a>>(raw) else {
+        event.problem = Some(Problem::NotARecord);
+        return;
+    };
     event.action = record.api.text();
     event.kind = event.action.as_deref().map_or(UNKNOWN, kind);
     event.written_time = record.operate_time.text();
@@ -62,7 +65,6 @@ pub(super) fn fill<'a>(event: &mut Event<'a>, raw: &'a str) -> Option<()> {
         })
         .filter(|resource| resource.id.is_some() || resource.name.is_some())
         .collect();
-    Some(())
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl<'a> From<&'a RawValue> for Field<'a> {
     }
 }
 
-/// A struct of [`Field`]s that a JSON object fills: see [`object!`].
+/// A struct of [`Field`]s that a JSON object fills, declared by `object!`.
 pub trait Object<'a>: Default {
     /// Where the member named `key` goes; `None` for a member that the struct does not know.
     fn slot(&mut self, key: &str) -> Option<&mut Field<'a>>;

@@ -30,13 +30,13 @@ enum Tag {
 
 /// A record's identity fields in one fixed order, each tagged and delimited, so that different records never have
 /// equal bytes.
-pub(super) struct Canonical(Vec<u8>);
+struct Canonical(Vec<u8>);
 
 impl Canonical {
     /// Room for all that a usual record's identity fields hold.
     const USUAL: usize = 768;
 
-    pub(super) fn new(source: Source) -> Self {
+    fn new(source: Source) -> Self {
         let mut bytes = Vec::with_capacity(Self::USUAL);
         bytes.extend_from_slice(VERSION);
         bytes.extend_from_slice(source.name().as_bytes());
@@ -44,17 +44,17 @@ impl Canonical {
         Self(bytes)
     }
 
-    pub(super) fn fingerprint(&self) -> Fingerprint {
+    fn fingerprint(&self) -> Fingerprint {
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&blake3::hash(&self.0).as_bytes()[..16]);
         Fingerprint(fingerprint)
     }
 
-    pub(super) fn opaque(&mut self, text: &str) {
+    fn opaque(&mut self, text: &str) {
         part(&mut self.0, Tag::Opaque, text.as_bytes());
     }
 
-    pub(super) fn user_action(&mut self, record: &UserAction<'_>, time: Option<Millis>) {
+    fn user_action(&mut self, record: &UserAction<'_>, time: Option<Millis>) {
         self.field(record.user_id);
         self.field(record.app_id);
         self.field(record.client_ip);
@@ -66,7 +66,7 @@ impl Canonical {
         self.field(record.request_id);
     }
 
-    pub(super) fn operation(&mut self, record: &Operation<'_>, time: Option<Millis>) {
+    fn operation(&mut self, record: &Operation<'_>, time: Option<Millis>) {
         self.field(record.region);
         self.field(record.api);
         self.field(record.is_success);
