@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use super::Secret;
 
 impl Secret {
-    /// The value, read anew.
+    /// The value, read anew. Blocks for a small local file.
     ///
     /// # Errors
     /// It is not there. The message names where it should be.
