@@ -58,6 +58,15 @@ pub struct StreamIdentity {
     pub tenant: String,
 }
 
+/// A stream as its events name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamContext {
+    /// What it reads.
+    pub identity: StreamIdentity,
+    /// Its name in the config: a label, no part of any id.
+    pub name: String,
+}
+
 /// 128 bits of a BLAKE3 hash over a record's identity fields: equal for equal acts, whatever the API looked
 /// up afresh for this read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +105,12 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)
+    }
+}
+
+impl Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -143,4 +158,43 @@ pub struct Admitted {
     pub time: Millis,
     /// The record's own JSON text, untouched.
     pub raw: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(source: Source, tenant: &str, fingerprint: [u8; 16], ordinal: u32) -> String {
+        let stream = StreamIdentity { source, tenant: tenant.to_owned() };
+        EventId::new(&stream, Fingerprint(fingerprint), ordinal).to_string()
+    }
+
+    /// An id that changes is an event delivered twice.
+    #[test]
+    fn golden_ids_never_change() {
+        for (source, tenant, fingerprint, ordinal, golden) in [
+            (Source::Genauth, "pool", [0; 16], 0, "1762b0d578c14aa45c3d36d5fb55a711"),
+            (Source::Genauth, "pool", [0; 16], 1, "59dfcb8e8be4453e8aa63f30ed5a020a"),
+            (Source::Genauth, "", [0xff; 16], u32::MAX, "ac8fcd8394e797b2b843770cb1794663"),
+            (Source::Scloud, "pool", [0; 16], 0, "d3f71360f95543502155bb686c949eb4"),
+        ] {
+            assert_eq!(id(source, tenant, fingerprint, ordinal), golden, "{source} {tenant:?} {ordinal}");
+        }
+    }
+
+    #[test]
+    fn every_part_of_an_id_counts() {
+        let mut ids = vec![
+            id(Source::Genauth, "a", [1; 16], 0),
+            id(Source::Scloud, "a", [1; 16], 0),
+            id(Source::Genauth, "b", [1; 16], 0),
+            id(Source::Genauth, "a", [2; 16], 0),
+            id(Source::Genauth, "a", [1; 16], 1),
+            id(Source::Genauth, "a\u{1}", [1; 16], 0),
+        ];
+        assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))));
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 6);
+    }
 }

@@ -30,22 +30,48 @@
 //! 10. A stuck lane is visible: lag is computed when scraped.
 //!
 //! ## Modules, in reading order
-//! Pure (no I/O, no clock): [`event`], [`record`], [`normalize`], [`encode`].
-//! Doing: [`source`], [`retry`], [`checkpoint`].
-//! Shell: [`config`], [`metrics`].
-//! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger.
+//! Pure (no I/O, no clock): [`event`] the data and its ids; [`record`] raw records and what identifies them;
+//! [`window`] and [`reading`], how a window is read completely; [`state`], where a lane stands and what is new to
+//! it; [`normalize`] and [`encode`], record → event → bytes.
+//!
+//! Doing: [`source`] asks for one page; [`checkpoint`] keeps cursors; [`sink`] delivers; [`feed`] reads whole windows
+//! and retries; [`lane`] is the line itself; [`retry`] says how long to wait.
+//!
+//! Shell: [`cli`], [`config`], [`app`] (builds and runs it all), [`command`] (what is not `run`), [`metrics`],
+//! [`admin`], [`telemetry`], [`shutdown`], [`clock`], [`version`].
+//!
+//! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger. It shares no code with
+//! [`source`], so that one cannot hide the other's mistake.
 
 pub mod event;
 pub mod record;
 
-pub mod encode;
+pub mod window;
+
+pub mod reading;
+pub mod state;
+
 pub mod normalize;
+
+pub mod encode;
 
 pub mod checkpoint;
 pub mod retry;
+pub mod sink;
 pub mod source;
 
+pub mod feed;
+pub mod lane;
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod command;
 pub mod config;
 pub mod metrics;
+pub mod shutdown;
+pub mod telemetry;
+pub mod version;
 
 pub mod simulate;

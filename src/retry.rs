@@ -57,6 +57,29 @@ impl Default for Backoff {
     }
 }
 
+/// The waits of a sink or a checkpoint that fails: the brief curve, whatever the reason.
+#[derive(Debug)]
+pub struct Waits(ExponentialBackoff);
+
+impl Waits {
+    /// At the start of the curve.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(curve(BRIEF))
+    }
+
+    /// The next wait.
+    pub fn next(&mut self) -> Duration {
+        step(&mut self.0)
+    }
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn curve((first, cap): (Duration, Duration)) -> ExponentialBackoff {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(first)

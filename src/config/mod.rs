@@ -1,18 +1,115 @@
 //! The config file: what a user may write, with each key's meaning, default and unit.
 //!
-//! The structs below are the one list of keys: `trailcast schema`, the checks and the error messages are made
-//! from them. This module and `main` are the only readers of files and of the environment.
+//! `file` is the one list of keys: `trailcast schema`, the checks and the error messages are made from it. The
+//! way of a file: `tree` (YAML with positions) → `check` (against the schema) → `file` → `convert` → [`Config`].
+//! Only this module and `main` read the environment for settings and secrets.
 
+mod check;
+mod convert;
+mod error;
+mod file;
 mod secret;
+mod syntax;
+mod tree;
+pub mod units;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use secret::SecretError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::encode::Format;
+use crate::event::Millis;
+
+pub use error::{ConfigErrors, Finding};
+pub use file::schema;
+pub use secret::SecretError;
+
+/// A config that can be run, and what is doubtful about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// What works but should not stay so, in the file's order.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads a config file. Opens nothing else: secrets are read later, by [`Secret::read`].
+///
+/// # Errors
+/// Every mistake in the file at once, or the one that kept it from being read.
+pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the config: {error}");
+        let file = path.to_path_buf();
+        ConfigErrors(vec![Finding { file, line: None, column: None, key: String::new(), message }])
+    })?;
+    parse(path, &text)
+}
+
+/// As [`load`], from text; `path` is only named in findings.
+///
+/// # Errors
+/// Every mistake in the text at once.
+pub fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
+    parse_at(path, text, crate::clock::now())
+}
+
+/// `now` only serves doubts about times.
+fn parse_at(path: &Path, text: &str, now: Millis) -> Result<Loaded, ConfigErrors> {
+    let (tree, faults) = tree::parse(text);
+    let mut mistakes: Vec<check::Mistake> = faults
+        .into_iter()
+        .map(|fault| check::Mistake { at: fault.at, path: check::Path::default(), message: fault.message })
+        .collect();
+    let mut warnings = Vec::new();
+    let mut config = None;
+    if let Some(tree) = tree {
+        let (json, unfit) = check::check(&tree, &schema());
+        mistakes.extend(unfit);
+        // Checks across keys would stumble over what is missing.
+        if mistakes.is_empty() {
+            match serde_json::from_value(json) {
+                Ok(file) => {
+                    let (converted, findings) = convert::convert(file, &tree, now);
+                    config = converted;
+                    mistakes.extend(findings.mistakes);
+                    warnings.extend(findings.warnings);
+                }
+                // Its message could quote a value.
+                Err(_) => mistakes.push(check::Mistake {
+                    at: tree.at,
+                    path: check::Path::default(),
+                    message: "fits the schema and yet cannot be read; please report this".to_owned(),
+                }),
+            }
+        }
+    }
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings: findings(path, warnings) }),
+        _ => Err(ConfigErrors(findings(path, mistakes))),
+    }
+}
+
+fn findings(file: &Path, mut mistakes: Vec<check::Mistake>) -> Vec<Finding> {
+    mistakes.sort_by_key(|mistake| mistake.at);
+    mistakes
+        .into_iter()
+        .map(|mistake| Finding {
+            file: file.to_path_buf(),
+            line: Some(mistake.at.line),
+            column: Some(mistake.at.column),
+            key: mistake.path.to_string(),
+            message: mistake.message,
+        })
+        .collect()
+}
 
 /// The whole file.
 #[derive(Debug, Clone)]
@@ -95,16 +192,18 @@ pub struct GenauthConfig {
 }
 
 /// The two brands of one API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum GenauthBrand {
-    /// `x-genauth-userpool-id`
+    /// GenAuth: header `x-genauth-userpool-id`.
     Genauth,
-    /// `x-authing-userpool-id`
+    /// Authing: header `x-authing-userpool-id`.
     Authing,
 }
 
 /// The two ways in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum GenauthAuth {
     /// A management token, asked for with the access key.
     Token,
@@ -113,19 +212,20 @@ pub enum GenauthAuth {
 }
 
 /// The API's own filters; absent means all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct GenauthFilter {
-    /// `eventType`
+    /// Only events of this type (`eventType`).
     pub event_type: Option<String>,
-    /// `success`
+    /// Only acts that succeeded, or only those that failed (`success`).
     pub success: Option<bool>,
-    /// `userId`
+    /// Only this user's acts (`userId`).
     pub user_id: Option<String>,
-    /// `appId`
+    /// Only acts in this app (`appId`).
     pub app_id: Option<String>,
-    /// `clientIp`
+    /// Only acts from this address (`clientIp`).
     pub client_ip: Option<String>,
-    /// `requestId`
+    /// Only acts of this request (`requestId`).
     pub request_id: Option<String>,
 }
 
@@ -147,11 +247,13 @@ pub struct ScloudConfig {
 }
 
 /// The API's own filters; absent means all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScloudFilter {
-    /// `ResourceID`
+    /// Only operations on this resource (`ResourceID`).
     pub resource_id: Option<String>,
-    /// `AccessKeyIDs.N`, at most 50.
+    /// Only operations by these access keys (`AccessKeyIDs.N`), at most 50.
+    #[schemars(length(max = 50))]
     pub access_key_ids: Vec<String>,
 }
 
@@ -185,12 +287,19 @@ pub enum SinkConfig {
 }
 
 /// NDJSON on stdout.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct StdoutConfig {
-    /// Default `ocsf`.
+    /// How an event is written.
     pub format: Format,
-    /// Whether the record's own text is inside the event. Default true.
+    /// Whether the record's own text is inside the event.
     pub raw: bool,
+}
+
+impl Default for StdoutConfig {
+    fn default() -> Self {
+        Self { format: Format::default(), raw: true }
+    }
 }
 
 /// Where cursors are stored.
@@ -221,8 +330,21 @@ pub struct LogConfig {
     pub level: String,
 }
 
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: None, level: "info".to_owned() }
+    }
+}
+
 /// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For a person.
     Text,

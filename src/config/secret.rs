@@ -1,40 +1,107 @@
-//! Where secrets come from. Read at each use, so that rotation needs no restart.
+//! Secrets: where they are, and reading them.
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::Secret;
 
+/// The largest secret file that is read: anything larger is no secret but a wrong path.
+const LARGEST: u64 = 64 << 10;
+
+/// Why a secret cannot be had. Names the place, never the value.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// No such variable.
+    #[error("the environment variable `{0}` is not set; set it for the trailcast process")]
+    Unset(String),
+    /// The variable is there and empty, or is not text.
+    #[error("the environment variable `{0}` is empty or not UTF-8; give it the secret's text")]
+    BadVariable(String),
+    /// No such file, or no right to read it.
+    #[error("cannot read the secret file `{}`: {error}; it must exist and be readable for the user trailcast runs as", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why; holds nothing of the file.
+        error: std::io::Error,
+    },
+    /// The file is there and holds no secret.
+    #[error("the secret file `{}` {problem}; it must hold the secret's text and nothing else", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        problem: &'static str,
+    },
+}
+
 impl Secret {
-    /// The value, read anew. Blocks for a small local file.
+    /// The secret as it is now: the variable or the file is read at every call, so that a rotated file counts at
+    /// the next authentication. Reads one small file and blocks for that long.
     ///
     /// # Errors
-    /// It is not there. The message names where it should be.
+    /// When the variable or file is missing, empty or not text.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
-            Self::Env(name) => std::env::var(name).map(Into::into).map_err(|_| SecretError::Env(name.clone())),
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).into()),
-                Err(source) => Err(SecretError::File { path: path.clone(), source }),
+            Self::Inline(secret) => Ok(secret.clone()),
+            Self::Env(name) => match std::env::var(name) {
+                Ok(value) if !value.is_empty() => Ok(value.into()),
+                Err(std::env::VarError::NotPresent) => Err(SecretError::Unset(name.clone())),
+                Ok(_) | Err(std::env::VarError::NotUnicode(_)) => Err(SecretError::BadVariable(name.clone())),
             },
-            Self::Inline(value) => Ok(value.clone()),
+            Self::File(path) => {
+                let unreadable = |error| SecretError::Unreadable { path: path.clone(), error };
+                let bad = |problem| SecretError::BadFile { path: path.clone(), problem };
+                if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST {
+                    return Err(bad("is too large"));
+                }
+                let bytes = std::fs::read(path).map_err(unreadable)?;
+                let text = SecretString::from(String::from_utf8(bytes).map_err(|_| bad("is not UTF-8"))?);
+                let secret = text.expose_secret();
+                let secret = secret.strip_suffix('\n').map_or(secret, |line| line.strip_suffix('\r').unwrap_or(line));
+                if secret.is_empty() {
+                    return Err(bad("is empty"));
+                }
+                Ok(secret.into())
+            }
         }
     }
 }
 
-/// Why a secret has no value.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// No such variable.
-    #[error("the environment variable {0} is not set")]
-    Env(String),
-    /// No such file.
-    #[error("cannot read {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_and_loses_only_its_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let secret = Secret::File(path.clone());
+        assert!(matches!(secret.read(), Err(SecretError::Unreadable { .. })));
+        for (content, value) in [("one\n", "one"), ("two\r\n", "two"), (" three \n\n", " three \n"), ("four", "four")] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(secret.read().unwrap().expose_secret(), value);
+        }
+        std::fs::write(&path, "\n").unwrap();
+        assert!(matches!(secret.read(), Err(SecretError::BadFile { problem: "is empty", .. })));
+        std::fs::write(&path, b"hunter2\xff").unwrap();
+        let error = secret.read().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn a_variable_is_named_when_it_is_missing() {
+        let secret = Secret::Env("TRAILCAST_TEST_NO_SUCH_VARIABLE".to_owned());
+        assert!(secret.read().unwrap_err().to_string().contains("`TRAILCAST_TEST_NO_SUCH_VARIABLE` is not set"));
+        // Cargo sets this one for every test.
+        let secret = Secret::Env("CARGO_PKG_NAME".to_owned());
+        assert_eq!(secret.read().unwrap().expose_secret(), "trailcast");
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let secret = Secret::Inline("hunter2".into());
+        assert!(!format!("{secret:?}").contains("hunter2"));
+    }
 }

@@ -5,8 +5,9 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
+use crate::clock;
 use crate::event::Millis;
 
 /// How long an answer counts, in slots of a minute: long enough to narrow the interval, short enough that
@@ -34,7 +35,7 @@ impl ServerClock {
     /// window must not be taken for closed before it is.
     #[must_use]
     pub fn now(&self) -> Millis {
-        local_now() + self.offset()
+        clock::now() + self.offset()
     }
 
     /// The server's clock minus the local one, in milliseconds.
@@ -56,12 +57,6 @@ impl Default for ServerClock {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// The local clock, which may step.
-pub(super) fn local_now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Offsets that are possible, both ends included.

@@ -10,8 +10,8 @@ use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
-use super::clock::local_now;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
+use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;
@@ -87,12 +87,12 @@ impl Http {
 
     /// Sends one request and reads the answer to its end.
     pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
-        let sent = local_now();
+        let sent = clock::now();
         let request = self.client.post(url.clone()).headers(headers).body(body);
         let response = request.send().await.map_err(|error| FetchError::of_transport(error, "no answer"))?;
         let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
         if let Some(date) = date.and_then(millis) {
-            self.clock.observe(date, sent, local_now());
+            self.clock.observe(date, sent, clock::now());
         }
         let status = response.status();
         let retry_after = header(response.headers(), RETRY_AFTER)

@@ -1,0 +1,277 @@
+//! What `/status` shows: a board on which streams and lanes write where they are.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::now;
+use crate::event::{Millis, Source, StreamIdentity};
+use crate::metrics::SinkReason;
+use crate::source::FetchReason;
+use crate::version;
+
+/// The board. Clones are the same board.
+#[derive(Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Board>>);
+
+#[derive(Default)]
+struct Board {
+    streams: BTreeMap<String, Stream>,
+    /// By stream and sink.
+    lanes: BTreeMap<(String, String), Lane>,
+}
+
+struct Stream {
+    identity: StreamIdentity,
+    health: Health,
+    clock_offset: Option<f64>,
+    read_through: Option<Millis>,
+}
+
+#[derive(Default)]
+struct Lane {
+    health: Health,
+    delivered_through: Option<Millis>,
+    verified_through: Option<Millis>,
+    passes: Vec<(String, Millis)>,
+    delivered: u64,
+}
+
+/// Whether something works, and if not, since when and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(super) enum Health {
+    #[default]
+    Ok,
+    Failing {
+        reason: &'static str,
+        /// Of the first failure since it last worked.
+        since: Time,
+        message: String,
+    },
+}
+
+/// Where a stream writes.
+#[derive(Clone)]
+pub struct StreamBoard {
+    board: StatusBoard,
+    name: String,
+}
+
+/// Where a lane writes.
+#[derive(Clone)]
+pub struct LaneBoard {
+    board: StatusBoard,
+    /// Stream and sink.
+    key: (String, String),
+}
+
+impl StatusBoard {
+    /// Adds a stream, by its name in the config.
+    #[must_use]
+    pub fn stream(&self, name: &str, identity: &StreamIdentity) -> StreamBoard {
+        let stream = Stream { identity: identity.clone(), health: Health::Ok, clock_offset: None, read_through: None };
+        self.lock().streams.insert(name.to_owned(), stream);
+        StreamBoard { board: self.clone(), name: name.to_owned() }
+    }
+
+    /// Adds a lane, by the names of its stream and sink in the config.
+    #[must_use]
+    pub fn lane(&self, stream: &str, sink: &str) -> LaneBoard {
+        let key = (stream.to_owned(), sink.to_owned());
+        self.lock().lanes.insert(key.clone(), Lane::default());
+        LaneBoard { board: self.clone(), key }
+    }
+
+    /// What a writer holds is whole at every moment, so a panic of another thread spoils nothing.
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn report(&self, ready: bool, uptime: Duration) -> Status {
+        let now = now();
+        let board = self.lock();
+        let streams = board.streams.iter().map(|(name, stream)| {
+            let lag = stream.read_through.map(|through| lag(now, stream.clock_offset, through));
+            StreamStatus {
+                name: name.clone(),
+                source: stream.identity.source,
+                tenant: stream.identity.tenant.clone(),
+                health: stream.health.clone(),
+                clock_offset_seconds: stream.clock_offset,
+                read_through: stream.read_through.map(Time),
+                fetch_lag_seconds: lag,
+            }
+        });
+        let lanes = board.lanes.iter().map(|((stream, sink), lane)| LaneStatus {
+            stream: stream.clone(),
+            sink: sink.clone(),
+            health: lane.health.clone(),
+            delivered: lane.delivered,
+            delivered_through: lane.delivered_through.map(Time),
+            delivery_lag_seconds: lane.delivered_through.map(|through| {
+                let offset = board.streams.get(stream).and_then(|stream| stream.clock_offset);
+                self::lag(now, offset, through)
+            }),
+            verified_through: lane.verified_through.map(Time),
+            passes: lane.passes.iter().map(|(name, through)| (name.clone(), Time(*through))).collect(),
+        });
+        Status {
+            version: version::VERSION,
+            revision: version::REVISION,
+            uptime_seconds: uptime.as_secs(),
+            ready,
+            streams: streams.collect(),
+            lanes: lanes.collect(),
+        }
+    }
+}
+
+impl StreamBoard {
+    /// The last request gave a page.
+    pub fn ok(&self) {
+        self.update(|stream| stream.health = Health::Ok);
+    }
+
+    /// The last request gave none. `message` is one line without secrets or personal data, such as a
+    /// [`FetchError`](crate::source::FetchError)'s.
+    pub fn failing(&self, reason: FetchReason, message: impl Into<String>) {
+        let message = message.into();
+        self.update(|stream| stream.health.fail(reason.label(), message));
+    }
+
+    /// The server's clock minus this machine's, seconds.
+    pub fn set_clock_offset(&self, seconds: f64) {
+        self.update(|stream| stream.clock_offset = Some(seconds));
+    }
+
+    /// Everything before `end` was read completely. Never goes back, as several lanes may tell.
+    pub fn set_read_through(&self, end: Millis) {
+        self.update(|stream| stream.read_through = stream.read_through.max(Some(end)));
+    }
+
+    fn update(&self, act: impl FnOnce(&mut Stream)) {
+        if let Some(stream) = self.board.lock().streams.get_mut(&self.name) {
+            act(stream);
+        }
+    }
+}
+
+impl LaneBoard {
+    /// The last delivery and commit worked.
+    pub fn ok(&self) {
+        self.update(|lane| lane.health = Health::Ok);
+    }
+
+    /// The last delivery or commit failed. `message` is one line without secrets or personal data.
+    pub fn failing(&self, reason: SinkReason, message: impl Into<String>) {
+        let message = message.into();
+        self.update(|lane| lane.health.fail(reason.label(), message));
+    }
+
+    /// This many more events were delivered and committed.
+    pub fn delivered(&self, count: u64) {
+        self.update(|lane| lane.delivered += count);
+    }
+
+    /// Everything before `end` is delivered and committed.
+    pub fn set_delivered_through(&self, end: Millis) {
+        self.update(|lane| lane.delivered_through = Some(end));
+    }
+
+    /// Everything before `end` was swept at the oldest age.
+    pub fn set_verified_through(&self, end: Millis) {
+        self.update(|lane| lane.verified_through = Some(end));
+    }
+
+    /// Each pass by name, and its watermark, in the order to show them.
+    pub fn set_passes(&self, passes: Vec<(String, Millis)>) {
+        self.update(|lane| lane.passes = passes);
+    }
+
+    fn update(&self, act: impl FnOnce(&mut Lane)) {
+        if let Some(lane) = self.board.lock().lanes.get_mut(&self.key) {
+            act(lane);
+        }
+    }
+}
+
+impl Health {
+    fn fail(&mut self, reason: &'static str, message: String) {
+        let since = match self {
+            Self::Failing { since, .. } => *since,
+            Self::Ok => Time(now()),
+        };
+        *self = Self::Failing { reason, since, message };
+    }
+}
+
+/// The answer of `/status`.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    pub version: &'static str,
+    pub revision: Option<&'static str>,
+    pub uptime_seconds: u64,
+    pub ready: bool,
+    pub streams: Vec<StreamStatus>,
+    pub lanes: Vec<LaneStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct StreamStatus {
+    pub name: String,
+    pub source: Source,
+    pub tenant: String,
+    #[serde(flatten)]
+    pub health: Health,
+    pub clock_offset_seconds: Option<f64>,
+    pub read_through: Option<Time>,
+    pub fetch_lag_seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LaneStatus {
+    pub stream: String,
+    pub sink: String,
+    #[serde(flatten)]
+    pub health: Health,
+    /// Events, since the process started.
+    pub delivered: u64,
+    pub delivered_through: Option<Time>,
+    pub delivery_lag_seconds: Option<f64>,
+    pub verified_through: Option<Time>,
+    #[serde(serialize_with = "in_order")]
+    pub passes: Vec<(String, Time)>,
+}
+
+/// Shown as RFC 3339 in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Time(pub Millis);
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => time.fmt(f),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A JSON object whose keys keep their order.
+fn in_order<S: serde::Serializer>(passes: &[(String, Time)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(passes.iter().map(|(name, through)| (name, through)))
+}
+
+/// How far behind the server's clock a time is, seconds; none rather than below zero, as the offset is an estimate.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of any lag are exact in 53 bits")]
+fn lag(now: Millis, clock_offset: Option<f64>, through: Millis) -> f64 {
+    (now.saturating_sub(through) as f64 / 1000.0 + clock_offset.unwrap_or(0.0)).max(0.0)
+}

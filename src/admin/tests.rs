@@ -1,0 +1,164 @@
+//! Over a real socket.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::event::{Source, StreamIdentity};
+use crate::metrics::SinkReason;
+use crate::shutdown::{self, Trigger};
+use crate::source::FetchReason;
+
+struct Running {
+    address: SocketAddr,
+    admin: Admin,
+    drain: Trigger,
+    end: Trigger,
+    task: JoinHandle<io::Result<()>>,
+}
+
+async fn start() -> Running {
+    let (drain, draining) = shutdown::channel();
+    let (end, ended) = shutdown::channel();
+    let admin =
+        Admin { metrics: Metrics::new(), readiness: Readiness::default(), status: StatusBoard::default(), draining };
+    let server = Server::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = server.address();
+    let task = tokio::spawn(server.serve(admin.clone(), ended));
+    Running { address, admin, drain, end, task }
+}
+
+impl Running {
+    /// The whole answer, its head in lower case.
+    async fn get(&self, path: &str, accept: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_lowercase(), body.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn ready_only_between_the_last_latch_and_the_drain() {
+    let running = start().await;
+    let config = running.admin.readiness.hold("config");
+    let checkpoint = running.admin.readiness.hold("checkpoint");
+    let (head, body) = running.get("/readyz", "*/*").await;
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    assert_eq!(body, "waiting for: config, checkpoint\n");
+    config.release();
+    assert_eq!(running.get("/readyz", "*/*").await.1, "waiting for: checkpoint\n");
+    checkpoint.release();
+    assert!(running.get("/readyz", "*/*").await.0.starts_with("http/1.1 200"));
+    running.drain.pull();
+    let (head, body) = running.get("/readyz", "*/*").await;
+    assert!(head.starts_with("http/1.1 503") && body == "draining\n", "{head} {body}");
+    assert!(running.get("/livez", "*/*").await.0.starts_with("http/1.1 200"), "alive while draining");
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_text() {
+    let running = start().await;
+    running.admin.metrics.stream("users").records(3);
+    let (head, body) = running.get("/metrics", "*/*").await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("trailcast_records_total{stream=\"users\"} 3\n"), "{body}");
+    let (head, body) = running.get("/nothing", "*/*").await;
+    assert!(head.starts_with("http/1.1 404") && body.contains("/status"), "{head} {body}");
+}
+
+#[tokio::test]
+async fn status_shows_streams_and_lanes() {
+    let running = start().await;
+    let status = &running.admin.status;
+    let identity = StreamIdentity { source: Source::Genauth, tenant: "<pool>".to_owned() };
+    let stream = status.stream("users", &identity);
+    stream.set_clock_offset(0.5);
+    stream.set_read_through(1_767_225_600_000);
+    stream.set_read_through(1_767_225_500_000);
+    stream.failing(FetchReason::Throttled, "asked to wait");
+    stream.failing(FetchReason::HttpStatus, "502 <script>alert(\"1\")</script>");
+    let lane = status.lane("users", "out");
+    lane.delivered(5);
+    lane.delivered(2);
+    lane.set_delivered_through(1_767_225_590_000);
+    lane.set_passes(vec![("live".to_owned(), 1_767_225_600_000), ("15m".to_owned(), 1_767_225_000_000)]);
+    lane.failing(SinkReason::Io, "disk full");
+    lane.ok();
+
+    let (head, body) = running.get("/status", "*/*").await;
+    assert!(head.contains("content-type: application/json") && head.contains("cache-control: no-store"), "{head}");
+    let mut json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["version"], crate::version::VERSION);
+    assert_eq!(json["ready"], true);
+    let since = json["streams"][0]["since"].take();
+    assert!(since.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{since}");
+    for (of, lag) in [("streams", "fetch_lag_seconds"), ("lanes", "delivery_lag_seconds")] {
+        assert!(json[of][0][lag].take().as_f64().is_some_and(|lag| lag > 0.0), "{lag} {body}");
+    }
+    let expected = serde_json::json!([{
+        "name": "users", "source": "genauth", "tenant": "<pool>", "state": "failing", "reason": "http_status",
+        "since": null, "message": "502 <script>alert(\"1\")</script>", "clock_offset_seconds": 0.5,
+        "read_through": "2026-01-01T00:00:00Z", "fetch_lag_seconds": null,
+    }]);
+    assert_eq!(json["streams"], expected, "{body}");
+    let expected = serde_json::json!([{
+        "stream": "users", "sink": "out", "state": "ok", "delivered": 7,
+        "delivered_through": "2025-12-31T23:59:50Z", "delivery_lag_seconds": null, "verified_through": null,
+        "passes": { "live": "2026-01-01T00:00:00Z", "15m": "2025-12-31T23:50:00Z" },
+    }]);
+    assert_eq!(json["lanes"], expected, "{body}");
+
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let (head, page) = running.get("/status", browser).await;
+    assert!(head.contains("content-type: text/html") && head.contains("content-security-policy: "), "{head}");
+    assert!(page.contains("502 &lt;script&gt;alert(&quot;1&quot;)") && page.contains("&lt;pool&gt;"), "{page}");
+    assert!(!page.contains("<script") && page.contains("2025-12-31T23:59:50Z"), "{page}");
+}
+
+#[test]
+fn only_who_prefers_html_gets_a_page() {
+    for (accept, html) in [
+        ("", false),
+        ("*/*", false),
+        ("application/json", false),
+        ("text/html", true),
+        ("text/html, application/json", false),
+        ("text/html;q=0.5, application/json", false),
+        ("application/json;q=0.5, text/*", true),
+        ("text/html;q=0", false),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        assert_eq!(prefers_html(&headers), html, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_its_key() {
+    let running = start().await;
+    let error = Server::bind(running.address).await.unwrap_err().to_string();
+    assert!(error.contains("admin.listen") && error.contains(&running.address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn it_ends_when_asked_whoever_is_still_connected() {
+    let running = start().await;
+    let mut idle = TcpStream::connect(running.address).await.unwrap();
+    idle.write_all(b"GET /livez HT").await.unwrap();
+    // One who asks for more than the socket holds and reads none of it, until the server cannot write either.
+    let mut deaf = TcpStream::connect(running.address).await.unwrap();
+    let flood = async {
+        loop {
+            deaf.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(GRACE / 4, flood).await.is_err());
+    running.end.pull();
+    let ended = tokio::time::timeout(GRACE * 5, running.task).await;
+    ended.unwrap().unwrap().unwrap();
+}

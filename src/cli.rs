@@ -1,0 +1,309 @@
+//! The command line: what can be typed, and what it means. Parses and explains; does nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Start, units};
+use crate::encode::Format;
+use crate::event::Millis;
+use crate::version;
+
+/// Tails the audit logs of GenAuth and SCloud and delivers every event once.
+///
+/// Both APIs give no event ids, shift pages while they are read and show records late. trailcast reads every window
+/// until it is proven complete, gives each event an id made from its content, reads again later for what came late,
+/// and moves its cursors only once events are delivered.
+///
+/// stdout carries events or the answer, nothing else; all else goes to stderr.
+/// Exit status: 0 done or drained, 1 failed while running, 2 wrong usage or config.
+#[derive(Debug, Parser)]
+#[command(name = "trailcast", version = version::LINE.as_str(), after_help = "\
+Examples:
+  trailcast demo --for 30s                     see it work: no file, server or key needed
+  trailcast check -c trailcast.yaml            do the config, the APIs and the sinks work?
+  trailcast run -c trailcast.yaml              the job, until SIGTERM or SIGINT
+  trailcast run -c trailcast.yaml --until-caught-up | gzip > events.ndjson.gz
+  trailcast schema > trailcast.schema.json     help from an editor while writing the config")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The job: tails every stream into its sinks until SIGTERM or SIGINT, then drains
+    Run(RunArgs),
+    /// Says whether a config is right, and whether its sources, sinks and checkpoint work
+    Check(CheckArgs),
+    /// Shows trailcast at work: simulated APIs on loopback, their events on stdout
+    Demo(DemoArgs),
+    /// Serves both APIs on loopback, with faults on request and a truth ledger, for tests of your own
+    Simulate(SimulateArgs),
+    /// Shows or changes where lanes stand
+    #[command(subcommand)]
+    Cursor(CursorCommand),
+    /// Prints the JSON schema of the config
+    #[command(after_help = "\
+Example:
+  trailcast schema > trailcast.schema.json
+  and as the first line of the config:  # yaml-language-server: $schema=trailcast.schema.json")]
+    Schema,
+}
+
+/// Where the config is.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The config: one YAML file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `trailcast run`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trailcast run -c trailcast.yaml
+  trailcast run -c trailcast.yaml --until-caught-up    for a schedule: read what there is, then end
+
+The first SIGTERM or SIGINT drains, the second ends at once. Status 0 says that all was drained.")]
+pub struct RunArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// End with 0 once every lane has delivered all that was readable at the start, and every sweep due by then is
+    /// done
+    #[arg(long)]
+    pub until_caught_up: bool,
+}
+
+/// `trailcast check`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trailcast check -c trailcast.yaml             one line for each part, and what to do where it fails
+  trailcast check -c trailcast.yaml --offline   the config alone: for a build pipeline")]
+pub struct CheckArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Check the config alone: ask no API, open no checkpoint
+    #[arg(long)]
+    pub offline: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trailcast demo`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trailcast demo --for 30s
+  trailcast demo --faults --format ecs | jq .event.id")]
+pub struct DemoArgs {
+    /// End after this long; without it, at SIGINT
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Let the simulated APIs throttle, fail, shift pages and show records late
+    #[arg(long)]
+    pub faults: bool,
+    /// How an event is written: ocsf, ecs or native
+    #[arg(long, value_name = "FORMAT", default_value = "ocsf", value_parser = format)]
+    pub format: Format,
+}
+
+/// `trailcast simulate`
+#[derive(Debug, Args)]
+pub struct SimulateArgs {}
+
+/// `trailcast cursor`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  trailcast cursor show -c trailcast.yaml
+  trailcast cursor set -c trailcast.yaml --stream users --to 2026-01-31T00:00:00Z
+  trailcast cursor delete -c trailcast.yaml --stream users --sink out --yes
+
+A cursor can be changed only while no trailcast runs on its checkpoint.")]
+pub enum CursorCommand {
+    /// Shows where lanes stand
+    Show(CursorShowArgs),
+    /// Makes lanes go on from a time; events after it that were delivered before come again, with the same ids
+    Set(CursorSetArgs),
+    /// Forgets where lanes stand: they begin again at their stream's `start`
+    Delete(CursorDeleteArgs),
+}
+
+/// Which lanes.
+#[derive(Debug, Args)]
+pub struct LaneArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only lanes of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// Only lanes into this sink
+    #[arg(long, value_name = "SINK")]
+    pub sink: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trailcast cursor show`
+#[derive(Debug, Args)]
+pub struct CursorShowArgs {
+    /// Which lanes; default: all.
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+}
+
+/// `trailcast cursor set`
+#[derive(Debug, Args)]
+pub struct CursorSetArgs {
+    /// Which lanes; default: all.
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+    /// Where to go on: a time such as 2026-01-31T00:00:00Z (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub to: Millis,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `trailcast cursor delete`
+#[derive(Debug, Args)]
+pub struct CursorDeleteArgs {
+    /// Which lanes; default: all.
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done or drained.
+    Done = 0,
+    /// Failed while running: not drained, or a check found something.
+    Failed = 1,
+    /// Wrong usage or config. clap uses the same number.
+    Usage = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// As in the config.
+fn duration(text: &str) -> Result<Duration, units::UnitError> {
+    units::duration(text)
+}
+
+/// As in the config, but for an age: relative to what would depend on a server's clock.
+fn time(text: &str) -> Result<Millis, &'static str> {
+    match text.parse() {
+        Ok(Start::At(time)) => Ok(time),
+        _ => Err("expected a time such as `2026-01-31T00:00:00Z`"),
+    }
+}
+
+fn format(text: &str) -> Result<Format, &'static str> {
+    match text {
+        "ocsf" => Ok(Format::Ocsf),
+        "ecs" => Ok(Format::Ecs),
+        "native" => Ok(Format::Native),
+        _ => Err("expected `ocsf`, `ecs` or `native`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands() {
+        let Ok(Command::Run(run)) = parse("trailcast run -c a.yaml --until-caught-up") else { panic!() };
+        assert_eq!((run.config.config, run.until_caught_up), (PathBuf::from("a.yaml"), true));
+        let Ok(Command::Check(check)) = parse("trailcast check --config a.yaml --offline --json") else { panic!() };
+        assert!(check.offline && check.json);
+        let Ok(Command::Demo(demo)) = parse("trailcast demo --for 1h30m --faults --format ecs") else { panic!() };
+        assert_eq!(demo.duration, Some(Duration::from_secs(5_400)));
+        assert_eq!((demo.faults, demo.format), (true, Format::Ecs));
+        let Ok(Command::Demo(demo)) = parse("trailcast demo") else { panic!() };
+        assert_eq!((demo.duration, demo.faults, demo.format), (None, false, Format::Ocsf));
+        let line = "trailcast cursor set -c a.yaml --stream s --sink k --to 1970-01-01T00:00:01Z --yes";
+        let Ok(Command::Cursor(CursorCommand::Set(set))) = parse(line) else { panic!() };
+        assert_eq!((set.to, set.yes), (1_000, true));
+        assert_eq!((set.lanes.stream.as_deref(), set.lanes.sink.as_deref()), (Some("s"), Some("k")));
+        assert!(matches!(parse("trailcast cursor show -c a"), Ok(Command::Cursor(CursorCommand::Show(_)))));
+        assert!(matches!(parse("trailcast cursor delete -c a"), Ok(Command::Cursor(CursorCommand::Delete(_)))));
+        assert!(matches!(parse("trailcast schema"), Ok(Command::Schema)));
+    }
+
+    #[test]
+    fn mistakes_say_what_was_expected() {
+        for (line, expected) in [
+            ("trailcast run", "--config <FILE>"),
+            ("trailcast demo --for 30", "expected a duration such as `500ms`"),
+            ("trailcast demo --format xml", "expected `ocsf`, `ecs` or `native`"),
+            ("trailcast cursor set -c a --to 30d", "expected a time such as"),
+            ("trailcast cursor set -c a", "--to <TIME>"),
+            ("trailcast rum -c a", "'run'"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_teaches() {
+        let help = Cli::command().render_long_help().to_string();
+        for part in ["Tails the audit logs", "Examples:", "trailcast demo --for 30s", "Exit status: 0"] {
+            assert!(help.contains(part), "{part}\n{help}");
+        }
+        assert!(
+            parse("trailcast --version").unwrap_err().starts_with(concat!("trailcast ", env!("CARGO_PKG_VERSION")))
+        );
+    }
+
+    #[test]
+    fn every_example_parses() {
+        fn examples(command: &clap::Command, lines: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            lines.extend(help.lines().filter_map(|line| line.strip_prefix("  trailcast ")).map(ToOwned::to_owned));
+            command.get_subcommands().for_each(|command| examples(command, lines));
+        }
+        let mut lines = Vec::new();
+        examples(&Cli::command(), &mut lines);
+        assert!(lines.len() > 10, "{lines:?}");
+        for line in lines {
+            // What follows is for the shell, or says what the command does.
+            let line = line.split(" |").next().and_then(|line| line.split(" >").next()).unwrap_or_default();
+            let line = line.split("  ").next().unwrap_or_default();
+            assert!(parse(&format!("trailcast {line}")).is_ok(), "{line}");
+        }
+    }
+}

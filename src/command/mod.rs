@@ -1,0 +1,1 @@
+//! What is not `run`: each command's work, called by `main`.

@@ -1,0 +1,176 @@
+//! Texts with a syntax of their own. The schema names each in `format`; the checker looks the name up here.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use url::Url;
+
+use super::{Start, units};
+
+/// A value that is written as text.
+pub(super) trait Syntax: Sized {
+    /// The name of the syntax in the schema.
+    const FORMAT: &'static str;
+    /// A regular expression that editors can check, where there is a short one.
+    const PATTERN: Option<&'static str> = None;
+    /// What to say was expected.
+    const EXPECTED: &'static str;
+
+    fn read(text: &str) -> Option<Self>;
+    fn write(&self) -> String;
+}
+
+impl Syntax for Duration {
+    const FORMAT: &'static str = "trailcast-duration";
+    const PATTERN: Option<&'static str> = Some(r"^(0|(?=\d)(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$");
+    const EXPECTED: &'static str = units::DURATION.0;
+
+    fn read(text: &str) -> Option<Self> {
+        units::duration(text).ok()
+    }
+
+    fn write(&self) -> String {
+        units::duration_text(*self)
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Size(pub u64);
+
+impl Syntax for Size {
+    const FORMAT: &'static str = "trailcast-size";
+    const PATTERN: Option<&'static str> = Some(r"^\d+(B|KiB|MiB|GiB)?$");
+    const EXPECTED: &'static str = units::SIZE.0;
+
+    fn read(text: &str) -> Option<Self> {
+        units::size(text).ok().map(Self)
+    }
+
+    fn write(&self) -> String {
+        units::size_text(self.0)
+    }
+}
+
+impl Syntax for Start {
+    const FORMAT: &'static str = "trailcast-start";
+    const EXPECTED: &'static str = units::START.0;
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Syntax for Url {
+    const FORMAT: &'static str = "uri";
+    const EXPECTED: &'static str = "a URL such as `https://api.example.com`";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Syntax for SocketAddr {
+    const FORMAT: &'static str = "trailcast-address";
+    const EXPECTED: &'static str = "an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A filter that [`crate::telemetry::filter`] accepts.
+pub(super) struct LogFilter(pub String);
+
+impl Syntax for LogFilter {
+    const FORMAT: &'static str = "trailcast-log-filter";
+    const EXPECTED: &'static str =
+        "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`";
+
+    fn read(text: &str) -> Option<Self> {
+        crate::telemetry::filter(text).ok()?;
+        Some(Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A syntax, as the checker needs it.
+pub(super) struct Format {
+    name: &'static str,
+    /// What to say was expected.
+    pub expected: &'static str,
+    /// Whether a text has this syntax.
+    pub accepts: fn(&str) -> bool,
+}
+
+const fn format<T: Syntax>() -> Format {
+    Format { name: T::FORMAT, expected: T::EXPECTED, accepts: |text| T::read(text).is_some() }
+}
+
+static FORMATS: [Format; 6] = [
+    format::<Duration>(),
+    format::<Size>(),
+    format::<Start>(),
+    format::<Url>(),
+    format::<SocketAddr>(),
+    format::<LogFilter>(),
+];
+
+/// The syntax that a schema's `format` names.
+pub(super) fn named(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+/// A value that the config holds as text.
+#[derive(Clone, Copy)]
+pub(super) struct Written<T>(pub T);
+
+impl<'de, T: Syntax> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        T::read(&text).map(Self).ok_or_else(|| de::Error::custom(format_args!("expected {}", T::EXPECTED)))
+    }
+}
+
+/// Only for the schema's `default`.
+impl<T: Syntax> Serialize for Written<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.write())
+    }
+}
+
+impl<T: Syntax> JsonSchema for Written<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::FORMAT.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut schema = json_schema!({ "type": "string", "format": T::FORMAT });
+        if let Some(pattern) = T::PATTERN {
+            schema.insert("pattern".to_owned(), pattern.into());
+        }
+        schema
+    }
+}

@@ -1,0 +1,424 @@
+//! Config files as users write them, good and bad.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use super::*;
+
+/// 2026-01-01T00:00:00Z.
+const NOW: Millis = 1_767_225_600_000;
+
+fn errors(text: &str) -> String {
+    parse_at(Path::new("t.yaml"), text, NOW).unwrap_err().to_string()
+}
+
+#[test]
+fn no_value_is_ever_quoted() {
+    let sample: Vec<&str> = include_str!("../../config/trailcast.yaml").lines().collect();
+    let mut tried = 0;
+    for (index, line) in sample.iter().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+        // In the place of the whole value, and of the last one inside it.
+        for (key, _) in [line.split_once(": "), line.rsplit_once(": ")].into_iter().flatten() {
+            for wrong in [
+                "hunter2",
+                "\"hunter2",
+                "'hunter2",
+                "[hunter2]",
+                "[hunter2",
+                "*hunter2",
+                "!hunter2 x",
+                "@hunter2",
+                "|x hunter2",
+            ] {
+                let mut lines = sample.clone();
+                let line = format!("{key}: {wrong}");
+                lines[index] = &line;
+                let said = match parse_at(Path::new("t.yaml"), &lines.join("\n"), NOW) {
+                    Ok(loaded) => format!("{:?}", loaded.warnings),
+                    Err(errors) => errors.to_string(),
+                };
+                assert!(!said.contains("hunter2"), "line {}: {line}\n{said}", index + 1);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+    let said = errors(&genauth("").replace("{ env: E }", "{ hunter2 }"));
+    assert!(said.contains("access_key_secret: unknown key; known: `env`, `file`"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+proptest::proptest! {
+    /// Whatever a slip of the hand does to a config, it is answered: good, or bad with at least one mistake.
+    #[test]
+    fn a_slip_of_the_hand_never_panics(at in 0_usize..6_000, cut in 0_usize..12, put in "[ -~\n\t]{0,6}") {
+        let mut sample: Vec<char> = include_str!("../../config/trailcast.yaml").chars().collect();
+        let at = at.min(sample.len());
+        let end = (at + cut).min(sample.len());
+        sample.splice(at..end, put.chars());
+        let text: String = sample.into_iter().collect();
+        if let Err(errors) = parse_at(Path::new("t.yaml"), &text, NOW) {
+            assert!(!errors.0.is_empty(), "{text}");
+        }
+    }
+}
+
+fn good(text: &str) -> Loaded {
+    parse_at(Path::new("t.yaml"), text, NOW).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// A config with one GenAuth stream, `extra` at its end.
+fn genauth(extra: &str) -> String {
+    format!(
+        "sinks: {{ out: {{ stdout: }} }}\nstreams:\n  users:\n    genauth: {{ user_pool_id: p, access_key_id: k, \
+         access_key_secret: {{ env: E }} }}\n{extra}"
+    )
+}
+
+/// A config with one SCloud stream, `extra` at its end.
+fn scloud(extra: &str) -> String {
+    format!(
+        "sinks: {{ out: {{ stdout: }} }}\nstreams:\n  cloud:\n    scloud: {{ public_key: k, private_key: {{ file: f }} \
+         }}\n{extra}"
+    )
+}
+
+#[test]
+fn every_structural_mistake_is_reported_at_once() {
+    let text = r#"
+streams:
+  users:
+    genauth:
+      brnad: genauth
+      user_pool_id: ""
+      auth: hunter2
+      access_key_secret: { env: A, file: B }
+      filter: { success: maybe }
+    poll_interval: hunter2
+    sweeps: [1m, [2m]]
+    concurrency: 0
+    rate_limit: 0
+    start: hunter2
+    max_response_size: 1MB
+  both:
+    genauth: { user_pool_id: p, access_key_id: k, access_key_secret: 5 }
+    scloud: { public_key: k, private_key: [hunter2] }
+  text: hunter2
+sinks:
+  out:
+    kafka: { brokers: [k] }
+  out:
+    stdout: {}
+checkpoint: {}
+admin: { listen: localhost }
+log: { level: "trailcast=hunter2", format: }
+hunter: 1
+"#;
+    let errors = errors(text);
+    let expected = "\
+t.yaml:4:5: streams.users.genauth: the key `access_key_id` is missing; expected text
+t.yaml:5:7: streams.users.genauth.brnad: unknown key; did you mean `brand`? known: `endpoint`, `brand`, `user_pool_id`, `auth`, `access_key_id`, `access_key_secret`, `filter`, `max_rows`
+t.yaml:6:7: streams.users.genauth.user_pool_id: expected text, found empty text
+t.yaml:7:7: streams.users.genauth.auth: expected one of `token`, `signature`, found another text
+t.yaml:8:7: streams.users.genauth.access_key_secret: expected exactly one of the keys `env`, `file`, found 2
+t.yaml:9:17: streams.users.genauth.filter.success: expected `true` or `false`, found text
+t.yaml:10:5: streams.users.poll_interval: expected a duration such as `500ms`, `15s`, `1h30m` or `30d`, found another text
+t.yaml:11:18: streams.users.sweeps[1]: expected a duration such as `500ms`, `15s`, `1h30m` or `30d`, found a list
+t.yaml:12:5: streams.users.concurrency: expected a whole number from 1 to 64, found another number
+t.yaml:13:5: streams.users.rate_limit: expected a number above 0, found another number
+t.yaml:14:5: streams.users.start: expected `now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`, found another text
+t.yaml:15:5: streams.users.max_response_size: expected a size such as `512KiB` or `16MiB`, found another text
+t.yaml:16:3: streams.both: expected exactly one of the keys `genauth`, `scloud`, found 2
+t.yaml:18:30: streams.both.scloud.private_key: expected a mapping with `env` or `file` or text, found a list
+t.yaml:19:3: streams.text: expected a mapping with `genauth` or `scloud`, found text
+t.yaml:21:3: sinks.out: expected the key `stdout`, found none
+t.yaml:22:5: sinks.out.kafka: unknown key; known: `stdout`
+t.yaml:23:3: the key `out` is already given in line 21
+t.yaml:25:1: checkpoint: expected exactly one of the keys `file`, `memory`, found none
+t.yaml:26:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
+t.yaml:27:8: log.level: expected `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`, found another text
+t.yaml:27:36: log.format: expected one of `text`, `json`, found nothing
+t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `admin`, `log`";
+    assert_eq!(errors, expected, "\n{errors}");
+    assert!(!errors.contains("hunter2"), "no value is ever shown");
+}
+
+#[test]
+fn every_mistake_across_keys_is_reported_at_once() {
+    let text = r#"
+streams:
+  users:
+    genauth:
+      endpoint: http://api.example.com
+      user_pool_id: p
+      access_key_id: k
+      access_key_secret: { env: E }
+    poll_interval: 0s
+    sweeps: [15m, 1m, 0s, 15m]
+    request_timeout: 0s
+    connect_timeout: 0
+    max_response_size: 0
+    sinks: [out, uot, out]
+  bad name:
+    scloud:
+      endpoint: https://user:hunter2@api.example.com/?x=1
+      public_key: k
+      private_key: { file: f }
+    poll_interval: 1500ms
+    settle: 500ms
+    overlap: 10ms
+  mail:
+    scloud: { endpoint: "mailto:x@example.com", public_key: k, private_key: { file: f } }
+sinks:
+  out: { stdout: }
+  -out: { stdout: }
+"#;
+    let errors = errors(text);
+    let name = "a name has 1 to 63 letters, digits, `-` and `_`, a letter or digit first: it is a label in metrics";
+    let expected = format!(
+        "\
+t.yaml:5:7: streams.users.genauth.endpoint: must begin with `https://`: credentials and audit records would cross the network in the clear (`allow_http: true` in the stream accepts that)
+t.yaml:9:5: streams.users.poll_interval: must be above zero
+t.yaml:10:19: streams.users.sweeps[1]: must be above the one before it: sweeps are ascending
+t.yaml:10:23: streams.users.sweeps[2]: must be above zero
+t.yaml:10:27: streams.users.sweeps[3]: must be above the one before it: sweeps are ascending
+t.yaml:11:5: streams.users.request_timeout: must be above zero
+t.yaml:12:5: streams.users.connect_timeout: must be above zero
+t.yaml:13:5: streams.users.max_response_size: must be above zero
+t.yaml:14:18: streams.users.sinks[1]: no such sink; did you mean `out`? known: `-out`, `out`
+t.yaml:14:23: streams.users.sinks[2]: is listed twice
+t.yaml:15:3: streams.bad name: {name}
+t.yaml:17:7: streams.bad name.scloud.endpoint: must hold no user name or password: secrets have keys of their own
+t.yaml:17:7: streams.bad name.scloud.endpoint: must end with the host or a path: no `?` and no `#`
+t.yaml:20:5: streams.bad name.poll_interval: must be in whole seconds: SCloud's clock has no finer unit
+t.yaml:21:5: streams.bad name.settle: must be in whole seconds: SCloud's clock has no finer unit
+t.yaml:22:5: streams.bad name.overlap: must be in whole seconds: SCloud's clock has no finer unit
+t.yaml:24:15: streams.mail.scloud.endpoint: must begin with `https://`
+t.yaml:27:3: sinks.-out: {name}"
+    );
+    assert_eq!(errors, expected, "\n{errors}");
+}
+
+#[test]
+fn text_that_is_no_config() {
+    assert_eq!(
+        errors(""),
+        "t.yaml:1:1: the key `streams` is missing; expected a mapping\n\
+         t.yaml:1:1: the key `sinks` is missing; expected a mapping"
+    );
+    for (text, error) in [
+        ("streams: [", "not YAML"),
+        ("streams: {}\n---\n{}", "t.yaml:3:1: expected one YAML document, found a second"),
+        ("a: &a [*a]", "an alias inside its own anchor"),
+        ("streams: !!map {}", "YAML tags have no meaning here"),
+        ("? [a]\n: b", "a key must be text"),
+        ("streams: {}", "t.yaml:1:1: streams: expected at least one entry"),
+        ("- a", "expected a mapping, found a list"),
+    ] {
+        let errors = errors(text);
+        assert!(errors.contains(error), "{text}: {errors}");
+    }
+    let deep = "[".repeat(100) + &"]".repeat(100);
+    assert!(errors(&deep).contains("nested too deeply"));
+    let mut laughs = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..8 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        laughs += &format!("a{level}: &a{level} [{aliases}]\n");
+    }
+    assert!(errors(&laughs).contains("aliases copy too much"));
+    let missing = load(Path::new("/no/such/trailcast.yaml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/no/such/trailcast.yaml: cannot read the config: "), "{missing}");
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let Config { streams, sinks, checkpoint, admin, log } = good(&genauth("")).config;
+    let stream = &streams["users"];
+    let SourceConfig::Genauth(source) = &stream.source else { panic!("{stream:?}") };
+    assert_eq!(source.endpoint.as_str(), "https://api.genauth.ai/");
+    assert_eq!((source.brand, source.auth), (GenauthBrand::Genauth, GenauthAuth::Token));
+    assert_eq!((&source.filter, source.max_rows), (&GenauthFilter::default(), 10_000));
+    let seconds = Duration::from_secs;
+    assert_eq!(stream.start, Start::Age(seconds(30 * 86_400)));
+    assert_eq!((stream.poll_interval, stream.settle, stream.overlap), (seconds(10), seconds(0), seconds(10)));
+    assert_eq!(stream.sweeps, [seconds(60), seconds(900), seconds(21_600)]);
+    assert_eq!((stream.concurrency, stream.max_response_size), (4, 16 << 20));
+    assert!((stream.rate_limit - 20.0).abs() < f64::EPSILON);
+    assert_eq!((stream.connect_timeout, stream.request_timeout), (seconds(10), seconds(60)));
+    assert_eq!((&stream.ca_file, stream.allow_http), (&None, false));
+    assert_eq!(stream.sinks, ["out"]);
+    let SinkConfig::Stdout(out) = &sinks["out"];
+    assert_eq!(*out, StdoutConfig { format: Format::Ocsf, raw: true });
+    assert!(matches!(checkpoint, CheckpointConfig::File { path } if path == Path::new("/var/lib/trailcast/state")));
+    assert_eq!(admin.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!((log.format, log.level.as_str()), (None, "info"));
+
+    let Config { streams, .. } = good(&scloud("")).config;
+    let SourceConfig::Scloud(source) = &streams["cloud"].source else { panic!("{streams:?}") };
+    assert_eq!(source.endpoint.as_str(), "https://api.scloudsg.com/");
+    assert_eq!((&source.project_id, &source.filter, source.max_rows), (&None, &ScloudFilter::default(), 10_000));
+}
+
+#[test]
+fn what_is_written_is_what_counts() {
+    let text = "
+streams:
+  users:
+    genauth: &g
+      brand: authing
+      user_pool_id: 0123
+      access_key_id: 65e7
+      access_key_secret: { file: /run/secrets/key }
+      auth: signature
+      filter: { event_type: no, success: false }
+    start: 2026-01-01T00:00:00Z
+    rate_limit: 0.5
+  more: { genauth: *g, start: now }
+sinks: { out: { stdout: { format: native, raw: false } } }
+checkpoint: { memory: }
+admin:
+log: { format: text, level: 'info,trailcast=debug' }
+";
+    let Config { streams, sinks, checkpoint, log, .. } = good(text).config;
+    let stream = &streams["users"];
+    let SourceConfig::Genauth(source) = &stream.source else { panic!("{stream:?}") };
+    assert_eq!(source.endpoint.as_str(), "https://api.authing.cn/");
+    assert_eq!((source.brand, source.auth), (GenauthBrand::Authing, GenauthAuth::Signature));
+    assert_eq!((source.user_pool_id.as_str(), source.access_key_id.as_str()), ("0123", "65e7"));
+    assert!(matches!(&source.access_key_secret, Secret::File(path) if path == Path::new("/run/secrets/key")));
+    assert_eq!(source.filter.event_type.as_deref(), Some("no"));
+    assert_eq!(source.filter.success, Some(false));
+    assert_eq!(stream.start, Start::At(NOW));
+    assert!((stream.rate_limit - 0.5).abs() < f64::EPSILON);
+    assert_eq!(streams["more"].start, Start::Now);
+    let SinkConfig::Stdout(out) = &sinks["out"];
+    assert_eq!(*out, StdoutConfig { format: Format::Native, raw: false });
+    assert!(matches!(checkpoint, CheckpointConfig::Memory));
+    assert_eq!((log.format, log.level.as_str()), (Some(LogFormat::Text), "info,trailcast=debug"));
+}
+
+#[test]
+fn http_is_for_loopback_unless_allowed() {
+    let with = |endpoint: &str, allow: bool| {
+        let text = genauth(&format!("    allow_http: {allow}\n"))
+            .replace("user_pool_id: p", &format!("user_pool_id: p, endpoint: \"{endpoint}\""));
+        parse_at(Path::new("t.yaml"), &text, NOW).is_ok()
+    };
+    for endpoint in ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost", "https://x.example"] {
+        assert!(with(endpoint, false), "{endpoint}");
+    }
+    for endpoint in ["http://x.example", "http://10.0.0.1", "http://localhost.x.example"] {
+        assert!(!with(endpoint, false), "{endpoint}");
+        assert!(with(endpoint, true), "{endpoint}");
+    }
+}
+
+#[test]
+fn doubts_are_warnings() {
+    let warnings = |text: &str| good(text).warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        warnings(&genauth("    start: 400d\n").replace("{ env: E }", "hunter2")),
+        ["t.yaml:4:51: streams.users.genauth.access_key_secret: the secret stands in the config; `{ env: NAME }` or \
+          `{ file: PATH }` keeps it out"]
+    );
+    let old = "t.yaml:5:5: streams.cloud.start: is more than 365 days ago: SCloud keeps no events older than that";
+    assert_eq!(warnings(&scloud("    start: 366d\n")), [old]);
+    assert_eq!(warnings(&scloud("    start: 2024-12-31T00:00:00Z\n")), [old]);
+    assert!(warnings(&scloud("    start: 365d\n")).is_empty());
+    let twice =
+        genauth("  again:\n    genauth: { user_pool_id: p, access_key_id: other, access_key_secret: { env: E } }\n");
+    assert_eq!(
+        warnings(&twice),
+        ["t.yaml:3:3: streams.users: reads the same as the stream `again` into the same sink: each event comes twice"]
+    );
+    assert!(warnings(&twice.replace("access_key_id: other", "access_key_id: k, filter: { success: true }")).is_empty());
+    let future = "t.yaml:5:5: streams.cloud.start: lies in the future: nothing is delivered until then";
+    assert_eq!(warnings(&scloud("    start: 2026-01-01T00:00:01Z\n")), [future]);
+}
+
+#[test]
+fn no_secret_shows_in_debug() {
+    let loaded = good(&genauth("").replace("{ env: E }", "hunter2"));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_samples_load() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for name in ["trailcast.yaml", "minimal-genauth.yaml", "minimal-scloud.yaml"] {
+        let loaded = load(&folder.join(name)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(loaded.warnings, [], "{name}");
+    }
+}
+
+/// Every key path of the schema, names that users choose written as `*`.
+fn schema_keys(root: &Json, schema: &Json, path: &str, keys: &mut BTreeSet<String>) {
+    let target = schema["$ref"].as_str().and_then(|reference| root.pointer(&reference[1..])).unwrap_or(schema);
+    for (name, property) in target["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        schema_keys(root, property, &path, keys);
+        keys.insert(path);
+    }
+    if target["additionalProperties"].is_object() {
+        schema_keys(root, &target["additionalProperties"], &format!("{path}.*"), keys);
+    }
+    for branch in target["anyOf"].as_array().into_iter().flatten() {
+        schema_keys(root, branch, path, keys);
+    }
+}
+
+fn tree_keys(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
+    let tree::Value::Map(entries) = &node.value else { return };
+    for (key, node) in entries {
+        let name = if matches!(path, ".streams" | ".sinks") { "*" } else { &key.name };
+        let path = format!("{path}.{name}");
+        tree_keys(node, &path, keys);
+        keys.insert(path);
+    }
+}
+
+#[test]
+fn the_sample_holds_every_key() {
+    let schema = schema();
+    let mut known = BTreeSet::new();
+    schema_keys(&schema, &schema, "", &mut known);
+    assert!(known.contains(".streams.*.scloud.filter.access_key_ids"), "{known:?}");
+    // The other of two ways, which one file cannot hold.
+    known.remove(".checkpoint.memory");
+    for (path, way) in [(".streams.*.genauth.access_key_secret", ".file"), (".streams.*.scloud.private_key", ".env")] {
+        assert!(known.remove(&format!("{path}{way}")), "{path}{way}");
+    }
+    let text = include_str!("../../config/trailcast.yaml");
+    assert!(text.contains("`memory: {}`"));
+    let (Some(tree), _) = tree::parse(text) else { panic!("not YAML") };
+    let mut written = BTreeSet::new();
+    tree_keys(&tree, "", &mut written);
+    written.retain(|path| !matches!(path.as_str(), ".streams.*" | ".sinks.*"));
+    assert_eq!(known, written);
+}
+
+#[test]
+fn the_schema_describes_every_key_and_states_defaults() {
+    fn described(root: &Json, path: &str) -> usize {
+        let mut count = 0;
+        for (name, property) in root["properties"].as_object().into_iter().flatten() {
+            assert!(property["description"].is_string(), "{path}.{name}");
+            count += 1;
+        }
+        count
+    }
+    let schema = schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(described(&schema, ""), 5);
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        described(definition, name);
+        assert!(definition["description"].is_string(), "{name}");
+    }
+    let stream = &schema["$defs"]["Stream"]["properties"];
+    assert_eq!(stream["start"]["default"], "30d");
+    assert_eq!(stream["sweeps"]["default"], serde_json::json!(["1m", "15m", "6h"]));
+    assert_eq!(stream["max_response_size"]["default"], "16MiB");
+    assert_eq!(schema["$defs"]["Admin"]["properties"]["listen"]["default"], "127.0.0.1:9464");
+    assert!(!schema.to_string().contains("\"null\""));
+}

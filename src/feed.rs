@@ -1,0 +1,327 @@
+//! A stream's reader: whole windows for its lanes, read once where several lanes ask for the same.
+//!
+//! Here alone requests are repeated: a [`Feed`] never fails, it takes as long as the API needs to recover, and
+//! is given up by dropping the future. What a window needs to count is decided in [`crate::reading`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+
+use crate::admin::StreamBoard;
+use crate::clock::millis;
+use crate::event::{Millis, Source, StreamContext};
+use crate::metrics::{StreamMetrics, WindowOutcome};
+use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
+use crate::retry::Backoff;
+use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority};
+use crate::state::cursor::Schedule;
+use crate::window::{Density, Window};
+
+/// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
+const ROWS_AHEAD: u64 = 16_000;
+/// The rows of one comfortable window. Fewer would waste calls on last pages that are nearly empty.
+const ROWS_MOST: u64 = 1000;
+/// How many times a comfortable window's rows may be read as one.
+const SURPRISE: u64 = 4;
+/// What a record is reckoned at, in bytes: a window of large records holds fewer.
+const RECORD_BYTES: u64 = 1024;
+/// Failures in a row before a stream counts as failing: one torn answer is nobody's business.
+const FAILING_AFTER: u32 = 3;
+/// After so many failures a token is taken to be the cause, and its run begun anew.
+const TOKEN_TRIES: u32 = 5;
+
+/// Reads one stream.
+pub struct Feed {
+    /// What it reads.
+    pub stream: Arc<StreamContext>,
+    /// What it counts with.
+    pub metrics: StreamMetrics,
+    /// Where it shows how it is.
+    pub board: StreamBoard,
+    /// When which part is read.
+    pub schedule: Schedule,
+    client: Client,
+    rules: Rules,
+    depth: usize,
+    lanes: usize,
+    learnt: Mutex<Learnt>,
+    shared: Mutex<VecDeque<Shared>>,
+    trouble: Mutex<Trouble>,
+    begun: OnceCell<Millis>,
+}
+
+/// A window, read completely.
+#[derive(Debug)]
+pub struct WindowRead {
+    /// What was read.
+    pub window: Window,
+    /// When the reading began, by the server's clock.
+    pub read_at: Millis,
+    /// All that it holds, oldest first.
+    pub found: Vec<Found>,
+}
+
+/// The window holds more than may be read at once: ask for what [`Feed::window`] says now.
+#[derive(Debug, Clone, Copy)]
+pub struct Overflow;
+
+struct Learnt {
+    density: Density,
+    inclusive: Inclusive,
+}
+
+/// A reading that other lanes may want, too.
+struct Shared {
+    window: Window,
+    as_of: Millis,
+    read: Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>>,
+}
+
+#[derive(Debug, Default)]
+struct Trouble {
+    in_a_row: u32,
+    /// What is known to be wrong, and since when something is.
+    failing: Option<(FetchReason, Instant)>,
+}
+
+impl Feed {
+    /// A feed for `lanes` lanes that keeps up to `concurrency` requests in flight.
+    #[must_use]
+    pub fn new(
+        stream: Arc<StreamContext>,
+        client: Client,
+        metrics: StreamMetrics,
+        board: StreamBoard,
+        schedule: Schedule,
+        concurrency: u32,
+        lanes: usize,
+    ) -> Self {
+        // Twice as many windows as requests in flight: while the first is finished and delivered, none is idle.
+        let depth = 2 * u64::from(concurrency.max(1));
+        let rows = (ROWS_AHEAD / depth).clamp(u64::from(client.page_limit()), ROWS_MOST);
+        let paging = match client.source() {
+            Source::Genauth => Paging::Numbered,
+            Source::Scloud => Paging::Tokens,
+        };
+        let rules = Rules {
+            unit: schedule.unit,
+            paging,
+            page_limit: client.page_limit(),
+            max_rows: SURPRISE * rows,
+            max_bytes: SURPRISE * rows * RECORD_BYTES,
+            deepest: client.max_rows(),
+        };
+        Self {
+            learnt: Mutex::new(Learnt { density: Density::new(schedule.unit, rows), inclusive: None }),
+            stream,
+            metrics,
+            board,
+            schedule,
+            client,
+            rules,
+            depth: usize::try_from(depth).unwrap_or(usize::MAX),
+            lanes,
+            shared: Mutex::default(),
+            trouble: Mutex::default(),
+            begun: OnceCell::new(),
+        }
+    }
+
+    /// How many windows a lane should read ahead.
+    #[must_use]
+    pub const fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The server's now.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.client.clock().now()
+    }
+
+    /// The server's time when this feed first heard from it: asks once, so that the first plan goes by the
+    /// server's clock and not by ours. The same for all lanes.
+    pub async fn begun(&self) -> Millis {
+        let ask = async {
+            let now = floor(self.now(), self.rules.unit);
+            let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
+            // A first page is asked for until it comes.
+            let _ = self.fetch(&request, Priority::Live).await;
+            self.now()
+        };
+        *self.begun.get_or_init(|| ask).await
+    }
+
+    /// The present length of a comfortable window.
+    #[must_use]
+    pub fn comfortable(&self) -> Millis {
+        lock(&self.learnt).density.comfortable()
+    }
+
+    /// The next window of a job that goes from `from` to `to` and was planned at `as_of`: what another lane of
+    /// this stream has just asked for, or one of comfortable length.
+    #[must_use]
+    pub fn window(&self, from: Millis, to: Millis, as_of: Millis) -> Window {
+        let same = |shared: &&Shared| shared.as_of == as_of && shared.window.from == from && shared.window.to <= to;
+        if let Some(shared) = lock(&self.shared).iter().find(same) {
+            return shared.window;
+        }
+        let comfortable = self.comfortable();
+        // What is left is cut evenly, so that the last window is not a sliver that costs a page of its own.
+        let left = (to - from + comfortable / 4) / comfortable;
+        let length = if left <= 1 { to - from } else { comfortable };
+        Window { from, to: from + length.min(to - from) }
+    }
+
+    /// Reads `window`, for a job planned at `as_of`; waits for another lane's reading of the same if there is one.
+    ///
+    /// # Errors
+    /// [`Overflow`]: the window holds too much, and the next [`Feed::window`] is shorter.
+    pub async fn read(&self, window: Window, priority: Priority, as_of: Millis) -> Result<Arc<WindowRead>, Overflow> {
+        if self.lanes < 2 {
+            return self.read_alone(window, priority).await;
+        }
+        let cell = self.share(window, as_of);
+        cell.get_or_init(|| self.read_alone(window, priority)).await.clone()
+    }
+
+    fn share(&self, window: Window, as_of: Millis) -> Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>> {
+        let mut shared = lock(&self.shared);
+        if let Some(found) = shared.iter().find(|shared| shared.window == window && shared.as_of == as_of) {
+            return Arc::clone(&found.read);
+        }
+        // A lane that lags further behind than this reads for itself.
+        while shared.len() >= self.depth {
+            shared.pop_front();
+        }
+        let read = Arc::new(OnceCell::new());
+        shared.push_back(Shared { window, as_of, read: Arc::clone(&read) });
+        read
+    }
+
+    async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
+        let read_at = self.now();
+        let inclusive = lock(&self.learnt).inclusive;
+        let mut reading = Reading::new(self.rules, window, inclusive);
+        while let Some(request) = reading.next() {
+            match self.fetch(&request, priority).await {
+                Some(page) => reading.give(page),
+                None => reading.void(),
+            }
+        }
+        let mut learnt = lock(&self.learnt);
+        learnt.inclusive = reading.inclusive().or(learnt.inclusive);
+        match reading.end() {
+            Some(End::Overflow { rows }) => {
+                learnt.density.saw(window, rows.max(self.rules.max_rows));
+                Err(Overflow)
+            }
+            Some(End::Complete(_)) | None => {
+                let outcome = reading.end().map_or(Outcome::Complete, |end| match end {
+                    End::Complete(outcome) => outcome,
+                    End::Overflow { .. } => Outcome::Split,
+                });
+                let found = reading.into_found();
+                let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
+                let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
+                learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+                drop(learnt);
+                self.metrics.window(match outcome {
+                    Outcome::Complete => WindowOutcome::Complete,
+                    Outcome::Reread => WindowOutcome::Reread,
+                    Outcome::Split => WindowOutcome::Split,
+                    Outcome::Unstable => WindowOutcome::Unstable,
+                });
+                tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
+                Ok(Arc::new(WindowRead { window, read_at, found }))
+            }
+        }
+    }
+
+    /// Asks until the page comes; `None` if it is behind a token that no longer works.
+    async fn fetch(&self, request: &PageRequest, priority: Priority) -> Option<Page> {
+        let mut backoff = Backoff::new();
+        let mut tries = 0;
+        loop {
+            self.metrics.request_started();
+            match self.client.fetch(request, priority).await {
+                Ok(fetched) => {
+                    self.metrics.request_finished(fetched.timing.requests);
+                    self.metrics.rate_limit_waited(fetched.timing.waited);
+                    self.metrics.records(fetched.page.records.len() as u64);
+                    self.show_clock();
+                    self.recovered();
+                    return Some(fetched.page);
+                }
+                Err(error) => {
+                    tries += 1;
+                    self.failed(&error);
+                    if matches!(request.position, Position::Token(_))
+                        && (error.class == FailureClass::Refused || tries >= TOKEN_TRIES)
+                    {
+                        return None;
+                    }
+                    tokio::time::sleep(backoff.next(&error)).await;
+                }
+            }
+        }
+    }
+
+    fn show_clock(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "an offset that loses precision is centuries")]
+        let offset = self.client.clock().offset() as f64 / 1000.0;
+        self.metrics.set_clock_offset(offset);
+        self.board.set_clock_offset(offset);
+    }
+
+    /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
+    #[must_use]
+    pub fn oldest_readable(&self) -> Option<Millis> {
+        self.client.history().map(|history| floor(self.now() - millis(history) + 3_600_000, self.rules.unit))
+    }
+
+    fn failed(&self, error: &FetchError) {
+        self.metrics.error(error.reason);
+        let stream = &self.stream.name;
+        tracing::debug!(stream, reason = error.reason.label(), "request failed: {error}");
+        let needs_operator = matches!(error.class, FailureClass::Credentials | FailureClass::Refused);
+        let mut trouble = lock(&self.trouble);
+        trouble.in_a_row += 1;
+        let known = trouble.failing.is_some_and(|(reason, _)| reason == error.reason);
+        if known || !needs_operator && trouble.in_a_row < FAILING_AFTER {
+            return;
+        }
+        let since = trouble.failing.map_or_else(Instant::now, |(_, since)| since);
+        trouble.failing = Some((error.reason, since));
+        drop(trouble);
+        self.board.failing(error.reason, error.to_string());
+        if needs_operator {
+            tracing::error!(stream, reason = error.reason.label(), "cannot read, trying again: {error}");
+        } else {
+            tracing::warn!(stream, reason = error.reason.label(), "cannot read, trying again: {error}");
+        }
+    }
+
+    fn recovered(&self) {
+        let mut trouble = lock(&self.trouble);
+        trouble.in_a_row = 0;
+        let failing = trouble.failing.take();
+        drop(trouble);
+        if let Some((_, since)) = failing {
+            self.board.ok();
+            let after = Duration::from_secs(since.elapsed().as_secs());
+            tracing::info!(stream = self.stream.name, ?after, "reads again");
+        }
+    }
+}
+
+const fn floor(time: Millis, unit: Millis) -> Millis {
+    time.div_euclid(unit) * unit
+}
+
+/// Nothing under these locks panics half-way, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,255 @@
+//! What the parts hold to count with.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter};
+
+use super::families::Families;
+use super::{SinkReason, WindowOutcome};
+use crate::clock::now;
+use crate::event::Millis;
+use crate::source::FetchReason;
+
+/// A time that is not known yet.
+const UNKNOWN: Millis = Millis::MIN;
+
+/// Counts for one stream.
+#[derive(Clone)]
+pub struct StreamMetrics(Arc<StreamSeries>);
+
+struct StreamSeries {
+    requests: IntCounter,
+    /// In the order of [`FetchReason::ALL`].
+    errors: [IntCounter; FetchReason::ALL.len()],
+    duration: Histogram,
+    /// In the order of [`WindowOutcome::ALL`].
+    windows: [IntCounter; WindowOutcome::ALL.len()],
+    records: IntCounter,
+    lateness: Histogram,
+    rate_limit_wait: Counter,
+    clock_offset: OnceKnown,
+    clock_offset_millis: AtomicI64,
+    read_through: AtomicI64,
+}
+
+impl StreamMetrics {
+    pub(super) fn new(families: &Families, name: &str) -> Self {
+        let stream = &[name];
+        Self(Arc::new(StreamSeries {
+            requests: families.fetch_requests.with_label_values(stream),
+            errors: FetchReason::ALL.map(|reason| families.fetch_errors.with_label_values(&[name, reason.label()])),
+            duration: families.fetch_duration.with_label_values(stream),
+            windows: WindowOutcome::ALL
+                .map(|outcome| families.fetch_windows.with_label_values(&[name, outcome.label()])),
+            records: families.records.with_label_values(stream),
+            lateness: families.lateness.with_label_values(stream),
+            rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
+            clock_offset: OnceKnown::new(&families.clock_offset, stream),
+            clock_offset_millis: AtomicI64::new(0),
+            read_through: AtomicI64::new(UNKNOWN),
+        }))
+    }
+
+    /// A request is about to be sent.
+    pub fn request_started(&self) {
+        self.0.requests.inc();
+    }
+
+    /// A request has its answer, good or bad, or will have none.
+    pub fn request_finished(&self, took: Duration) {
+        self.0.duration.observe(took.as_secs_f64());
+    }
+
+    /// A request gave no page.
+    pub fn error(&self, reason: FetchReason) {
+        count(&FetchReason::ALL, &self.0.errors, &reason);
+    }
+
+    /// A reading of a window ended.
+    pub fn window(&self, outcome: WindowOutcome) {
+        count(&WindowOutcome::ALL, &self.0.windows, &outcome);
+    }
+
+    /// This many records were read, repeats included.
+    pub fn records(&self, count: u64) {
+        self.0.records.inc_by(count);
+    }
+
+    /// A request waited this long for the stream's own limit.
+    pub fn rate_limit_waited(&self, wait: Duration) {
+        self.0.rate_limit_wait.inc_by(wait.as_secs_f64());
+    }
+
+    /// The server's clock minus this machine's, seconds.
+    pub fn set_clock_offset(&self, seconds: f64) {
+        self.0.clock_offset.set(seconds);
+        // `as` saturates, and a saturated offset is as wrong as the value was.
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds are precise enough for a lag")]
+        self.0.clock_offset_millis.store((seconds * 1000.0) as i64, Ordering::Relaxed);
+    }
+
+    /// Everything before `end` was read completely. Never goes back: of the lanes that share a stream, the one
+    /// that has read furthest counts.
+    pub fn set_read_through(&self, end: Millis) {
+        self.0.read_through.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// A late event became readable this long after its own time.
+    pub fn late(&self, lateness: Duration) {
+        self.0.lateness.observe(lateness.as_secs_f64());
+    }
+
+    /// Requests so far.
+    #[must_use]
+    pub fn requests_so_far(&self) -> u64 {
+        self.0.requests.get()
+    }
+
+    /// How far behind the server's now the end of what was read completely is, seconds; `None` before the first
+    /// [`set_read_through`](Self::set_read_through).
+    #[must_use]
+    pub fn fetch_lag(&self) -> Option<f64> {
+        self.fetch_lag_at(now())
+    }
+
+    pub(super) fn fetch_lag_at(&self, now: Millis) -> Option<f64> {
+        self.lag(&self.0.read_through, now)
+    }
+
+    /// A lag below zero would only say that the offset is an estimate, so it is shown as none.
+    fn lag(&self, through: &AtomicI64, now: Millis) -> Option<f64> {
+        let through = through.load(Ordering::Relaxed);
+        if through == UNKNOWN {
+            return None;
+        }
+        let server = now.saturating_add(self.0.clock_offset_millis.load(Ordering::Relaxed));
+        Some(seconds(server.saturating_sub(through).max(0)))
+    }
+}
+
+/// Counts for one lane.
+#[derive(Clone)]
+pub struct LaneMetrics(Arc<LaneSeries>);
+
+struct LaneSeries {
+    /// For its clock offset.
+    stream: StreamMetrics,
+    delivered: IntCounter,
+    late: IntCounter,
+    /// In the order of [`SinkReason::ALL`].
+    errors: [IntCounter; SinkReason::ALL.len()],
+    last_commit: OnceKnown,
+    verified_through: OnceKnown,
+    delivered_through: AtomicI64,
+}
+
+impl LaneMetrics {
+    pub(super) fn new(families: &Families, of_stream: StreamMetrics, stream: &str, sink: &str) -> Self {
+        let lane = &[stream, sink];
+        Self(Arc::new(LaneSeries {
+            stream: of_stream,
+            delivered: families.delivered.with_label_values(lane),
+            late: families.late.with_label_values(lane),
+            errors: SinkReason::ALL
+                .map(|reason| families.sink_errors.with_label_values(&[stream, sink, reason.label()])),
+            last_commit: OnceKnown::new(&families.last_commit, lane),
+            verified_through: OnceKnown::new(&families.verified_through, lane),
+            delivered_through: AtomicI64::new(UNKNOWN),
+        }))
+    }
+
+    /// This many events were delivered and committed, late ones included.
+    pub fn delivered(&self, count: u64) {
+        self.0.delivered.inc_by(count);
+    }
+
+    /// This many of them were late.
+    pub fn late(&self, count: u64) {
+        self.0.late.inc_by(count);
+    }
+
+    /// A delivery or a commit failed.
+    pub fn sink_error(&self, reason: SinkReason) {
+        count(&SinkReason::ALL, &self.0.errors, &reason);
+    }
+
+    /// The cursor was committed at this time by this machine's clock.
+    pub fn committed(&self, at: Millis) {
+        self.0.last_commit.set(seconds(at));
+    }
+
+    /// Everything before `end` is delivered and committed. Set it at the lane's start too, to where it starts.
+    pub fn set_delivered_through(&self, end: Millis) {
+        self.0.delivered_through.store(end, Ordering::Relaxed);
+    }
+
+    /// Everything before `end` was swept at the oldest age.
+    pub fn set_verified_through(&self, end: Millis) {
+        self.0.verified_through.set(seconds(end));
+    }
+
+    /// Events delivered so far by this process.
+    #[must_use]
+    pub fn delivered_so_far(&self) -> u64 {
+        self.0.delivered.get()
+    }
+
+    /// How far behind the server's now the end of what was delivered and committed is, seconds; `None` before the
+    /// first [`set_delivered_through`](Self::set_delivered_through).
+    #[must_use]
+    pub fn delivery_lag(&self) -> Option<f64> {
+        self.delivery_lag_at(now())
+    }
+
+    pub(super) fn delivery_lag_at(&self, now: Millis) -> Option<f64> {
+        self.0.stream.lag(&self.0.delivered_through, now)
+    }
+}
+
+/// Times one sink.
+#[derive(Clone)]
+pub struct SinkMetrics(Histogram);
+
+impl SinkMetrics {
+    pub(super) fn new(families: &Families, name: &str) -> Self {
+        Self(families.sink_duration.with_label_values(&[name]))
+    }
+
+    /// A batch was acknowledged or failed, this long after it was handed over.
+    pub fn request_finished(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
+/// A gauge that has no series until it has a value: 0 would be a wrong one.
+struct OnceKnown {
+    family: GaugeVec,
+    labels: Vec<String>,
+    series: OnceLock<Gauge>,
+}
+
+impl OnceKnown {
+    fn new(family: &GaugeVec, labels: &[&str]) -> Self {
+        let labels = labels.iter().map(ToString::to_string).collect();
+        Self { family: family.clone(), labels, series: OnceLock::new() }
+    }
+
+    fn set(&self, value: f64) {
+        self.series.get_or_init(|| self.family.with_label_values(&self.labels)).set(value);
+    }
+}
+
+/// The closed sets have fewer than ten values, so that a search costs no more than a hash.
+fn count<T: PartialEq, const N: usize>(values: &[T; N], series: &[IntCounter; N], value: &T) {
+    if let Some(index) = values.iter().position(|candidate| candidate == value) {
+        series[index].inc();
+    }
+}
+
+/// Prometheus counts in seconds.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch are exact in 53 bits")]
+fn seconds(millis: Millis) -> f64 {
+    millis as f64 / 1000.0
+}

@@ -1,0 +1,167 @@
+//! Every metric, declared in one place and handed down as pre-labelled handles.
+//!
+//! There is no global registry: whoever counts was given a handle, and each test has its own [`Metrics`]. A handle
+//! is cheap to clone, and asking twice for the same name gives handles of the same series. All label values are
+//! from closed sets or from the config, and start at 0.
+//!
+//! Lags are computed when they are read, so that they grow while nothing runs. A lag, a timestamp and the clock
+//! offset are absent until their first value: whoever starts a lane sets its start point at once, so that a lane
+//! that is stuck from the beginning shows.
+
+mod families;
+mod handles;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::TextEncoder;
+
+use crate::clock::now;
+use crate::event::Millis;
+use families::Families;
+
+pub use handles::{LaneMetrics, SinkMetrics, StreamMetrics};
+
+/// The content type of [`Metrics::render`]'s text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// All metrics of one process.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    families: Families,
+    streams: Mutex<BTreeMap<String, StreamMetrics>>,
+    /// By stream and sink.
+    lanes: Mutex<BTreeMap<(String, String), LaneMetrics>>,
+}
+
+/// How a reading of a window ended: the closed set of values of the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WindowOutcome {
+    /// Proven complete.
+    Complete,
+    /// Read again, with another page size or unit by unit.
+    Reread,
+    /// Halved.
+    Split,
+    /// Left to the sweeps: no reading of it could be proven.
+    Unstable,
+}
+
+impl WindowOutcome {
+    /// Every value.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Reread, Self::Split, Self::Unstable];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Reread => "reread",
+            Self::Split => "split",
+            Self::Unstable => "unstable",
+        }
+    }
+}
+
+/// Why a lane could not deliver or commit: the closed set of values of the label `reason` of
+/// `trailcast_sink_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SinkReason {
+    /// The reader of stdout has gone.
+    Closed,
+    /// The sink's write failed in another way.
+    Io,
+    /// The events were delivered, and the cursor could not be committed.
+    Checkpoint,
+}
+
+impl SinkReason {
+    /// Every value.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Io, Self::Checkpoint];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Io => "io",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+impl Metrics {
+    /// A set of its own, with `trailcast_build_info` and, on Linux, `process_*` in it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared { families: Families::new(), streams: Mutex::default(), lanes: Mutex::default() }),
+        }
+    }
+
+    /// The handle of a stream, by its name in the config.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> StreamMetrics {
+        lock(&self.shared.streams)
+            .entry(name.to_owned())
+            .or_insert_with(|| StreamMetrics::new(&self.shared.families, name))
+            .clone()
+    }
+
+    /// The handle of a lane, by the names of its stream and sink in the config.
+    #[must_use]
+    pub fn lane(&self, stream: &str, sink: &str) -> LaneMetrics {
+        let of_stream = self.stream(stream);
+        lock(&self.shared.lanes)
+            .entry((stream.to_owned(), sink.to_owned()))
+            .or_insert_with(|| LaneMetrics::new(&self.shared.families, of_stream, stream, sink))
+            .clone()
+    }
+
+    /// The handle of a sink, by its name in the config.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        SinkMetrics::new(&self.shared.families, name)
+    }
+
+    /// Everything, now, in Prometheus' text format ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.render_at(now())
+    }
+
+    fn render_at(&self, now: Millis) -> String {
+        let families = &self.shared.families;
+        for (name, stream) in lock(&self.shared.streams).iter() {
+            if let Some(lag) = stream.fetch_lag_at(now) {
+                families.fetch_lag.with_label_values(&[name]).set(lag);
+            }
+        }
+        for ((stream, sink), lane) in lock(&self.shared.lanes).iter() {
+            if let Some(lag) = lane.delivery_lag_at(now) {
+                families.delivery_lag.with_label_values(&[stream, sink]).set(lag);
+            }
+        }
+        TextEncoder::new()
+            .encode_to_string(&families.registry.gather())
+            .expect("a gathered family has a name and at least one sample")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the maps hold is whole at every moment, so a panic of another thread spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

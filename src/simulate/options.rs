@@ -1,0 +1,303 @@
+//! What is simulated: rates, shares and faults. Every part of it can also be typed after `trailcast simulate`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::event::Millis;
+
+use super::clock::millis;
+
+/// What is simulated. Shares are probabilities from 0 to 1.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    /// What everything is drawn from: the same seed and rate give the same records at the same times
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Records a second of each source, in the past and as time goes on
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, value_parser = rate, help_heading = "History")]
+    pub rate: f64,
+
+    /// Where the history begins: an age such as 90s, 6h or 30d, or a time such as 2026-01-31T00:00:00Z; 1h ago when
+    /// nothing is said
+    #[arg(long, value_name = "AGE|TIME", value_parser = start, help_heading = "History")]
+    pub start: Option<Start>,
+
+    /// End the history after so many records of each source. Without --start it ends now, and nothing arrives
+    #[arg(long, value_name = "COUNT", help_heading = "History")]
+    pub events: Option<u64>,
+
+    /// Put so many records into one clock unit, once in about 2048 records; at most 1024, 0 for never
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "History")]
+    pub burst: u64,
+
+    /// Share of records that have twins: two to four records that are equal in all that identifies them
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "History")]
+    pub twin_share: f64,
+
+    /// Share of records that the API shows late
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "History")]
+    pub late_share: f64,
+
+    /// The longest that a late record is late
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "History")]
+    pub late_max: Duration,
+
+    /// Share of records that are not written as documented: no object, wrong types, no time, or a garbled one
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "History")]
+    pub odd_share: f64,
+
+    /// Share of readings in which what the API looks up afresh (names, login counts, places) has changed
+    #[arg(long, value_name = "SHARE", default_value_t = 0.3, value_parser = share, help_heading = "Pages")]
+    pub volatile_share: f64,
+
+    /// In which order pages list; with newest, records that arrive move all others to later pages
+    #[arg(long, value_enum, default_value_t = Order::Oldest, help_heading = "Pages")]
+    pub order: Order,
+
+    /// List records of equal time in another order at each request
+    #[arg(long, help_heading = "Pages")]
+    pub unstable: bool,
+
+    /// Leave out the records whose time equals a bound of the request
+    #[arg(long, help_heading = "Pages")]
+    pub exclusive_bounds: bool,
+
+    /// GenAuth: refuse pages that reach beyond so many rows; 0 for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = "Pages")]
+    pub max_rows: u64,
+
+    /// SCloud: share of pages that are empty though more follow
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Pages")]
+    pub empty_pages: f64,
+
+    /// GenAuth: how long a management token lives
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration, help_heading = "Pages")]
+    pub token_ttl: Duration,
+
+    /// SCloud: how long a NextToken lives
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, help_heading = "Pages")]
+    pub next_token_ttl: Duration,
+
+    /// How far the servers' clock is ahead of this machine's, such as 90s or -90s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = offset, allow_hyphen_values = true)]
+    #[arg(help_heading = "Pages")]
+    pub clock_offset: Millis,
+
+    /// How long an answer takes, on average; single ones take half to one and a half of it
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Faults")]
+    pub latency: Duration,
+
+    /// All faults and hostile habits at moderate rates, and whatever else is asked for
+    #[arg(long, help_heading = "Faults")]
+    pub faults: bool,
+
+    /// Share of requests that are throttled and not told for how long
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub throttle: f64,
+
+    /// Share of requests that are throttled and told to come back in a second (Retry-After)
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub throttle_retry_after: f64,
+
+    /// Share of requests that fail with a code that says to try again
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub errors: f64,
+
+    /// Share of requests that fail with a code of credentials, permission or parameters
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub refusals: f64,
+
+    /// Share of answers that break off: the connection ends early, or the JSON does
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub torn: f64,
+
+    /// Share of requests that are never answered
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub hang: f64,
+
+    /// How long a request that is never answered is held before its connection is closed
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, help_heading = "Faults")]
+    pub hang_for: Duration,
+
+    /// Share of requests that a gateway answers: status 502 and a page of HTML
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub html: f64,
+
+    /// Share of requests whose connection is closed without an answer
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub close: f64,
+}
+
+/// In which order pages list records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// By time, ascending.
+    Oldest,
+    /// By time, descending.
+    Newest,
+}
+
+/// Where a history begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// So long before the simulator starts.
+    Ago(Duration),
+    /// At a time, in milliseconds since the Unix epoch.
+    At(Millis),
+}
+
+impl Default for Options {
+    /// What `trailcast simulate` does when nothing else is typed.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Line as clap::Parser>::parse_from(["simulate"]).options
+    }
+}
+
+impl Options {
+    /// These options with what `faults` stands for filled in, where nothing was chosen.
+    #[must_use]
+    pub fn resolved(mut self) -> Self {
+        if !self.faults {
+            return self;
+        }
+        let moderate = [
+            (&mut self.throttle, 0.02),
+            (&mut self.throttle_retry_after, 0.01),
+            (&mut self.errors, 0.03),
+            (&mut self.refusals, 0.002),
+            (&mut self.torn, 0.02),
+            (&mut self.hang, 0.001),
+            (&mut self.html, 0.01),
+            (&mut self.close, 0.02),
+            (&mut self.empty_pages, 0.05),
+            (&mut self.twin_share, 0.03),
+            (&mut self.late_share, 0.02),
+            (&mut self.odd_share, 0.003),
+        ];
+        for (share, preset) in moderate {
+            if *share == 0.0 {
+                *share = preset;
+            }
+        }
+        if self.latency.is_zero() {
+            self.latency = Duration::from_millis(10);
+        }
+        if self.burst == 0 {
+            self.burst = 120;
+        }
+        self.order = Order::Newest;
+        self.unstable = true;
+        self
+    }
+
+    /// The time between two records, in microseconds.
+    #[must_use]
+    pub fn slot_us(&self) -> u64 {
+        let gap = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX);
+        u64::try_from(gap.as_micros()).unwrap_or(u64::MAX).clamp(1, 1 << 40)
+    }
+
+    /// Where the history begins, when the simulator starts at `now`.
+    #[must_use]
+    pub fn history_start(&self, now: Millis) -> Millis {
+        match (self.start, self.events) {
+            (Some(Start::At(time)), _) => time,
+            (Some(Start::Ago(age)), _) => now - millis(age),
+            (None, Some(events)) => {
+                // One block more than the records need, because a burst moves them within their block.
+                let slots = events.saturating_add(super::history::BLOCK);
+                now - millis(Duration::from_micros(slots.saturating_mul(self.slot_us())))
+            }
+            (None, None) => now - 3_600_000,
+        }
+    }
+
+    /// The longest lateness, in milliseconds.
+    #[must_use]
+    pub fn late_max_ms(&self) -> Millis {
+        millis(self.late_max)
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.00001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0.00001 to 100000".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const WRONG: &str = "a duration is a number with a unit: 500ms, 90s, 5m, 6h or 30d";
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(WRONG)?;
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(WRONG.to_owned()),
+    };
+    let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or(WRONG)?;
+    Ok(Duration::from_millis(millis))
+}
+
+fn offset(text: &str) -> Result<Millis, String> {
+    match text.strip_prefix('-') {
+        Some(behind) => Ok(-millis(duration(behind)?)),
+        None => Ok(millis(duration(text)?)),
+    }
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    if let Ok(age) = duration(text) {
+        return Ok(Start::Ago(age));
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(Start::At(time.as_millisecond())),
+        Err(_) => Err("an age such as 6h or 30d, or a time such as 2026-01-31T00:00:00Z".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_offsets_and_starts_are_read() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("30d"), Ok(Duration::from_hours(720)));
+        assert_eq!(offset("-90s"), Ok(-90_000));
+        assert_eq!(start("1970-01-01T00:00:01Z"), Ok(Start::At(1000)));
+        for wrong in ["", "90", "s", "1 s", "-5s", "99999999999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert!(share("1.5").is_err());
+        assert!(rate("0").is_err());
+    }
+
+    #[test]
+    fn faults_fill_in_only_what_was_not_chosen() {
+        let options = Options { faults: true, torn: 0.5, ..Options::default() }.resolved();
+        assert!((options.torn - 0.5).abs() < f64::EPSILON);
+        assert!(options.close > 0.0 && options.empty_pages > 0.0);
+        assert_eq!(options.order, Order::Newest);
+    }
+}

@@ -1,0 +1,182 @@
+//! What both APIs have in common: the options, the clock, and per source a history and what was done with it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::event::{Millis, Source};
+
+use super::clock::Clock;
+use super::hash::mix;
+use super::history::{History, Slot};
+use super::options::Options;
+use super::pages::{Pending, Rows};
+use super::stats::SourceStats;
+use super::{genauth, scloud};
+
+/// Remembered runs of pages; more are forgotten, and then count no shifts.
+const RUNS: usize = 4096;
+
+/// Everything that a request is answered from.
+#[derive(Debug)]
+pub struct World {
+    /// What is simulated.
+    pub options: Options,
+    /// The servers' clock.
+    pub clock: Clock,
+    /// The GenAuth API's part.
+    pub genauth: Api,
+    /// The SCloud API's part.
+    pub scloud: Api,
+    /// Signatures that GenAuth has seen.
+    pub nonces: Mutex<genauth::Nonces>,
+    /// True once the simulator stops.
+    pub stopping: watch::Sender<bool>,
+}
+
+/// One source's API.
+#[derive(Debug)]
+pub struct Api {
+    /// Its records.
+    pub history: History,
+    pending: Mutex<Pending>,
+    stats: Mutex<SourceStats>,
+    /// By run of pages: the offset that would be asked for next, and the index of the record before it.
+    runs: Mutex<HashMap<u64, (u64, u64)>>,
+}
+
+/// One page of records, with what stands around it.
+#[derive(Debug)]
+pub struct Page {
+    /// In the API's order.
+    pub slots: Vec<Slot>,
+    /// Records that answer the query, on all pages.
+    pub total: u64,
+}
+
+/// Which page a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// A hash of all parameters but the place in the run.
+    pub run: u64,
+    /// Records before the page.
+    pub offset: u64,
+    /// Records on it, at most.
+    pub limit: u64,
+    /// This request's own random bits.
+    pub nonce: u64,
+}
+
+impl World {
+    /// Both APIs as they are when the simulator starts.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let options = options.resolved();
+        let clock = Clock::start(options.clock_offset);
+        let api = |source: Source, salt| Api {
+            history: History::new(&options, salt, source.clock_unit(), clock.started_at()),
+            pending: Mutex::default(),
+            stats: Mutex::default(),
+            runs: Mutex::default(),
+        };
+        Self {
+            genauth: api(Source::Genauth, genauth::SALT),
+            scloud: api(Source::Scloud, scloud::SALT),
+            nonces: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            clock,
+            options,
+        }
+    }
+
+    /// A source's part.
+    #[must_use]
+    pub const fn api(&self, source: Source) -> &Api {
+        match source {
+            Source::Genauth => &self.genauth,
+            Source::Scloud => &self.scloud,
+        }
+    }
+
+    /// The records that are readable now, of the times in `bounds` (both ends included, unless the options say
+    /// otherwise), and that `filter` is true for.
+    #[must_use]
+    pub fn rows(
+        &self,
+        api: &Api,
+        bounds: (Option<Millis>, Option<Millis>),
+        filter: Option<&dyn Fn(&Slot) -> bool>,
+    ) -> Rows {
+        let rows = {
+            let mut pending = locked(&api.pending);
+            // Read under the lock: `Pending` must not see time go back.
+            let now = self.clock.now();
+            Rows::readable(&api.history, &mut pending, now, bounds, self.options.exclusive_bounds)
+        };
+        match filter {
+            Some(filter) => rows.filter(&api.history, filter),
+            None => rows,
+        }
+    }
+
+    /// One page of `rows`, counted.
+    #[must_use]
+    pub fn page(&self, api: &Api, rows: &Rows, ask: Ask) -> Page {
+        let order = self.options.order;
+        let shuffle = self.options.unstable.then_some(ask.nonce);
+        let slots = rows.page(&api.history, ask.offset, ask.limit, order, shuffle);
+        let end = ask.offset + slots.len() as u64;
+        let before = |offset: u64| offset.checked_sub(1).and_then(|offset| rows.at(offset, order));
+        let shifted = {
+            let mut runs = locked(&api.runs);
+            let expected = runs.remove(&ask.run).filter(|(next, _)| *next == ask.offset);
+            if runs.len() >= RUNS {
+                runs.clear();
+            }
+            if let Some(last) = before(end) {
+                runs.insert(ask.run, (end, last));
+            }
+            expected.is_some_and(|(_, last)| before(ask.offset) != Some(last))
+        };
+        let twins_cut = slots.last().is_some_and(|last| {
+            let next = rows.at(end, order);
+            next.is_some_and(|next| api.history.slot(next, &mut super::history::Walk::default()).root == last.root)
+        });
+        api.count(|stats| {
+            stats.pages += 1;
+            stats.page_shifts += u64::from(shifted);
+            stats.twins_cut += u64::from(twins_cut);
+            stats.shuffled_pages +=
+                u64::from(shuffle.is_some() && slots.windows(2).any(|two| two[0].time == two[1].time));
+            let crowded = slots.len() as u64 == ask.limit && slots.windows(2).all(|two| two[0].time == two[1].time);
+            stats.crowded_pages += u64::from(crowded && slots.len() > 1);
+            for (place, slot) in slots.iter().enumerate() {
+                stats.records += 1;
+                stats.late_records += u64::from(slot.readable_at > slot.at);
+                stats.odd_records += u64::from(api.history.odd(slot.root).is_some());
+                let twin = slot.root != slot.index || slots[..place].iter().any(|other| other.root == slot.root);
+                stats.twin_records += u64::from(twin);
+            }
+        });
+        Page { slots, total: rows.len() }
+    }
+
+    /// Bits that differ with each request, and are the same in each run of the same requests.
+    #[must_use]
+    pub fn nonce(&self, source: Source, request: u64) -> u64 {
+        mix(self.api(source).history.seed() ^ 0x7265_7175_6573_7473, request)
+    }
+}
+
+impl Api {
+    /// Changes the counts.
+    pub fn count<T>(&self, change: impl FnOnce(&mut SourceStats) -> T) -> T {
+        change(&mut locked(&self.stats))
+    }
+}
+
+/// The guard, whoever panicked while holding it: nothing here stays half changed.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,157 @@
+//! A lane's marks, and the window that it should read next.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Millis, StreamIdentity};
+use crate::source::Priority;
+use crate::window::Window;
+
+/// When which part of the log is read: a stream's config in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// The source's clock unit.
+    pub unit: Millis,
+    /// Between two live polls.
+    pub poll: Millis,
+    /// The live pass stops this far behind the server's clock.
+    pub settle: Millis,
+    /// Every live poll reads this much again.
+    pub overlap: Millis,
+    /// The ages of the sweeps, ascending.
+    pub sweeps: Vec<Millis>,
+}
+
+/// A pass: a schedule on which a lane reads windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Near now.
+    Live,
+    /// Everything once more at this age.
+    Sweep(Millis),
+}
+
+/// What to read next: a range, to be cut into windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// For which pass.
+    pub pass: Pass,
+    /// Before whose requests.
+    pub priority: Priority,
+    /// The range.
+    pub range: Window,
+}
+
+/// Where a lane stands. Each mark says: everything before it has been read completely *at this age or older*,
+/// and what that showed has been delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Whose log it is; a cursor is of no use for another.
+    #[serde(flatten)]
+    pub stream: StreamIdentity,
+    /// The live pass.
+    pub live: Millis,
+    /// Read once more since it was `overlap` old. Behind `live` while a record may be a little late.
+    pub overlap: Millis,
+    /// The sweeps, by age.
+    pub sweeps: BTreeMap<Millis, Millis>,
+    /// Commits so far: names the next delta.
+    pub commits: u64,
+}
+
+/// A sweep waits until a part of its age has gathered, so that a quiet stream costs few calls: this part.
+const SWEEP_EVERY: Millis = 8;
+
+impl Cursor {
+    /// Begins at `start`, rounded down to the clock unit.
+    #[must_use]
+    pub fn new(stream: StreamIdentity, schedule: &Schedule, start: Millis) -> Self {
+        let start = floor_to(start, schedule.unit);
+        let sweeps = schedule.sweeps.iter().map(|&age| (age, start)).collect();
+        Self { stream, live: start, overlap: start, sweeps, commits: 0 }
+    }
+
+    /// Takes on the ages that are configured now. A new sweep starts where everything is still remembered, an
+    /// old one's mark is dropped.
+    pub fn adopt(&mut self, schedule: &Schedule) {
+        let floor = self.floor();
+        self.sweeps = schedule.sweeps.iter().map(|&age| (age, *self.sweeps.get(&age).unwrap_or(&floor))).collect();
+    }
+
+    /// Gives up what lies before `time`.
+    pub fn skip_to(&mut self, time: Millis) {
+        for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
+            *mark = time.max(*mark);
+        }
+    }
+
+    /// Everything before it has been read by every pass: it is never read again, and what was delivered from it
+    /// need not be remembered. This is `verified through`.
+    #[must_use]
+    pub fn floor(&self) -> Millis {
+        self.sweeps.values().copied().fold(self.live.min(self.overlap), Millis::min)
+    }
+
+    /// What to read next at the server's time `now`, if anything is due. `comfortable` is the length of a window
+    /// that holds one batch; `all` asks for every sweep that has anything to read, however little. `after` is the
+    /// pass of the job before: sweeps have their turn after each live job, or an API that answers more slowly than it
+    /// is polled would starve them.
+    #[must_use]
+    pub fn plan(
+        &self,
+        schedule: &Schedule,
+        now: Millis,
+        comfortable: Millis,
+        all: bool,
+        after: Option<Pass>,
+    ) -> Option<Job> {
+        let live = self.plan_live(schedule, now);
+        let sweep = || self.plan_sweep(schedule, now, comfortable, all);
+        if after == Some(Pass::Live) { sweep().or(live) } else { live.or_else(sweep) }
+    }
+
+    /// The live job, if the live pass is behind `now`.
+    #[must_use]
+    pub fn plan_live(&self, schedule: &Schedule, now: Millis) -> Option<Job> {
+        let to = floor_to(now - schedule.settle, schedule.unit);
+        let far = (3 * schedule.poll).max(60_000);
+        let priority = if to - self.live > far { Priority::CatchUp } else { Priority::Live };
+        let range = Window { from: self.live.min(self.overlap), to };
+        (self.live < to).then_some(Job { pass: Pass::Live, priority, range })
+    }
+
+    /// The sweep that is most overdue, measured by how much each lets gather.
+    fn plan_sweep(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool) -> Option<Job> {
+        let due = self.sweeps.iter().filter_map(|(&age, &from)| {
+            let range = Window { from, to: floor_to(now - age, schedule.unit) };
+            let gather = comfortable.min(age / SWEEP_EVERY).max(schedule.unit);
+            let enough = if all { 1 } else { gather };
+            let job = Job { pass: Pass::Sweep(age), priority: Priority::Sweep, range };
+            (range.len() >= enough).then_some((range.len() as f64 / gather as f64, job))
+        });
+        due.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, job)| job)
+    }
+
+    /// Takes note that `window` was read completely, beginning at the server's time `read_at`, and delivered.
+    /// That serves every pass whose mark it reaches: a window that was old enough for all of them when it was
+    /// read needs no other reading.
+    pub fn advance(&mut self, schedule: &Schedule, window: Window, read_at: Millis) {
+        let reach = |mark: &mut Millis, age: Millis| {
+            let old_enough = floor_to(read_at - age, schedule.unit).min(window.to);
+            if window.from <= *mark && *mark < old_enough {
+                *mark = old_enough;
+            }
+        };
+        reach(&mut self.live, schedule.settle);
+        reach(&mut self.overlap, schedule.settle + schedule.overlap);
+        for (&age, mark) in &mut self.sweeps {
+            reach(mark, age);
+        }
+    }
+}
+
+/// The largest multiple of `unit` that is not after `time`.
+pub(crate) const fn floor_to(time: Millis, unit: Millis) -> Millis {
+    time.div_euclid(unit) * unit
+}

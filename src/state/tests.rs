@@ -1,0 +1,296 @@
+//! A whole lane against a hostile source, with part-commits and crashes, in pure code: what is delivered must
+//! be the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::admit::{Delivered, admit};
+use super::cursor::{Cursor, Pass, Schedule};
+use super::store::{self, LaneKey, ReadAt};
+use crate::event::{EventId, Fingerprint, Millis, Source, StreamIdentity};
+use crate::reading::tests::read;
+use crate::reading::tests::world::{self, Order, World, WorldOptions};
+use crate::reading::{End, Inclusive, Outcome, Paging};
+use crate::window::{Density, Window};
+
+/// The key-value map of a checkpoint.
+#[derive(Debug, Clone, Default)]
+struct Map(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Map {
+    fn apply(&mut self, changes: &crate::checkpoint::Changes) {
+        for range in &changes.delete_ranges {
+            let doomed: Vec<_> = self.0.range(range.clone()).map(|(key, _)| key.clone()).collect();
+            doomed.iter().for_each(|key| drop(self.0.remove(key)));
+        }
+        changes.deletes.iter().for_each(|key| drop(self.0.remove(key)));
+        self.0.extend(changes.puts.iter().cloned());
+    }
+}
+
+struct Lane {
+    key: LaneKey,
+    stream: StreamIdentity,
+    schedule: Schedule,
+    map: Map,
+    cursor: Cursor,
+    density: Density,
+    inclusive: Inclusive,
+    /// Delivered and committed.
+    committed: Vec<EventId>,
+    late: u64,
+    crashes: u64,
+    part_commits: u64,
+    unstable: bool,
+    most_delivered_in_memory: usize,
+}
+
+impl Lane {
+    fn new(source: Source, schedule: Schedule) -> Self {
+        let stream = StreamIdentity { source, tenant: "t".to_owned() };
+        let cursor = Cursor::new(stream.clone(), &schedule, -5000);
+        let density = Density::new(schedule.unit, 60);
+        Self {
+            key: LaneKey::new("s", "k"),
+            stream,
+            schedule,
+            map: Map::default(),
+            cursor,
+            density,
+            inclusive: None,
+            committed: Vec::new(),
+            late: 0,
+            crashes: 0,
+            part_commits: 0,
+            unstable: false,
+            most_delivered_in_memory: 0,
+        }
+    }
+
+    /// All that a restart keeps.
+    fn crash(&mut self) {
+        self.crashes += 1;
+        if let Some(cursor) = self.map.0.get(&self.key.cursor()) {
+            self.cursor = store::parse_cursor(cursor).unwrap();
+        } else {
+            self.cursor = Cursor::new(self.stream.clone(), &self.schedule, -5000);
+        }
+        self.density = Density::new(self.schedule.unit, 60);
+        self.inclusive = None;
+    }
+
+    fn delivered(&mut self, window: Window, unplaced: impl Iterator<Item = Fingerprint>) -> Delivered {
+        let mut delivered = Delivered::new();
+        for (_, value) in self.map.0.range(self.key.deltas(window)) {
+            store::add_delta(&mut delivered, value).unwrap();
+        }
+        self.most_delivered_in_memory = self.most_delivered_in_memory.max(delivered.len());
+        for fingerprint in unplaced {
+            if let Some(value) = self.map.0.get(&self.key.unplaced(fingerprint)) {
+                store::add_unplaced(&mut delivered, fingerprint, value).unwrap();
+            }
+        }
+        delivered
+    }
+
+    /// One window; `false` if it crashed on the way.
+    fn step(&mut self, world: &mut World, window: Window, rng: &mut StdRng, crash_share: f64) -> bool {
+        let read_at = world.now;
+        let mut reading = read(world, window, self.inclusive);
+        self.inclusive = reading.inclusive();
+        match reading.end().unwrap() {
+            End::Overflow { rows } => {
+                self.density.saw(window, rows);
+                return true;
+            }
+            End::Complete(outcome) => self.unstable |= outcome == Outcome::Unstable,
+        }
+        let found =
+            std::mem::replace(&mut reading, crate::reading::Reading::new(world.rules(), window, None)).into_found();
+        self.density.saw(window, found.len() as u64);
+        let unplaced: Vec<_> = found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
+        let mut delivered = self.delivered(window, unplaced.into_iter());
+        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live);
+        let parts: Vec<&[super::admit::New]> = if new.is_empty() { vec![&[]] } else { new.chunks(17).collect() };
+        for (index, part) in parts.iter().enumerate() {
+            let last = index + 1 == parts.len();
+            let read = ReadAt { window, read_at, schedule: &self.schedule };
+            let commit = store::commit(&self.key, &self.cursor, read, part, last, &delivered);
+            if rng.random_bool(crash_share) {
+                self.crash();
+                return false;
+            }
+            // One transaction: events and state.
+            self.map.apply(&commit.changes);
+            self.cursor = commit.cursor;
+            self.committed.extend(part.iter().map(|new| new.admitted.id));
+            self.late += part.iter().filter(|new| new.admitted.late).count() as u64;
+            part.iter().for_each(|new| *delivered.entry(new.fingerprint).or_default() += 1);
+            self.part_commits += u64::from(!last);
+        }
+        true
+    }
+
+    /// Runs until everything is older than the oldest sweep.
+    fn run(&mut self, world: &mut World, crash_share: f64) {
+        let mut rng = StdRng::seed_from_u64(world.options.seed);
+        let end = (world.options.seconds + 45 + 60 + 30) * 1000;
+        let mut after = None;
+        while world.now < end {
+            let all = world.now + 5000 > end;
+            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), all, after);
+            after = job.map(|job| job.pass);
+            let Some(job) = job else {
+                world.now += self.schedule.poll;
+                continue;
+            };
+            let mut from = job.range.from;
+            while from < job.range.to {
+                let to = (from + self.density.comfortable()).min(job.range.to);
+                let window = Window { from, to };
+                if !self.step(world, window, &mut rng, crash_share) {
+                    break;
+                }
+                // Complete readings move on; one that overflowed is asked for again, shorter.
+                from = if self.done(job.pass, window) { to } else { from };
+            }
+        }
+    }
+
+    fn done(&self, pass: Pass, window: Window) -> bool {
+        match pass {
+            Pass::Live => self.cursor.live >= window.to || self.density.comfortable() >= window.len(),
+            Pass::Sweep(age) => self.cursor.sweeps[&age] >= window.to,
+        }
+    }
+}
+
+fn schedule(paging: Paging) -> Schedule {
+    let unit = if paging == Paging::Tokens { 1000 } else { 1 };
+    Schedule { unit, poll: 2000, settle: 0, overlap: 3000, sweeps: vec![10_000, 60_000] }
+}
+
+fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
+    let mut counts: BTreeMap<Fingerprint, u32> = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for truth in &world.truth {
+        let ordinal = counts.entry(truth.fingerprint).or_default();
+        ids.insert(EventId::new(stream, truth.fingerprint, *ordinal));
+        *ordinal += 1;
+    }
+    ids
+}
+
+fn lane_over(options: WorldOptions, crash_share: f64) -> (World, Lane) {
+    let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
+    let mut lane = Lane::new(source, schedule(options.paging));
+    let mut world = World::new(options);
+    lane.run(&mut world, crash_share);
+    (world, lane)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// Conservation, in the model: once the oldest sweep has passed, what was delivered is the truth, each id once.
+    #[test]
+    fn what_is_delivered_is_the_truth(
+        options in world::options(), crash_share in prop_oneof![Just(0.0), 0.0f64..0.2],
+    ) {
+        let (world, lane) = lane_over(options, crash_share);
+        let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
+        prop_assert_eq!(delivered.len(), lane.committed.len(), "an id twice");
+        let truth = truth_ids(&world, &lane.stream);
+        prop_assert!(delivered.is_subset(&truth), "{} invented", delivered.difference(&truth).count());
+        let units_fit = !lane.unstable && {
+            let mut per_unit: BTreeMap<Millis, u32> = BTreeMap::new();
+            world.truth.iter().for_each(|truth| *per_unit.entry(truth.time).or_default() += 1);
+            per_unit.values().all(|&count| count < world.options.page_limit)
+        };
+        if units_fit {
+            prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
+        }
+        // The state that is left covers no more than what a pass may still read.
+        let kept: usize = lane.map.0.values().map(Vec::len).sum();
+        prop_assert!(kept <= 1000 + 18 * world.truth.len());
+    }
+}
+
+/// The property above is worth something only if what it survives happens.
+#[test]
+fn the_model_does_what_it_claims() {
+    let options = WorldOptions {
+        seed: 3,
+        paging: Paging::Numbered,
+        order: Order::Newest,
+        exclusive: false,
+        rate: 25.0,
+        seconds: 90,
+        late_share: 0.4,
+        late_most: 30_000,
+        twin_share: 0.2,
+        untimed_share: 0.01,
+        answer: 100,
+        page_limit: 10,
+    };
+    let (world, lane) = lane_over(options, 0.05);
+    assert!(world.arrivals_while_reading > 20, "{}", world.arrivals_while_reading);
+    assert!(lane.crashes > 10 && lane.part_commits > 50 && lane.late > 300);
+    assert_eq!(lane.committed.len(), world.truth.len());
+    assert!(lane.most_delivered_in_memory < world.truth.len() / 2, "only the buckets that a window needs");
+}
+
+#[test]
+fn a_backfill_needs_one_reading_and_keeps_nothing() {
+    let schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let mut cursor = Cursor::new(stream, &schedule, 0);
+    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, None).unwrap();
+    assert_eq!((job.pass, job.range), (Pass::Live, Window { from: 0, to: 1_000_000 }));
+    cursor.advance(&schedule, Window { from: 0, to: 60_000 }, 1_000_000);
+    assert_eq!((cursor.live, cursor.floor()), (60_000, 60_000));
+    // Near now the passes part.
+    cursor.advance(&schedule, Window { from: 60_000, to: 1_000_000 }, 1_000_000);
+    assert_eq!((cursor.live, cursor.overlap), (1_000_000, 997_000));
+    assert_eq!((cursor.sweeps[&10_000], cursor.sweeps[&60_000], cursor.floor()), (990_000, 940_000, 940_000));
+}
+
+#[test]
+fn sweeps_have_their_turn_though_the_live_pass_is_always_behind() {
+    let schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let mut cursor = Cursor::new(stream, &schedule, 0);
+    cursor.advance(&schedule, Window { from: 0, to: 1_000_000 }, 1_000_000);
+    let now = 1_100_000;
+    let first = cursor.plan(&schedule, now, 60_000, false, None).unwrap();
+    assert_eq!(first.pass, Pass::Live);
+    // Its range comes out of the marks alone: whatever the live job did, sweeps are next, the most overdue first.
+    let second = cursor.plan(&schedule, now, 60_000, false, Some(Pass::Live)).unwrap();
+    assert_eq!((second.pass, second.range), (Pass::Sweep(10_000), Window { from: 990_000, to: 1_090_000 }));
+    let third = cursor.plan(&schedule, now, 60_000, false, Some(second.pass)).unwrap();
+    assert_eq!(third.pass, Pass::Live);
+}
+
+#[test]
+fn a_window_that_leaves_a_gap_moves_no_mark() {
+    let schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let mut cursor = Cursor::new(stream, &schedule, 0);
+    let before = cursor.clone();
+    cursor.advance(&schedule, Window { from: 1, to: 60_000 }, 1_000_000);
+    assert_eq!(cursor, before);
+}
+
+#[test]
+fn a_new_sweep_starts_where_everything_is_still_remembered() {
+    let mut schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let mut cursor = Cursor::new(stream, &schedule, 0);
+    cursor.advance(&schedule, Window { from: 0, to: 1_000_000 }, 1_000_000);
+    schedule.sweeps = vec![20_000, 90_000];
+    cursor.adopt(&schedule);
+    assert_eq!(cursor.sweeps, BTreeMap::from([(20_000, 940_000), (90_000, 940_000)]));
+}

@@ -1,0 +1,16 @@
+//! Which trailcast this is.
+
+use std::sync::LazyLock;
+
+/// The version in `Cargo.toml`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The git revision, where whoever builds says it in the variable `TRAILCAST_REVISION`. Not asked of git: a build
+/// from an archive or in an image has none, and must not differ otherwise.
+pub const REVISION: Option<&str> = option_env!("TRAILCAST_REVISION");
+
+/// One line of what the program is made of: the version, and the revision where it is known.
+pub static LINE: LazyLock<String> = LazyLock::new(|| match REVISION {
+    Some(revision) => format!("{VERSION} (revision {revision})"),
+    None => VERSION.to_owned(),
+});

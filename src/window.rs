@@ -1,0 +1,136 @@
+//! Windows of event time, and how long the next one should be.
+//!
+//! Pure: no I/O, no clock.
+
+use crate::event::Millis;
+
+/// The half-open interval `[from, to)` of event time; both are multiples of the source's clock unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The first instant inside.
+    pub from: Millis,
+    /// The first instant after.
+    pub to: Millis,
+}
+
+impl Window {
+    /// How long it is, in milliseconds.
+    #[must_use]
+    pub const fn len(self) -> Millis {
+        self.to - self.from
+    }
+
+    /// Whether nothing lies inside.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.to <= self.from
+    }
+
+    /// Whether `time` lies inside.
+    #[must_use]
+    pub const fn contains(self, time: Millis) -> bool {
+        self.from <= time && time < self.to
+    }
+
+    /// Cuts into at most `parts` windows of about equal length, oldest first, at multiples of `unit`.
+    #[must_use]
+    pub fn split(self, parts: Millis, unit: Millis) -> Vec<Self> {
+        let units = self.len() / unit;
+        let parts = parts.clamp(1, units.max(1));
+        (0..parts)
+            .map(|part| Self {
+                from: self.from + units * part / parts * unit,
+                to: if part + 1 == parts { self.to } else { self.from + units * (part + 1) / parts * unit },
+            })
+            .collect()
+    }
+}
+
+/// The longest window ever asked for, so that a quiet stream's first busy hour is met early.
+const LONGEST: Millis = 24 * 3_600_000;
+
+/// How much longer than the last one a window may be: density is known only where it was seen.
+const GROWTH: Millis = 4;
+
+/// Window length that follows the density seen, so that a window holds one comfortable batch.
+#[derive(Debug, Clone)]
+pub struct Density {
+    unit: Millis,
+    target_rows: u64,
+    length: Millis,
+}
+
+impl Density {
+    /// Begins with windows of a minute: of all densities that the APIs' limits allow, none makes that a burden.
+    #[must_use]
+    pub fn new(unit: Millis, target_rows: u64) -> Self {
+        Self { unit, target_rows, length: 60_000 }
+    }
+
+    /// The length of a window that should hold the target number of rows: a multiple of the clock unit, at least one.
+    #[must_use]
+    pub const fn comfortable(&self) -> Millis {
+        self.length
+    }
+
+    /// Learns that `window` held `rows`. A window shorter than the present length that held little says nothing
+    /// new, so it never shrinks the next one.
+    pub fn saw(&mut self, window: Window, rows: u64) {
+        let target = i64::try_from(self.target_rows).unwrap_or(i64::MAX);
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        let fitting = match rows {
+            0 => window.len().saturating_mul(GROWTH),
+            rows => i64::try_from(i128::from(window.len()) * i128::from(target) / i128::from(rows)).unwrap_or(LONGEST),
+        };
+        let longest = window.len().saturating_mul(GROWTH).max(self.length);
+        let next = if fitting >= self.length { fitting.min(longest) } else { fitting };
+        let next = next.clamp(self.unit, LONGEST);
+        // Half-way towards what the last window suggests: a single burst does not make the next ten windows tiny.
+        let blended = if next < self.length / 2 { next } else { i64::midpoint(self.length, next) };
+        self.length = (blended / self.unit * self.unit).max(self.unit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_split_covers_the_window_in_order_without_overlap(
+            from in -1_000_000i64..1_000_000, units in 1i64..5_000, parts in 1i64..200, unit in prop_oneof![Just(1i64), Just(1000)],
+        ) {
+            let window = Window { from: from * unit, to: (from + units) * unit };
+            let cut = window.split(parts, unit);
+            prop_assert_eq!(cut.len() as i64, parts.min(units));
+            prop_assert_eq!(cut[0].from, window.from);
+            prop_assert_eq!(cut[cut.len() - 1].to, window.to);
+            prop_assert!(cut.windows(2).all(|pair| pair[0].to == pair[1].from));
+            prop_assert!(cut.iter().all(|part| !part.is_empty() && part.from % unit == 0 && part.to % unit == 0));
+        }
+
+        #[test]
+        fn windows_settle_near_the_target_at_any_density(per_second in 0.001f64..20_000.0) {
+            let mut density = Density::new(1, 1000);
+            let mut from = 0;
+            let mut rows = 0;
+            for _ in 0..40 {
+                let window = Window { from, to: from + density.comfortable() };
+                rows = (window.len() as f64 * per_second / 1000.0) as u64;
+                density.saw(window, rows);
+                from = window.to;
+            }
+            prop_assert!(density.comfortable() == LONGEST || (500..=2000).contains(&rows), "{rows} rows in {}", density.comfortable());
+        }
+    }
+
+    #[test]
+    fn a_short_quiet_window_does_not_shrink_the_next() {
+        let mut density = Density::new(1000, 1000);
+        let before = density.comfortable();
+        density.saw(Window { from: 0, to: 1000 }, 3);
+        assert!(density.comfortable() >= before);
+    }
+}
