@@ -28,8 +28,8 @@ pub struct FileStore {
     /// `None` after an error, until the next use opens it again: redb refuses all work after a failed write,
     /// but a disk that was full may have space again.
     database: RwLock<Option<Database>>,
-    /// Held, never read: its lock makes this the only process on the folder.
-    _lock: File,
+    /// Held, never read. Dropped last.
+    _lock: FolderLock,
 }
 
 impl FileStore {
@@ -125,8 +125,20 @@ impl Store for FileStore {
     }
 }
 
+/// Makes this the only process on the folder.
+#[derive(Debug)]
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that is just being started has a copy of it for a moment.
+        // Nobody could do anything about an error, and the kernel unlocks when the process ends.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the folder for this process and leaves its pid for whoever comes second.
-fn lock(folder: &Path) -> Result<File, CheckpointError> {
+fn lock(folder: &Path) -> Result<FolderLock, CheckpointError> {
     let path = folder.join("trailcast.lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -148,7 +160,7 @@ fn lock(folder: &Path) -> Result<File, CheckpointError> {
     }
     // Likewise only for the message: a full disk must not keep the store from opening.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
+    Ok(FolderLock(file))
 }
 
 fn open_database(path: &Path) -> Result<Database, CheckpointError> {

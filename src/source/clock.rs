@@ -74,9 +74,12 @@ impl Interval {
         Self { low: date.saturating_sub(received), high: date.saturating_add(1000).saturating_sub(sent) }
     }
 
-    fn and(self, other: Self) -> Option<Self> {
-        let both = Self { low: self.low.max(other.low), high: self.high.min(other.high) };
-        (both.low <= both.high).then_some(both)
+    fn meet(self, other: Self) -> Self {
+        Self { low: self.low.max(other.low), high: self.high.min(other.high) }
+    }
+
+    fn is_empty(self) -> bool {
+        self.low > self.high
     }
 }
 
@@ -89,19 +92,19 @@ struct Offsets {
 impl Offsets {
     fn observe(&mut self, slot: u64, seen: Interval) {
         self.slots.retain(|(old, _)| old + SLOTS > slot);
-        if self.agreed().is_some_and(|agreed| agreed.and(seen).is_none()) {
+        if self.agreed().is_some_and(|agreed| agreed.meet(seen).is_empty()) {
             // One of the two clocks has stepped: what was seen before says nothing of the offset now.
             self.slots.clear();
         }
         match self.slots.last_mut() {
-            // They meet: their overlap with what all agree on is not empty.
-            Some((last, interval)) if *last == slot => *interval = interval.and(seen).unwrap_or(seen),
+            Some((last, interval)) if *last == slot => *interval = interval.meet(seen),
             _ => self.slots.push((slot, seen)),
         }
     }
 
+    /// Never empty: `observe` keeps only what meets.
     fn agreed(&self) -> Option<Interval> {
-        self.slots.iter().map(|(_, interval)| *interval).reduce(|a, b| a.and(b).unwrap_or(b))
+        self.slots.iter().map(|(_, interval)| *interval).reduce(Interval::meet)
     }
 
     fn estimate(&self) -> i64 {
@@ -179,5 +182,16 @@ mod tests {
         assert_eq!(offsets.estimate(), 100);
         offsets.observe(10, Interval { low: 50, high: 2_000 });
         assert_eq!(offsets.estimate(), 50, "the first answer is ten minutes old");
+    }
+
+    #[test]
+    fn nothing_from_before_a_step_counts_after_it() {
+        let mut offsets = Offsets::default();
+        offsets.observe(0, Interval { low: 100, high: 110 });
+        offsets.observe(5, Interval { low: 105, high: 115 });
+        // Contradicts what both agreed on, though not the second alone.
+        offsets.observe(6, Interval { low: 112, high: 120 });
+        offsets.observe(10, Interval { low: 0, high: 1_000 });
+        assert_eq!(offsets.agreed(), Some(Interval { low: 112, high: 120 }));
     }
 }

@@ -187,16 +187,47 @@ async fn a_page_in_many_chunks_is_whole() {
 #[tokio::test]
 async fn time_in_line_is_told_apart_from_time_in_requests() {
     let server = Server::start(|_| Reply::ok(PAGE)).await;
-    let limiter = Limiter::new(20.0, 1);
+    let limiter = Limiter::new(1000.0, 1);
     let client =
         Client::build(&stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone()).expect("builds");
-    let mut waited = Duration::ZERO;
-    for _ in 0..22 {
-        let timing = client.fetch(&request(Position::First), Priority::Live).await.expect("a page").timing;
-        assert!(timing.requests > Duration::ZERO);
-        waited += timing.waited;
+    let permit = limiter.acquire(Priority::Live).await;
+    let request = request(Position::First);
+    let (fetched, ()) = tokio::join!(client.fetch(&request, Priority::Live), async {
+        // The fetch was polled first, so it stands in line, and nothing can have been sent.
+        assert!(server.requests().is_empty());
+        drop(permit);
+    });
+    let timing = fetched.expect("a page").timing;
+    assert!(timing.waited > Duration::ZERO && timing.requests > Duration::ZERO, "{timing:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_from_the_environment_is_used_but_not_for_loopback() {
+    let server = Server::start(|_| Reply::ok(PAGE)).await;
+    let output = tokio::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "source::tests::transport::child_behind_a_proxy", "--ignored"])
+        .env("HTTP_PROXY", server.endpoint.as_str())
+        .env("http_proxy", server.endpoint.as_str())
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .env("LOOPBACK", server.endpoint.as_str())
+        .output()
+        .await
+        .expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let paths: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["http://audit.example/", "/"]);
+}
+
+#[tokio::test]
+#[ignore = "a child of a_proxy_from_the_environment_is_used_but_not_for_loopback"]
+async fn child_behind_a_proxy() {
+    let loopback = std::env::var("LOOPBACK").expect("set by the parent");
+    for endpoint in ["http://audit.example", &loopback] {
+        let mut config = stream(SourceConfig::Scloud(scloud(&endpoint.parse().expect("a URL"))));
+        config.allow_http = true;
+        first(&client(&config)).await.expect("a page");
     }
-    assert!(waited > Duration::from_millis(20), "twenty at once, then twenty a second: {waited:?}");
 }
 
 #[test]
