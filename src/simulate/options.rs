@@ -96,6 +96,10 @@ pub struct Options {
     #[arg(long, help_heading = "Faults")]
     pub faults: bool,
 
+    /// Throttle each source's requests beyond so many a second, with Retry-After; 0 for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Faults")]
+    pub requests_per_second: u64,
+
     /// Share of requests that are throttled and not told for how long
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub throttle: f64,

@@ -125,7 +125,10 @@ fn fail(failure: Failure, hash: u64) -> Reply {
         Failure::Throttled { retry_after } => {
             Reply { retry_after, ..Problem::new(429, None, "too many requests").reply() }
         }
-        Failure::Transient => Problem::new(TRANSIENT[at].0, None, TRANSIENT[at].1).reply(),
+        Failure::Transient => {
+            let reply = Problem::new(TRANSIENT[at].0, None, TRANSIENT[at].1).reply();
+            Reply { status: super::faults::transient_status(hash), ..reply }
+        }
         Failure::Refused => Problem::new(REFUSED[at].0, REFUSED[at].1, REFUSED[at].2).reply(),
     }
 }

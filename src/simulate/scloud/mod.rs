@@ -110,7 +110,10 @@ fn fail(failure: Failure, hash: u64) -> Reply {
             let status = if by_status { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
             Reply { status, retry_after, ..Problem::new(153, "too many requests").reply(ACTION) }
         }
-        Failure::Transient => Problem::new(TRANSIENT[at].0, TRANSIENT[at].1).reply(ACTION),
+        Failure::Transient => {
+            let reply = Problem::new(TRANSIENT[at].0, TRANSIENT[at].1).reply(ACTION);
+            Reply { status: super::faults::transient_status(hash), ..reply }
+        }
         Failure::Refused => Problem::new(REFUSED[at].0, REFUSED[at].1).reply(ACTION),
     }
 }

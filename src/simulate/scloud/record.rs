@@ -194,7 +194,7 @@ pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, nonce: u64, vola
             text::ip(out, address);
         }
         // Absent or null: both occur.
-        None if slot.root % 2 == 0 => out.extend_from_slice(b",\"RemoteIP\":null"),
+        None if slot.root.is_multiple_of(2) => out.extend_from_slice(b",\"RemoteIP\":null"),
         None => {}
     }
     if let Some(key) = operation.key {
