@@ -378,6 +378,20 @@ async fn a_shutdown_does_not_wait_for_what_hangs() {
 }
 
 #[tokio::test]
+async fn after_an_outage_it_goes_on_as_if_nothing_had_happened() {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let options = Options { start: Some(Start::At(now - 60_000)), rate: 100.0, events: None, ..quiet() };
+    let before = Simulator::start(options.clone()).await.unwrap();
+    let bearer = Bearer::new(&before).await;
+    let (page, listen) = (bearer.page(1).await, before.addr());
+    before.shutdown().await;
+    assert!(bearer.send(&json!({})).await.is_err());
+    let _after = Simulator::start(Options { listen, ..options }).await.unwrap();
+    let requests = |page: &[Value]| page.iter().map(|record| record["requestId"].clone()).collect::<Vec<_>>();
+    assert_eq!(requests(&page), requests(&bearer.page(1).await));
+}
+
+#[tokio::test]
 async fn the_ledger_is_served_as_it_is() {
     let simulator = Simulator::start(Options { odd_share: 0.1, late_share: 0.1, ..quiet() }).await.unwrap();
     let client = client();

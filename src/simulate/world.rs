@@ -76,16 +76,16 @@ impl World {
     pub fn new(options: Options) -> Self {
         let options = options.resolved();
         let clock = Clock::start(options.clock_offset);
-        let api = |source: Source, salt| Api {
-            history: History::new(&options, salt, source.clock_unit(), clock.started_at()),
+        let api = |salt, unit| Api {
+            history: History::new(&options, salt, unit, clock.started_at()),
             pending: Mutex::default(),
             stats: Mutex::default(),
             runs: Mutex::default(),
             second: Mutex::default(),
         };
         Self {
-            genauth: api(Source::Genauth, genauth::SALT),
-            scloud: api(Source::Scloud, scloud::SALT),
+            genauth: api(genauth::SALT, genauth::CLOCK_UNIT),
+            scloud: api(scloud::SALT, scloud::CLOCK_UNIT),
             nonces: Mutex::default(),
             stopping: watch::Sender::new(false),
             clock,

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::event::{Millis, Source};
 
-pub use self::record::{Operation, odd_is_timed, write_odd};
+pub use self::record::{Operation, write_odd};
 pub use self::request::signature;
 
 use self::request::{Parameters, parameters};
@@ -36,6 +36,9 @@ pub const PRIVATE_KEY: &str = "46f09bb9fab4f12dfc160dae12273d5332b5debe";
 
 /// Sets this source's records apart from the other's.
 pub const SALT: u64 = 2;
+
+/// Times are whole seconds.
+pub const CLOCK_UNIT: Millis = 1000;
 
 const ACTION: &str = "GetUserOperationEvents";
 const MAX_RESULTS: u64 = 50;
