@@ -79,6 +79,10 @@ pub async fn around(
         stats.requests
     });
     let nonce = world.nonce(source, request);
+    if world.over_limit(api) {
+        api.count(|stats| stats.over_limit += 1);
+        return respond(world, nonce, fail(Failure::Throttled { retry_after: true }, mix(nonce, 3)));
+    }
     if !world.options.latency.is_zero() {
         tokio::time::sleep(world.options.latency.mul_f64(0.5 + unit(mix(nonce, 1)))).await;
     }
@@ -117,6 +121,17 @@ pub async fn around(
             let _ = tokio::time::timeout(world.options.hang_for, stopping.wait_for(|stop| *stop)).await;
             close(cut)
         }
+    }
+}
+
+/// The HTTP status of a failure that says to try again: most say it in the body alone, some with the status too.
+#[must_use]
+pub const fn transient_status(hash: u64) -> StatusCode {
+    match hash >> 32 & 7 {
+        0 => StatusCode::INTERNAL_SERVER_ERROR,
+        1 => StatusCode::SERVICE_UNAVAILABLE,
+        2 => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::OK,
     }
 }
 

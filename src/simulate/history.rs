@@ -79,7 +79,7 @@ impl History {
         let first = history.first_at(options.history_start(started), &mut Walk::default());
         history.span.start = first;
         if let Some(events) = options.events {
-            history.span.end = first + events;
+            history.span.end = first.saturating_add(events);
         }
         history
     }
@@ -121,7 +121,7 @@ impl History {
         let places = walk.block(self, index / BLOCK);
         let within = usize::try_from(index % BLOCK).unwrap_or(0);
         let (at, root) = (places.at[within], index - u64::from(places.twin[within]));
-        let readable_at = at + self.lateness(index);
+        let readable_at = at.saturating_add(self.lateness(index));
         Slot { index, root, at, time: at.div_euclid(self.unit) * self.unit, readable_at }
     }
 

@@ -96,6 +96,10 @@ pub struct Options {
     #[arg(long, help_heading = "Faults")]
     pub faults: bool,
 
+    /// Throttle each source's requests beyond so many a second, with Retry-After; 0 for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Faults")]
+    pub requests_per_second: u64,
+
     /// Share of requests that are throttled and not told for how long
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub throttle: f64,
@@ -243,6 +247,9 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A century in milliseconds: sums of durations and times stay far from where they overflow.
+const LONGEST: u64 = 36_500 * 86_400_000;
+
 fn duration(text: &str) -> Result<Duration, String> {
     const WRONG: &str = "a duration is a number with a unit: 500ms, 90s, 5m, 6h or 30d";
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(WRONG)?;
@@ -256,6 +263,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(WRONG.to_owned()),
     };
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or(WRONG)?;
+    if millis > LONGEST {
+        return Err("a duration is at most 36500d".to_owned());
+    }
     Ok(Duration::from_millis(millis))
 }
 
@@ -286,7 +296,7 @@ mod tests {
         assert_eq!(duration("30d"), Ok(Duration::from_hours(720)));
         assert_eq!(offset("-90s"), Ok(-90_000));
         assert_eq!(start("1970-01-01T00:00:01Z"), Ok(Start::At(1000)));
-        for wrong in ["", "90", "s", "1 s", "-5s", "99999999999999999999d"] {
+        for wrong in ["", "90", "s", "1 s", "-5s", "36501d", "99999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert!(share("1.5").is_err());

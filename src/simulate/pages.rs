@@ -19,6 +19,8 @@ pub struct Pending {
     seen: Option<u64>,
     /// In order of index.
     late: Vec<Slot>,
+    /// No earlier than this does one of them become readable.
+    due: Millis,
     walk: Walk,
 }
 
@@ -32,11 +34,17 @@ impl Pending {
         };
         for index in from..happened {
             if history.lateness(index) > 0 {
-                self.late.push(history.slot(index, &mut self.walk));
+                let slot = history.slot(index, &mut self.walk);
+                self.due = self.due.min(slot.readable_at);
+                self.late.push(slot);
             }
         }
         self.seen = Some(happened.max(from));
-        self.late.retain(|slot| slot.readable_at > now);
+        // Most requests find nothing due, and then look at none of them.
+        if self.due <= now {
+            self.late.retain(|slot| slot.readable_at > now);
+            self.due = self.late.iter().map(|slot| slot.readable_at).min().unwrap_or(Millis::MAX);
+        }
         happened
     }
 

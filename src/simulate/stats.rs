@@ -39,6 +39,8 @@ pub struct SourceStats {
     pub expired_next_tokens: u64,
     /// GenAuth: management tokens that were issued.
     pub tokens_issued: u64,
+    /// Requests that were throttled because there were too many within a second.
+    pub over_limit: u64,
     /// Fault: throttled without Retry-After.
     pub throttled: u64,
     /// Fault: throttled with Retry-After.

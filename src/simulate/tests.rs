@@ -297,6 +297,73 @@ async fn each_fault_reaches_the_client_as_what_it_is() {
 }
 
 #[tokio::test]
+async fn requests_beyond_the_limit_of_a_second_are_throttled() {
+    let simulator = Simulator::start(Options { requests_per_second: 5, ..quiet() }).await.unwrap();
+    let client = client();
+    let mut throttled = 0;
+    while throttled == 0 {
+        throttled += u64::from(scloud(&client, &simulator.url(), &[]).await["RetCode"] == 153);
+    }
+    let stats = simulator.stats().scloud;
+    assert!(stats.over_limit == 1 && stats.pages >= 5, "{stats:?}");
+}
+
+#[tokio::test]
+async fn signed_requests_are_checked_in_every_part() {
+    let simulator = Simulator::start(quiet()).await.unwrap();
+    let client = client();
+    let send = async |nonce: &str, ago: u64, secret: &str| -> Value {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now() - Duration::from_secs(ago));
+        let headers = format!(
+            "date:{date}\nx-authing-signature-method:HMAC-SHA1\nx-authing-signature-nonce:{nonce}\nx-authing-signature-version:1.0\n"
+        );
+        let signed = format!("POST\n{headers}{LOGS}?pagination={{\"page\":2,\"limit\":5}}&start=7");
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+        let signature = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            ring::hmac::sign(&key, signed.as_bytes()),
+        );
+        let answer = client
+            .post(format!("{}{LOGS}", simulator.url()))
+            .header("authorization", format!("authing {}:{signature}", genauth::ACCESS_KEY_ID))
+            .header("date", date)
+            .header("x-authing-signature-method", "HMAC-SHA1")
+            .header("x-authing-signature-nonce", nonce)
+            .header("x-authing-signature-version", "1.0")
+            .body("{\"start\":7,\"pagination\":{\"page\":2,\"limit\":5}}");
+        serde_json::from_str(&answer.send().await.unwrap().text().await.unwrap()).unwrap()
+    };
+    let right = genauth::ACCESS_KEY_SECRET;
+    assert_eq!(send("n1", 0, right).await["statusCode"], 200);
+    assert_eq!(send("n1", 0, right).await["apiCode"], 1306);
+    assert_eq!(send("n2", 600, right).await["apiCode"], 1305);
+    assert_eq!(send("n3", 0, "wrong").await["apiCode"], 1300);
+    let unsigned = client.post(format!("{}{LOGS}", simulator.url())).body("{}").send().await.unwrap();
+    assert!(unsigned.text().await.unwrap().contains("\"apiCode\":2020"));
+}
+
+#[tokio::test]
+async fn equal_times_that_fill_pages_stand_in_another_order_each_time() {
+    // A fixed start, so that each run of this test sees the same bursts.
+    let start = Some(Start::At(1_700_000_000_000));
+    let options = Options { burst: 120, unstable: true, start, events: Some(10_000), ..quiet() };
+    let simulator = Simulator::start(options).await.unwrap();
+    let crowd = counted(simulator.truth(Source::Genauth, 0, i64::MAX).map(|truth| truth.listed_at));
+    let (moment, count) = crowd.into_iter().max_by_key(|(_, count)| *count).unwrap();
+    assert!(count >= 120, "{count}");
+
+    let bearer = Bearer::new(&simulator).await;
+    let unit = json!({"start": moment, "end": moment, "pagination": {"page": 1, "limit": 50}});
+    let (one, other) = (bearer.get(&unit).await, bearer.get(&unit).await);
+    assert_eq!(one["data"]["totalCount"], count);
+    let requests =
+        |page: &Value| counted(page["data"]["list"].as_array().unwrap().iter().map(|r| r["requestId"].to_string()));
+    assert!(requests(&one) != requests(&other));
+    let stats = simulator.stats().genauth;
+    assert_eq!((stats.shuffled_pages, stats.crowded_pages), (2, 2));
+}
+
+#[tokio::test]
 async fn a_shutdown_does_not_wait_for_what_hangs() {
     let simulator = Simulator::start(Options { hang: 1.0, ..quiet() }).await.unwrap();
     let url = format!("{}{LOGS}", simulator.url());
@@ -308,6 +375,20 @@ async fn a_shutdown_does_not_wait_for_what_hangs() {
     simulator.shutdown().await;
     assert!(hanging.await.unwrap());
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn after_an_outage_it_goes_on_as_if_nothing_had_happened() {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let options = Options { start: Some(Start::At(now - 60_000)), rate: 100.0, events: None, ..quiet() };
+    let before = Simulator::start(options.clone()).await.unwrap();
+    let bearer = Bearer::new(&before).await;
+    let (page, listen) = (bearer.page(1).await, before.addr());
+    before.shutdown().await;
+    assert!(bearer.send(&json!({})).await.is_err());
+    let _after = Simulator::start(Options { listen, ..options }).await.unwrap();
+    let requests = |page: &[Value]| page.iter().map(|record| record["requestId"].clone()).collect::<Vec<_>>();
+    assert_eq!(requests(&page), requests(&bearer.page(1).await));
 }
 
 #[tokio::test]

@@ -44,21 +44,17 @@ impl Truth {
         let history = &world.api(source).history;
         let odd = history.odd(slot.root);
         let mut out = Vec::with_capacity(512);
-        let timed = match source {
-            Source::Genauth => {
-                match odd {
-                    None => Act::at(history, slot).identity(&mut out),
-                    Some(odd) => genauth::write_odd(&mut out, &Act::at(history, slot), odd),
-                }
-                odd.is_none_or(genauth::odd_is_timed)
+        let timed = match (source, odd) {
+            (Source::Genauth, None) => {
+                Act::at(history, slot).identity(&mut out);
+                true
             }
-            Source::Scloud => {
-                match odd {
-                    None => Operation::at(history, slot).identity(&mut out),
-                    Some(odd) => scloud::write_odd(&mut out, &Operation::at(history, slot), odd),
-                }
-                odd.is_none_or(scloud::odd_is_timed)
+            (Source::Scloud, None) => {
+                Operation::at(history, slot).identity(&mut out);
+                true
             }
+            (Source::Genauth, Some(odd)) => genauth::write_odd(&mut out, &Act::at(history, slot), odd),
+            (Source::Scloud, Some(odd)) => scloud::write_odd(&mut out, &Operation::at(history, slot), odd),
         };
         let written = String::from_utf8_lossy(&out).into_owned();
         Self {

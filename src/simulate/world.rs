@@ -44,6 +44,8 @@ pub struct Api {
     stats: Mutex<SourceStats>,
     /// By run of pages: the offset that would be asked for next, and the index of the record before it.
     runs: Mutex<HashMap<u64, (u64, u64)>>,
+    /// The present second, and the requests in it.
+    second: Mutex<(Millis, u64)>,
 }
 
 /// One page of records, with what stands around it.
@@ -74,15 +76,16 @@ impl World {
     pub fn new(options: Options) -> Self {
         let options = options.resolved();
         let clock = Clock::start(options.clock_offset);
-        let api = |source: Source, salt| Api {
-            history: History::new(&options, salt, source.clock_unit(), clock.started_at()),
+        let api = |salt, unit| Api {
+            history: History::new(&options, salt, unit, clock.started_at()),
             pending: Mutex::default(),
             stats: Mutex::default(),
             runs: Mutex::default(),
+            second: Mutex::default(),
         };
         Self {
-            genauth: api(Source::Genauth, genauth::SALT),
-            scloud: api(Source::Scloud, scloud::SALT),
+            genauth: api(genauth::SALT, genauth::CLOCK_UNIT),
+            scloud: api(scloud::SALT, scloud::CLOCK_UNIT),
             nonces: Mutex::default(),
             stopping: watch::Sender::new(false),
             clock,
@@ -160,6 +163,19 @@ impl World {
             }
         });
         Page { slots, total: rows.len() }
+    }
+
+    /// Counts a request, and tells whether there are more within this second than the options allow.
+    #[must_use]
+    pub fn over_limit(&self, api: &Api) -> bool {
+        let now = self.clock.now().div_euclid(1000);
+        let mut second = locked(&api.second);
+        if second.0 != now {
+            *second = (now, 0);
+        }
+        second.1 += 1;
+        let limit = self.options.requests_per_second;
+        limit > 0 && second.1 > limit
     }
 
     /// Bits that differ with each request, and are the same in each run of the same requests.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::event::{Millis, Source};
 
 pub use self::auth::Nonces;
-pub use self::record::{Act, odd_is_timed, write_odd};
+pub use self::record::{Act, write_odd};
 
 use self::record::Reading;
 use super::connection::Cut;
@@ -33,6 +33,9 @@ pub const ACCESS_KEY_SECRET: &str = "6f2b8c1d9e0a4735b6c8d1e2f3a4b5c6";
 
 /// Sets this source's records apart from the other's.
 pub const SALT: u64 = 1;
+
+/// Times have milliseconds.
+pub const CLOCK_UNIT: Millis = 1;
 
 /// The path of the user action log.
 pub const LOGS_PATH: &str = "/api/v3/get-user-action-logs";
@@ -125,7 +128,10 @@ fn fail(failure: Failure, hash: u64) -> Reply {
         Failure::Throttled { retry_after } => {
             Reply { retry_after, ..Problem::new(429, None, "too many requests").reply() }
         }
-        Failure::Transient => Problem::new(TRANSIENT[at].0, None, TRANSIENT[at].1).reply(),
+        Failure::Transient => {
+            let reply = Problem::new(TRANSIENT[at].0, None, TRANSIENT[at].1).reply();
+            Reply { status: super::faults::transient_status(hash), ..reply }
+        }
         Failure::Refused => Problem::new(REFUSED[at].0, REFUSED[at].1, REFUSED[at].2).reply(),
     }
 }

@@ -212,7 +212,8 @@ pub struct Reading {
 pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, reading: Reading) {
     let act = Act::at(history, slot);
     if let Some(odd) = history.odd(slot.root) {
-        return write_odd(out, &act, odd);
+        write_odd(out, &act, odd);
+        return;
     }
     let shape = mix(act.request, slot.root);
     // The looked-up fields' version: 0 as they were, others as they became.
@@ -326,18 +327,22 @@ fn place(out: &mut Vec<u8>, act: &Act, shape: u64, version: u64) {
     out.push(b'}');
 }
 
-/// Writes what stands in the place of a record that is not written as documented.
-pub fn write_odd(out: &mut Vec<u8>, act: &Act, odd: u64) {
-    match odd % 6 {
+/// Writes what stands in the place of a record that is not written as documented, and tells whether its time can
+/// be read from it.
+pub fn write_odd(out: &mut Vec<u8>, act: &Act, odd: u64) -> bool {
+    let kind = odd % 6;
+    match kind {
         0 => {
             out.extend_from_slice(b"\"dropped entry ");
             text::hex(out, odd, 8);
-            return out.push(b'"');
+            out.push(b'"');
+            return false;
         }
         1 => {
             out.extend_from_slice(b"[\"login\",");
             text::number(out, odd >> 12);
-            return out.push(b']');
+            out.push(b']');
+            return false;
         }
         2 => {
             // Wrong types, but a time that can be read.
@@ -372,10 +377,5 @@ pub fn write_odd(out: &mut Vec<u8>, act: &Act, odd: u64) {
     text::key_after(out, b',', "requestId");
     act.request_id(out);
     out.push(b'}');
-}
-
-/// Whether the odd record that `odd` is about says its time in a way that can be read.
-#[must_use]
-pub const fn odd_is_timed(odd: u64) -> bool {
-    odd % 6 == 2
+    kind == 2
 }

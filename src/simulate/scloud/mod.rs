@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::event::{Millis, Source};
 
-pub use self::record::{Operation, odd_is_timed, write_odd};
+pub use self::record::{Operation, write_odd};
 pub use self::request::signature;
 
 use self::request::{Parameters, parameters};
@@ -36,6 +36,9 @@ pub const PRIVATE_KEY: &str = "46f09bb9fab4f12dfc160dae12273d5332b5debe";
 
 /// Sets this source's records apart from the other's.
 pub const SALT: u64 = 2;
+
+/// Times are whole seconds.
+pub const CLOCK_UNIT: Millis = 1000;
 
 const ACTION: &str = "GetUserOperationEvents";
 const MAX_RESULTS: u64 = 50;
@@ -110,7 +113,10 @@ fn fail(failure: Failure, hash: u64) -> Reply {
             let status = if by_status { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
             Reply { status, retry_after, ..Problem::new(153, "too many requests").reply(ACTION) }
         }
-        Failure::Transient => Problem::new(TRANSIENT[at].0, TRANSIENT[at].1).reply(ACTION),
+        Failure::Transient => {
+            let reply = Problem::new(TRANSIENT[at].0, TRANSIENT[at].1).reply(ACTION);
+            Reply { status: super::faults::transient_status(hash), ..reply }
+        }
         Failure::Refused => Problem::new(REFUSED[at].0, REFUSED[at].1).reply(ACTION),
     }
 }

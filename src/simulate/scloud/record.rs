@@ -154,7 +154,8 @@ fn unquoted(written: &[u8]) -> &[u8] {
 pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, nonce: u64, volatile_share: f64) {
     let operation = Operation::at(history, slot);
     if let Some(odd) = history.odd(slot.root) {
-        return write_odd(out, &operation, odd);
+        write_odd(out, &operation, odd);
+        return;
     }
     let changed = mix(nonce, slot.index);
     let version = if happens(changed, volatile_share) { 1 + changed % 6 } else { 0 };
@@ -207,15 +208,21 @@ pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, nonce: u64, vola
     out.push(b'}');
 }
 
-/// Writes what stands in the place of a record that is not written as documented.
-pub fn write_odd(out: &mut Vec<u8>, operation: &Operation, odd: u64) {
-    match odd % 6 {
+/// Writes what stands in the place of a record that is not written as documented, and tells whether its time can
+/// be read from it.
+pub fn write_odd(out: &mut Vec<u8>, operation: &Operation, odd: u64) -> bool {
+    let kind = odd % 6;
+    match kind {
         0 => {
             out.extend_from_slice(b"\"lost entry ");
             text::hex(out, odd, 8);
-            return out.push(b'"');
+            out.push(b'"');
+            return false;
         }
-        1 => return text::number(out, odd >> 12),
+        1 => {
+            text::number(out, odd >> 12);
+            return false;
+        }
         2 => {
             // Wrong types, but a time that can be read.
             out.extend_from_slice(b"{\"IsSuccess\":\"maybe\",\"RelatedResource\":\"none\",\"OperateTime\":");
@@ -231,10 +238,5 @@ pub fn write_odd(out: &mut Vec<u8>, operation: &Operation, odd: u64) {
     out.push(b'"');
     text::hex(out, odd, 12);
     out.extend_from_slice(b"\"}");
-}
-
-/// Whether the odd record that `odd` is about says its time in a way that can be read.
-#[must_use]
-pub const fn odd_is_timed(odd: u64) -> bool {
-    odd % 6 == 2
+    kind == 2
 }
