@@ -240,7 +240,8 @@ impl Feed {
         }
     }
 
-    /// Asks until the page comes; `None` if it is behind a token that no longer works.
+    /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it
+    /// lies deeper than this API pages.
     async fn fetch(&self, request: &PageRequest, priority: Priority) -> Option<Page> {
         let mut backoff = Backoff::new();
         let mut tries = 0;
@@ -258,9 +259,9 @@ impl Feed {
                 Err(error) => {
                     tries += 1;
                     self.failed(&error);
-                    if matches!(request.position, Position::Token(_))
-                        && (error.class == FailureClass::Refused || tries >= TOKEN_TRIES)
-                    {
+                    let is_token = matches!(request.position, Position::Token(_));
+                    let is_refused = request.position != Position::First && error.class == FailureClass::Refused;
+                    if is_refused || is_token && tries >= TOKEN_TRIES {
                         return None;
                     }
                     tokio::time::sleep(backoff.next(&error)).await;
