@@ -306,6 +306,28 @@ fn a_run_that_cannot_go_on_is_read_again_and_then_halved() {
 }
 
 #[test]
+fn a_unit_of_more_than_a_page_counts_only_once_a_run_has_come_to_its_end() {
+    let mut world = World::new(quiet(Paging::Tokens, 80.0));
+    world.now = 1_000_000;
+    let unit = Window { from: 5000, to: 6000 };
+    let mut reading = Reading::new(world.rules(), unit, Some(true));
+    let mut voided = 0;
+    while let Some(request) = reading.next() {
+        if matches!(request.position, Position::Token(_)) && voided < 4 * MOST_READINGS {
+            voided += 1;
+            reading.void();
+            continue;
+        }
+        reading.give(world.answer(&request));
+    }
+    assert_eq!(voided, 4 * MOST_READINGS);
+    assert_eq!(reading.end(), Some(End::Complete(Outcome::Reread)));
+    let there = world.truth.iter().filter(|truth| unit.contains(truth.time)).count();
+    assert!(there > 50, "the seed must put more than a page into the unit");
+    assert_eq!(reading.into_found().len(), there);
+}
+
+#[test]
 fn a_token_that_comes_again_voids_the_run() {
     let mut reading = Reading::new(
         Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 },
