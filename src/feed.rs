@@ -14,7 +14,7 @@ use crate::clock::millis;
 use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::{StreamMetrics, WindowOutcome};
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority};
 use crate::state::cursor::Schedule;
 use crate::window::{Density, Window};
@@ -205,10 +205,19 @@ impl Feed {
         let read_at = self.now();
         let inclusive = lock(&self.learnt).inclusive;
         let mut reading = Reading::new(self.rules, window, inclusive);
+        let mut waits = Waits::new();
         while let Some(request) = reading.next() {
             match self.fetch(&request, priority).await {
-                Some(page) => reading.give(page),
-                None => reading.void(),
+                Some(page) => {
+                    if matches!(request.position, Position::Token(_)) {
+                        waits = Waits::new();
+                    }
+                    reading.give(page);
+                }
+                None => {
+                    reading.void();
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
             }
         }
         let mut learnt = lock(&self.learnt);
@@ -258,12 +267,16 @@ impl Feed {
                 }
                 Err(error) => {
                     tries += 1;
-                    self.failed(&error);
                     let is_token = matches!(request.position, Position::Token(_));
                     let is_refused = request.position != Position::First && error.class == FailureClass::Refused;
                     if is_refused || is_token && tries >= TOKEN_TRIES {
+                        // If there is more to it than a token's age or a page too deep, the new run's first page tells.
+                        self.metrics.error(error.reason);
+                        let (stream, reason) = (&self.stream.name, error.reason.label());
+                        tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");
                         return None;
                     }
+                    self.failed(&error);
                     tokio::time::sleep(backoff.next(&error)).await;
                 }
             }

@@ -57,7 +57,8 @@ impl Default for Backoff {
     }
 }
 
-/// The waits of a sink or a checkpoint that fails: the brief curve, whatever the reason.
+/// The waits of a sink or a checkpoint that fails, or of a run of pages that breaks off: the brief curve, whatever the
+/// reason.
 #[derive(Debug)]
 pub struct Waits(ExponentialBackoff);
 

@@ -11,7 +11,8 @@
 //! - it is one page; or
 //! - the API counts (`total`), no total was smaller than one before, and the bounds of all that was listed add up to
 //!   the last one: none of them can be too large, so none is too small; or
-//! - the API does not count: the run ended, and no fingerprint stood on two pages.
+//! - the API does not count: the run ended, and the bounds add up to as many as it listed rows (as they do when no
+//!   fingerprint stood on two pages).
 //!
 //! What is not proven is narrowed. A fingerprint on two pages means a page shift, an order of equal times that
 //! changed between pages (which hides one record of that time for each that it repeats), or twins cut by a page
@@ -85,11 +86,12 @@ pub enum Outcome {
 }
 
 /// Readings in a row that must show nothing new before a clock unit of more than a page counts without proof.
-const QUIET_READINGS: u32 = 3;
+const QUIET_READINGS: u32 = 6;
 /// And never more readings of one unit than this.
-const MOST_READINGS: u32 = 16;
-/// What other page sizes take away from the largest: they share no divisor, so every boundary moves.
-const SMALLER_BY: [u32; 7] = [0, 1, 3, 7, 9, 13, 19];
+const MOST_READINGS: u32 = 24;
+/// What other page sizes take away from the largest: every boundary moves, and pages stay large, since only a page that
+/// shows all twins of a kind counts them all.
+const SMALLER_BY: [u32; 7] = [0, 1, 2, 3, 5, 7, 11];
 /// How full a page should be that a piece is cut for: some pieces hold more than the average.
 const PIECE_FILL: f64 = 0.6;
 
@@ -101,6 +103,8 @@ struct Piece {
     unit: bool,
     /// Readings begun before this one.
     attempt: u32,
+    /// Of these: readings that did not come to their end, and so say nothing of what they left out.
+    void: u32,
     /// Readings in a row that showed nothing new.
     quiet: u32,
 }
@@ -136,7 +140,7 @@ impl Reading {
     #[must_use]
     pub fn new(rules: Rules, window: Window, inclusive: Inclusive) -> Self {
         let unit = window.len() <= rules.unit;
-        let whole = Piece { window, unit, attempt: 0, quiet: 0 };
+        let whole = Piece { window, unit, attempt: 0, void: 0, quiet: 0 };
         let mut reading = Self {
             rules,
             window,
@@ -181,7 +185,7 @@ impl Reading {
                 self.run = Some((piece, run));
                 return;
             }
-            Ended::Void => self.narrow(piece),
+            Ended::Void => self.read_void_again(piece, &run),
             Ended::Yes => self.judge(piece, run),
         }
         self.turn();
@@ -189,8 +193,8 @@ impl Reading {
 
     /// Gives up the present run: its next page cannot be had (a token that is refused). It is read again or cut.
     pub fn void(&mut self) {
-        if let Some((piece, _)) = self.run.take() {
-            self.narrow(piece);
+        if let Some((piece, run)) = self.run.take() {
+            self.read_void_again(piece, &run);
             self.turn();
         }
     }
@@ -270,7 +274,7 @@ impl Reading {
             self.todo.push(Todo::Check { piece, units: units.clone(), rows_before, missing });
             for &unit in units.iter().rev() {
                 let window = Window { from: unit, to: unit + self.rules.unit };
-                self.todo.push(Todo::Read(Piece { window, unit: true, attempt: 0, quiet: 0 }));
+                self.todo.push(Todo::Read(Piece { window, unit: true, attempt: 0, void: 0, quiet: 0 }));
             }
         } else {
             self.narrow(piece);
@@ -279,7 +283,7 @@ impl Reading {
 
     fn read_unit_again(&mut self, piece: Piece, raised: bool) {
         let quiet = if raised { 0 } else { piece.quiet + 1 };
-        if quiet >= QUIET_READINGS || piece.attempt + 1 >= MOST_READINGS {
+        if quiet >= QUIET_READINGS || piece.attempt - piece.void + 1 >= MOST_READINGS {
             self.settle(Outcome::Unstable);
         } else {
             self.settle(Outcome::Reread);
@@ -295,11 +299,19 @@ impl Reading {
         }
     }
 
-    /// Reads it again with another page size; the second time, halves it.
-    fn narrow(&mut self, piece: Piece) {
-        if piece.unit {
-            return self.read_unit_again(piece, false);
+    /// A unit is read with other page sizes until a run comes to its end, however often that takes: pages that nobody
+    /// has seen are not quiet.
+    fn read_void_again(&mut self, piece: Piece, run: &Run) {
+        if !piece.unit {
+            return self.narrow(piece);
         }
+        self.settle(Outcome::Reread);
+        let quiet = if run.raised() { 0 } else { piece.quiet };
+        self.todo.push(Todo::Read(Piece { attempt: piece.attempt + 1, void: piece.void + 1, quiet, ..piece }));
+    }
+
+    /// Reads a piece of several units again with another page size; the second time, halves it.
+    fn narrow(&mut self, piece: Piece) {
         if piece.attempt == 0 {
             self.settle(Outcome::Reread);
             self.todo.push(Todo::Read(Piece { attempt: 1, ..piece }));
@@ -317,7 +329,7 @@ impl Reading {
         self.settle(Outcome::Split);
         for window in piece.window.split(parts, self.rules.unit).into_iter().rev() {
             let unit = window.len() <= self.rules.unit;
-            self.todo.push(Todo::Read(Piece { window, unit, attempt: 0, quiet: 0 }));
+            self.todo.push(Todo::Read(Piece { window, unit, attempt: 0, void: 0, quiet: 0 }));
         }
     }
 

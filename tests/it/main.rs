@@ -1,5 +1,7 @@
-//! The program as its users run it: the binary, real sockets, real files.
+//! The program's behaviour, seen from outside: started as users start it, in front of the simulator.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod conservation;
-mod exporter;
+mod delivery;
 mod ledger;
+mod program;
