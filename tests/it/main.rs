@@ -3,5 +3,6 @@
 
 mod conservation;
 mod delivery;
+mod docs;
 mod ledger;
 mod program;
