@@ -193,7 +193,7 @@ fn lane_over(options: WorldOptions, crash_share: f64) -> (World, Lane) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     /// Conservation, in the model: once the oldest sweep has passed, what was delivered is the truth, each id once.
     #[test]
