@@ -134,14 +134,14 @@ impl Lane {
         true
     }
 
-    /// Runs until everything is older than the oldest sweep.
+    /// Runs until the oldest sweep has passed everything.
     fn run(&mut self, world: &mut World, crash_share: f64) {
         let mut rng = StdRng::seed_from_u64(world.options.seed);
-        let end = (world.options.seconds + 45 + 60 + 30) * 1000;
+        let end = (world.options.seconds + 1) * 1000;
         let mut after = None;
-        while world.now < end {
-            let all = world.now + 5000 > end;
-            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), all, after);
+        while self.cursor.floor() < end {
+            assert!(world.now < 100 * end, "it never gets there: {:?}", self.cursor);
+            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, after);
             after = job.map(|job| job.pass);
             let Some(job) = job else {
                 world.now += self.schedule.poll;
