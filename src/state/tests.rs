@@ -83,7 +83,7 @@ impl Lane {
     }
 
     fn delivered(&mut self, window: Window, unplaced: impl Iterator<Item = Fingerprint>) -> Delivered {
-        let mut delivered = Delivered::new();
+        let mut delivered = Delivered::default();
         for (_, value) in self.map.0.range(self.key.deltas(window)) {
             store::add_delta(&mut delivered, value).unwrap();
         }
