@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::admin::StreamBoard;
 use crate::clock::millis;
 use crate::event::{Millis, Source, StreamContext};
-use crate::metrics::{StreamMetrics, WindowOutcome};
+use crate::metrics::StreamMetrics;
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority};
@@ -237,12 +237,7 @@ impl Feed {
                 let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
                 learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
                 drop(learnt);
-                self.metrics.window(match outcome {
-                    Outcome::Complete => WindowOutcome::Complete,
-                    Outcome::Reread => WindowOutcome::Reread,
-                    Outcome::Split => WindowOutcome::Split,
-                    Outcome::Unstable => WindowOutcome::Unstable,
-                });
+                self.metrics.window(outcome);
                 tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
                 Ok(Arc::new(WindowRead { window, read_at, found }))
             }

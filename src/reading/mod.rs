@@ -72,8 +72,8 @@ pub enum End {
     },
 }
 
-/// What it took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What it took: the closed set of values of the label `outcome` of `trailcast_fetch_windows_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Each record was read once.
     Complete,
@@ -81,8 +81,24 @@ pub enum Outcome {
     Reread,
     /// It had to be cut.
     Split,
-    /// A clock unit with more than a page never proved complete.
+    /// A clock unit with more than a page never proved complete: left to the sweeps.
     Unstable,
+}
+
+impl Outcome {
+    /// Every value.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Reread, Self::Split, Self::Unstable];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Reread => "reread",
+            Self::Split => "split",
+            Self::Unstable => "unstable",
+        }
+    }
 }
 
 /// Readings in a row that must show nothing new before a clock unit of more than a page counts without proof.

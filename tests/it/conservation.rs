@@ -1,5 +1,6 @@
 //! Conservation: what came out is what happened, through every fault and through kills.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -11,8 +12,9 @@ use trailcast::simulate::{Options, Order, Simulator, SourceStats, Start, Stats};
 use crate::ledger::{Event, compare};
 use crate::program::{Config, Program, simulate};
 
-/// Records a second of each source, and for how many seconds they arrive while the exporter runs.
-const RATE: f64 = 40.0;
+/// Records a second of each source, so that a second of SCloud fits a page; and for how many seconds they arrive while
+/// the exporter runs.
+const RATE: u32 = 25;
 const SECONDS: u64 = 20;
 /// Shorter than the age of the oldest sweep.
 const LATE: Duration = Duration::from_secs(5);
@@ -44,11 +46,10 @@ async fn finish(program: Program, end: Millis) {
 /// Everything hostile at once.
 fn hostile(start: Millis, backlog: u64) -> Options {
     Options {
-        rate: RATE,
+        rate: f64::from(RATE),
         seed: 11,
         start: Some(Start::At(start)),
-        events: Some((backlog + SECONDS) * 40),
-        burst: 120,
+        events: Some((backlog + SECONDS) * u64::from(RATE)),
         twin_share: 0.1,
         late_share: 0.2,
         late_max: LATE,
@@ -56,18 +57,18 @@ fn hostile(start: Millis, backlog: u64) -> Options {
         volatile_share: 0.5,
         order: Order::Newest,
         unstable: true,
-        empty_pages: 0.05,
+        empty_pages: 0.1,
         token_ttl: Duration::from_secs(3),
         next_token_ttl: Duration::from_secs(3),
-        throttle: 0.01,
-        throttle_retry_after: 0.003,
-        errors: 0.02,
-        refusals: 0.001,
-        torn: 0.02,
-        hang: 0.002,
+        throttle: 0.03,
+        throttle_retry_after: 0.005,
+        errors: 0.04,
+        refusals: 0.003,
+        torn: 0.08,
+        hang: 0.01,
         hang_for: Duration::from_secs(3),
-        html: 0.01,
-        close: 0.02,
+        html: 0.03,
+        close: 0.04,
         latency: Duration::from_millis(2),
         ..Options::default()
     }
@@ -83,7 +84,6 @@ fn assert_hostile(stats: &Stats) {
         ("twins cut by a page boundary", both(|stats| stats.twins_cut)),
         ("page shifts", both(|stats| stats.page_shifts)),
         ("equal times in another order", both(|stats| stats.shuffled_pages)),
-        ("more than a page in one clock unit", both(|stats| stats.crowded_pages)),
         ("throttled", both(|stats| stats.throttled + stats.throttled_retry_after)),
         ("errors to retry", both(|stats| stats.errors)),
         ("torn bodies", both(|stats| stats.torn)),
@@ -108,7 +108,7 @@ async fn every_fault_and_no_kill_delivers_each_event_once() {
     assert_hostile(&simulator.stats());
     for source in [Source::Genauth, Source::Scloud] {
         let difference = compare(&simulator, source, (start, Millis::MAX), Millis::MAX, &config.events());
-        assert!(difference.expected > 1000, "{difference}");
+        assert!(difference.expected >= 1000, "{difference}");
         difference.assert_none();
     }
 }
@@ -150,7 +150,42 @@ async fn twenty_kills_lose_nothing_and_repeat_only_with_the_same_id() {
         let mut difference = compare(&simulator, source, (start, Millis::MAX), Millis::MAX, &events);
         // What was written and not yet committed comes again: with the same id.
         difference.repeated.clear();
-        assert!(difference.expected > 3000, "{difference}");
+        assert!(difference.expected >= 2000, "{difference}");
+        difference.assert_none();
+    }
+}
+
+/// The one case in which records may be missed: more than a page in one clock unit, in another order at each request,
+/// so that no page ever shows all twins of a kind. Even there nothing is counted too often, and the metrics tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_crowded_second_in_random_order_may_lack_twins() {
+    const PAGE: usize = 50;
+    let options = Options {
+        rate: 25.0,
+        events: Some(10_000),
+        burst: 200,
+        twin_share: 0.2,
+        order: Order::Newest,
+        unstable: true,
+        ..Options::default()
+    };
+    let simulator = simulate(options).await;
+    let config = Config::of(&simulator);
+    let program = config.run();
+    let unstable = "trailcast_fetch_windows_total{outcome=\"unstable\",stream=\"cloud\"}";
+    program
+        .shows("a crowded second given up", async || program.metric(unstable).await.filter(|count| *count > 0.0))
+        .await;
+    let end = now();
+    finish(program, end).await;
+    assert!(simulator.stats().scloud.crowded_pages > 0 && simulator.stats().scloud.twins_cut > 0);
+    for source in [Source::Genauth, Source::Scloud] {
+        let mut in_unit: HashMap<Millis, usize> = HashMap::new();
+        for truth in simulator.truth(source, 0, Millis::MAX) {
+            *in_unit.entry(truth.listed_at).or_default() += 1;
+        }
+        let mut difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
+        difference.missing.retain(|truth| in_unit[&truth.listed_at] <= PAGE);
         difference.assert_none();
     }
 }

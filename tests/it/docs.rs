@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use trailcast::cli::Cli;
 use trailcast::config;
-use trailcast::metrics::{Metrics, SinkReason, WindowOutcome};
+use trailcast::metrics::{Metrics, SinkReason};
+use trailcast::reading::Outcome;
 use trailcast::simulate::{Options, genauth, scloud};
 use trailcast::source::FetchReason;
 
@@ -168,7 +169,7 @@ fn every_label_value_and_every_metric_in_the_text_exists() {
     let closed: [(&str, &str, BTreeSet<&str>); 3] = [
         ("reason", "trailcast_fetch_errors_total", FetchReason::ALL.map(FetchReason::label).into()),
         ("reason", "trailcast_sink_errors_total", SinkReason::ALL.map(SinkReason::label).into()),
-        ("outcome", "trailcast_fetch_windows_total", WindowOutcome::ALL.map(WindowOutcome::label).into()),
+        ("outcome", "trailcast_fetch_windows_total", Outcome::ALL.map(Outcome::label).into()),
     ];
     let spans = spans();
     for (label, metric, values) in closed {
