@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
 use crate::checkpoint::{self, CheckpointError, Store};
 use crate::clock::millis;
-use crate::config::{Config, SinkConfig, SourceConfig, Start, StreamConfig};
-use crate::event::{Millis, StreamContext, StreamIdentity};
+use crate::config::{Config, SinkConfig, SourceConfig, StreamConfig};
+use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
 use crate::lane::{Lane, LaneError, Until, chain};
 use crate::metrics::Metrics;
@@ -69,7 +69,6 @@ pub struct App {
     /// The names of its lanes, by stream and sink.
     pub lanes: Vec<(String, String)>,
     ready: Vec<Lane>,
-    starts: Vec<Start>,
     admin: Server,
     readiness: Readiness,
     status: StatusBoard,
@@ -93,7 +92,7 @@ impl App {
         let streams = streams(config)?;
         let admin = Server::bind(config.admin.listen).await?;
         let store = checkpoint::open(&config.checkpoint)?;
-        let (mut ready, mut starts) = (Vec::new(), Vec::new());
+        let mut ready = Vec::new();
         for (stream, client) in streams {
             let named = &config.streams[&stream];
             let feed = Arc::new(feed(&stream, named, client, &metrics, &status));
@@ -101,6 +100,7 @@ impl App {
                 let lane = Lane {
                     feed: Arc::clone(&feed),
                     sink: Arc::clone(&sinks[sink_name]),
+                    start: named.start,
                     store: Arc::clone(&store) as Arc<dyn Store>,
                     metrics: metrics.lane(&stream, sink_name),
                     sink_metrics: metrics.sink(sink_name),
@@ -110,12 +110,11 @@ impl App {
                 };
                 lane.stored().await?;
                 ready.push(lane);
-                starts.push(named.start);
             }
         }
         open.release();
         let lanes = ready.iter().map(|lane| (lane.feed.stream.name.clone(), lane.sink_name.clone())).collect();
-        Ok(Self { metrics, lanes, ready, starts, admin, readiness, status })
+        Ok(Self { metrics, lanes, ready, admin, readiness, status })
     }
 
     /// Where the admin server listens.
@@ -134,8 +133,8 @@ impl App {
         // Pulled by the shutdown from outside or by a lane whose sink is gone for good.
         let (stop_lanes, lanes_end) = shutdown::channel();
         let mut lanes = JoinSet::new();
-        for (lane, start) in self.ready.into_iter().zip(self.starts) {
-            lanes.spawn(lane.run(Box::new(move |now| start_at(start, now)), until, lanes_end.clone()));
+        for lane in self.ready {
+            lanes.spawn(lane.run(until, lanes_end.clone()));
         }
         let mut failed = false;
         let all_ended = async {
@@ -215,12 +214,4 @@ fn feed(name: &str, config: &StreamConfig, client: Client, metrics: &Metrics, st
     let stream = Arc::new(StreamContext { identity, name: name.to_owned() });
     let lanes = config.sinks.len();
     Feed::new(stream, client, metrics.stream(name), board, schedule, config.concurrency, lanes)
-}
-
-fn start_at(start: Start, now: Millis) -> Millis {
-    match start {
-        Start::Now => now,
-        Start::Age(age) => now - millis(age),
-        Start::At(time) => time,
-    }
 }

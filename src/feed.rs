@@ -209,14 +209,17 @@ impl Feed {
         while let Some(request) = reading.next() {
             match self.fetch(&request, priority).await {
                 Some(page) => {
-                    if matches!(request.position, Position::Token(_)) {
+                    if request.position != Position::First {
                         waits = Waits::new();
                     }
                     reading.give(page);
                 }
                 None => {
                     reading.void();
-                    tokio::time::sleep(waits.next_wait()).await;
+                    // A page that lies too deep does so at once, a token may work the next time.
+                    if matches!(request.position, Position::Token(_)) {
+                        tokio::time::sleep(waits.next_wait()).await;
+                    }
                 }
             }
         }
@@ -249,7 +252,8 @@ impl Feed {
         }
     }
 
-    /// Asks until the page comes; `None` if it is behind a token that no longer works.
+    /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it
+    /// lies deeper than this API pages.
     async fn fetch(&self, request: &PageRequest, priority: Priority) -> Option<Page> {
         let mut backoff = Backoff::new();
         let mut tries = 0;
@@ -266,9 +270,10 @@ impl Feed {
                 }
                 Err(error) => {
                     tries += 1;
-                    let expires = matches!(request.position, Position::Token(_));
-                    if expires && (error.class == FailureClass::Refused || tries >= TOKEN_TRIES) {
-                        // Tokens live for a while only. If there is more to it, the new run's first page tells.
+                    let is_token = matches!(request.position, Position::Token(_));
+                    let is_refused = request.position != Position::First && error.class == FailureClass::Refused;
+                    if is_refused || is_token && tries >= TOKEN_TRIES {
+                        // Nothing for an operator: if there is more to it, the new run's first page tells.
                         self.metrics.error(error.reason);
                         let (stream, reason) = (&self.stream.name, error.reason.label());
                         tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");

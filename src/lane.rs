@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::admin::LaneBoard;
 use crate::checkpoint::{Changes, CheckpointError, Store};
 use crate::clock;
-use crate::config::units;
+use crate::config::{Start, units};
 use crate::event::{Millis, StreamIdentity};
 use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics, SinkReason};
@@ -33,9 +33,6 @@ const PART_BYTES: usize = 4 << 20;
 /// Windows of a sweep read ahead: few, since the live pass interrupts it.
 const SWEEP_DEPTH: usize = 2;
 
-/// Where a lane that has no cursor begins, by the server's now.
-pub type StartAt = Box<dyn FnOnce(Millis) -> Millis + Send>;
-
 /// One stream to one sink.
 pub struct Lane {
     /// The sink's name.
@@ -44,6 +41,8 @@ pub struct Lane {
     pub feed: Arc<Feed>,
     /// Delivered to.
     pub sink: Arc<Sink>,
+    /// Where it begins if it has no cursor.
+    pub start: Start,
     /// Where the cursor is kept.
     pub store: Arc<dyn Store>,
     /// Counts.
@@ -113,13 +112,18 @@ impl Lane {
     ///
     /// # Errors
     /// What no retry mends: see [`LaneError`].
-    pub async fn run(self, start: StartAt, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
+    pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
+        // By our clock for now: a lane whose API never answers shows how far behind it is all the same.
+        let mut cursor = self.open(self.feed.now()).await?;
+        self.show(&cursor);
         let Some(begun) = shutdown.unless(self.feed.begun()).await else { return Ok(()) };
-        let mut cursor = self.open(start, begun).await?;
+        if cursor.commits == 0 {
+            cursor = self.open(begun).await?;
+        }
+        self.begin(&mut cursor);
         let poll = self.feed.schedule.poll;
         let mut now = begun;
         let mut after = None;
-        self.show(&cursor);
         loop {
             let all = until == Until::CaughtUp;
             match cursor.plan(&self.feed.schedule, now, self.feed.comfortable(), all, after) {
@@ -164,20 +168,31 @@ impl Lane {
     }
 
     /// The stored cursor, or a new one.
-    async fn open(&self, start: StartAt, now: Millis) -> Result<Cursor, LaneError> {
-        let (feed, sink) = (&self.feed, &self.sink_name);
-        let stream = &feed.stream.name;
+    async fn open(&self, now: Millis) -> Result<Cursor, LaneError> {
+        let feed = &self.feed;
+        let start = match self.start {
+            Start::Now => now,
+            Start::Age(age) => now - clock::millis(age),
+            Start::At(time) => time,
+        };
         let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
-        let new = || Cursor::new(feed.stream.identity.clone(), &feed.schedule, start(now).max(oldest));
+        let new = || Cursor::new(feed.stream.identity.clone(), &feed.schedule, start.max(oldest));
         let mut cursor = self.stored().await?.unwrap_or_else(new);
         cursor.adopt(&feed.schedule);
+        Ok(cursor)
+    }
+
+    /// Says where the lane goes on, and gives up what the API no longer has.
+    fn begin(&self, cursor: &mut Cursor) {
+        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+        let oldest = self.feed.oldest_readable().unwrap_or(Millis::MIN);
         if cursor.floor() < oldest {
             let (from, to) = (time(cursor.floor()), time(oldest));
             tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
             cursor.skip_to(oldest);
         }
         tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
-        Ok(cursor)
+        self.show(cursor);
     }
 
     /// Reads a job's windows ahead, bounded, and takes them in order.

@@ -46,6 +46,9 @@ impl Window {
     }
 }
 
+/// The length of the first window.
+const FIRST: Millis = 5000;
+
 /// The longest window ever asked for, so that a quiet stream's first busy hour is met early.
 const LONGEST: Millis = 24 * 3_600_000;
 
@@ -61,10 +64,11 @@ pub struct Density {
 }
 
 impl Density {
-    /// Begins with windows of a minute: of all densities that the APIs' limits allow, none makes that a burden.
+    /// Begins with windows of a few seconds: so that even of a dense log the first events come out soon, and a quiet one
+    /// has its long windows after a handful of calls.
     #[must_use]
     pub fn new(unit: Millis, target_rows: u64) -> Self {
-        Self { unit, target_rows, length: 60_000 }
+        Self { unit, target_rows, length: FIRST.max(unit) }
     }
 
     /// The length of a window that should hold the target number of rows: a multiple of the clock unit, at least one.

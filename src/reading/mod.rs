@@ -9,15 +9,17 @@
 //! a fingerprint is a bound that never counts too much, whatever shifts or reorders between pages. Further
 //! readings only raise it. A run of pages **proves** its interval when
 //! - it is one page; or
-//! - the API counts (`total`): every page gave the same total, and the bounds of all that was listed add up to it; or
+//! - the API counts (`total`), no total was smaller than one before, and the bounds of all that was listed add up to
+//!   the last one: none of them can be too large, so none is too small; or
 //! - the API does not count: the run ended, and no fingerprint stood on two pages.
 //!
 //! What is not proven is narrowed. A fingerprint on two pages means a page shift, an order of equal times that
 //! changed between pages (which hides one record of that time for each that it repeats), or twins cut by a page
 //! boundary. All three are settled by reading its clock unit alone. Where too many units are in doubt, or the
 //! total does not add up, the interval is read again with another page size (boundaries move, cut twins come
-//! together), then halved. A total that grew during the run (a late record came in) cuts the interval into
-//! pieces of about a page, since one page proves itself. A clock unit that holds more than a page is read with
+//! together), then halved. A total that grew during the run while a fingerprint stood on two pages says that a record
+//! came in before the present page and was not seen: the interval is cut into pieces of about a page, since one page
+//! proves itself. A clock unit that holds more than a page is read with
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
 //! sweeps raise it. Under-counts heal; over-counts cannot happen.
 
@@ -175,7 +177,7 @@ impl Reading {
             return;
         }
         match ended {
-            Ended::NotYet if run.grew() && !piece.unit => self.cut_to_pages(piece, run.rows_known()),
+            Ended::NotYet if run.has_shifted() && !piece.unit => self.cut_to_pages(piece, run.rows_known()),
             Ended::NotYet if run.next_reaches() > self.rules.deepest => self.too_deep(piece),
             Ended::NotYet => {
                 self.run = Some((piece, run));
@@ -258,6 +260,9 @@ impl Reading {
         if piece.unit {
             return self.read_unit_again(piece, run.raised());
         }
+        if run.has_shifted() {
+            return self.cut_to_pages(piece, run.rows_known());
+        }
         let units = run.doubted();
         let few = units.len() as u64 <= 2.max(u64::from(run.pages()) / 2);
         if run.settles_by_units() && few && !units.is_empty() {
@@ -292,11 +297,14 @@ impl Reading {
         }
     }
 
-    /// A unit is read with other page sizes until a run comes to its end, however often that takes: pages that nobody
-    /// has seen are not quiet.
+    /// A unit is read with other page sizes until a run comes to its end: pages that nobody has seen are not quiet. That
+    /// takes as long as tokens break off; a numbered page that is refused again and again lies too deep.
     fn read_void_again(&mut self, piece: Piece, run: &Run) {
         if !piece.unit {
             return self.narrow(piece);
+        }
+        if self.rules.paging == Paging::Numbered && piece.void + 1 >= MOST_READINGS {
+            return self.settle(Outcome::Unstable);
         }
         self.settle(Outcome::Reread);
         let quiet = if run.raised() { 0 } else { piece.quiet };

@@ -136,7 +136,7 @@ impl Run {
             return true;
         }
         match self.total {
-            Some(_) => !self.grew && !self.shrank && self.missing(tally) == 0,
+            Some(_) => !self.shrank && self.missing(tally) == 0,
             None => self.doubted.is_empty() && !self.doubted_nowhere,
         }
     }
@@ -168,8 +168,9 @@ impl Run {
         self.raised
     }
 
-    pub(super) const fn grew(&self) -> bool {
-        self.grew
+    /// Whether a record came in at a place that the run had passed.
+    pub(super) fn has_shifted(&self) -> bool {
+        self.grew && (self.doubted_nowhere || !self.doubted.is_empty())
     }
 
     pub(super) const fn number(&self) -> u32 {
@@ -180,11 +181,12 @@ impl Run {
         self.pages
     }
 
-    /// How many rows the next page would reach.
+    /// How many rows the next page would reach. An empty page counts as a row: an API that always has one more
+    /// must not be followed for ever.
     pub(super) fn next_reaches(&self) -> u64 {
         match self.paging {
             Paging::Numbered => u64::from(self.pages + 1) * u64::from(self.limit),
-            Paging::Tokens => self.rows + u64::from(self.limit),
+            Paging::Tokens => (self.rows + u64::from(self.limit)).max(u64::from(self.pages)),
         }
     }
 

@@ -344,3 +344,17 @@ fn a_token_that_comes_again_voids_the_run() {
     reading.give(page("a"));
     assert_eq!(reading.next().unwrap().position, Position::First);
 }
+
+#[test]
+fn an_api_that_always_has_one_more_empty_page_is_not_followed_for_ever() {
+    let rules =
+        Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 };
+    let mut reading = Reading::new(rules, Window { from: 0, to: 2000 }, None);
+    let mut asked = 0;
+    while reading.next().is_some() {
+        asked += 1;
+        assert!(asked < 100_000);
+        reading.give(Page { records: Vec::new(), total: None, next_token: Some(asked.to_string()) });
+    }
+    assert_eq!(reading.end(), Some(End::Complete(Outcome::Unstable)));
+}
