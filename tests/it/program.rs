@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Stream keys that make a run quick; any stays as it is where a test says something else of it.
 const QUICK: [(&str, &str); 7] = [
-    ("start", "2h"),
+    ("start", "15m"),
     ("poll_interval", "1s"),
     ("overlap", "2s"),
     ("sweeps", "[3s]"),
