@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::admin::StreamBoard;
 use crate::clock::millis;
 use crate::event::{Millis, Source, StreamContext};
-use crate::metrics::{StreamMetrics, WindowOutcome};
+use crate::metrics::StreamMetrics;
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority};
@@ -209,17 +209,14 @@ impl Feed {
         while let Some(request) = reading.next() {
             match self.fetch(&request, priority).await {
                 Some(page) => {
-                    if request.position != Position::First {
+                    if matches!(request.position, Position::Token(_)) {
                         waits = Waits::new();
                     }
                     reading.give(page);
                 }
                 None => {
                     reading.void();
-                    // A page that lies too deep does so at once, a token may work the next time.
-                    if matches!(request.position, Position::Token(_)) {
-                        tokio::time::sleep(waits.next_wait()).await;
-                    }
+                    tokio::time::sleep(waits.next_wait()).await;
                 }
             }
         }
@@ -240,12 +237,7 @@ impl Feed {
                 let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
                 learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
                 drop(learnt);
-                self.metrics.window(match outcome {
-                    Outcome::Complete => WindowOutcome::Complete,
-                    Outcome::Reread => WindowOutcome::Reread,
-                    Outcome::Split => WindowOutcome::Split,
-                    Outcome::Unstable => WindowOutcome::Unstable,
-                });
+                self.metrics.window(outcome);
                 tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
                 Ok(Arc::new(WindowRead { window, read_at, found }))
             }
@@ -273,7 +265,7 @@ impl Feed {
                     let is_token = matches!(request.position, Position::Token(_));
                     let is_refused = request.position != Position::First && error.class == FailureClass::Refused;
                     if is_refused || is_token && tries >= TOKEN_TRIES {
-                        // Nothing for an operator: if there is more to it, the new run's first page tells.
+                        // If there is more to it than a token's age or a page too deep, the new run's first page tells.
                         self.metrics.error(error.reason);
                         let (stream, reason) = (&self.stream.name, error.reason.label());
                         tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Answer, CommandError};
+use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::checkpoint;
 use crate::cli::{CheckArgs, Exit};
@@ -48,8 +48,10 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         let clients = app::streams(&loaded.config)
             .map_err(|error| CommandError { message: error.to_string(), exit: Exit::Usage })?;
         for (name, client) in clients {
+            progress::step(&format!("asking streams.{name}"));
             findings.push(stream(&name, &client).await);
         }
+        progress::step("");
         findings.extend(sinks(&loaded.config));
         findings.push(checkpoint(&loaded.config.checkpoint));
     }

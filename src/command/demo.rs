@@ -1,6 +1,6 @@
 //! `trailcast demo`: the simulator and a pipeline of both streams, in one process, on loopback.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -46,7 +46,11 @@ pub async fn demo(args: DemoArgs) -> Result<Answer, CommandError> {
     ));
     let began = Instant::now();
     let lanes = progress::lanes(&app.metrics, &app.lanes);
+    // Where the events themselves scroll by, they are progress enough.
+    let shown = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+    let progress = shown.then(|| progress::progress(&app));
     let ended = app.run(Until::Shutdown, end).await;
+    drop(progress);
     say(&format!("trailcast demo: {}", progress::line(&lanes, began.elapsed())));
     simulator.shutdown().await;
     match ended {

@@ -1,6 +1,6 @@
 //! A line on the terminal while something long runs: events, rate, lag.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -31,6 +31,14 @@ pub fn progress(app: &App) -> Progress {
             let _ = write!(std::io::stderr(), "\r\x1b[K{}", line(&lanes, began.elapsed()));
         }
     }))
+}
+
+/// Says on a terminal what is being done, in place of what was said before; nothing clears it.
+pub(super) fn step(what: &str) {
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K{what}");
+        let _ = std::io::stderr().flush();
+    }
 }
 
 pub(super) fn lanes(metrics: &Metrics, names: &[(String, String)]) -> Vec<LaneMetrics> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter};
 
+use super::SinkReason;
 use super::families::Families;
-use super::{SinkReason, WindowOutcome};
 use crate::clock::now;
 use crate::event::Millis;
+use crate::reading::Outcome;
 use crate::source::FetchReason;
 
 /// A time that is not known yet.
@@ -24,8 +25,8 @@ struct StreamSeries {
     /// In the order of [`FetchReason::ALL`].
     errors: [IntCounter; FetchReason::ALL.len()],
     duration: Histogram,
-    /// In the order of [`WindowOutcome::ALL`].
-    windows: [IntCounter; WindowOutcome::ALL.len()],
+    /// In the order of [`Outcome::ALL`].
+    windows: [IntCounter; Outcome::ALL.len()],
     records: IntCounter,
     lateness: Histogram,
     rate_limit_wait: Counter,
@@ -41,8 +42,7 @@ impl StreamMetrics {
             requests: families.fetch_requests.with_label_values(stream),
             errors: FetchReason::ALL.map(|reason| families.fetch_errors.with_label_values(&[name, reason.label()])),
             duration: families.fetch_duration.with_label_values(stream),
-            windows: WindowOutcome::ALL
-                .map(|outcome| families.fetch_windows.with_label_values(&[name, outcome.label()])),
+            windows: Outcome::ALL.map(|outcome| families.fetch_windows.with_label_values(&[name, outcome.label()])),
             records: families.records.with_label_values(stream),
             lateness: families.lateness.with_label_values(stream),
             rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
@@ -68,8 +68,8 @@ impl StreamMetrics {
     }
 
     /// A reading of a window ended.
-    pub fn window(&self, outcome: WindowOutcome) {
-        count(&WindowOutcome::ALL, &self.0.windows, &outcome);
+    pub fn window(&self, outcome: Outcome) {
+        count(&Outcome::ALL, &self.0.windows, &outcome);
     }
 
     /// This many records were read, repeats included.

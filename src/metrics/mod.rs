@@ -41,35 +41,6 @@ struct Shared {
     lanes: Mutex<BTreeMap<(String, String), LaneMetrics>>,
 }
 
-/// How a reading of a window ended: the closed set of values of the label `outcome`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WindowOutcome {
-    /// Proven complete.
-    Complete,
-    /// Read again, with another page size or unit by unit.
-    Reread,
-    /// Halved.
-    Split,
-    /// Left to the sweeps: no reading of it could be proven.
-    Unstable,
-}
-
-impl WindowOutcome {
-    /// Every value.
-    pub const ALL: [Self; 4] = [Self::Complete, Self::Reread, Self::Split, Self::Unstable];
-
-    /// The label's value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Reread => "reread",
-            Self::Split => "split",
-            Self::Unstable => "unstable",
-        }
-    }
-}
-
 /// Why a lane could not deliver or commit: the closed set of values of the label `reason` of
 /// `trailcast_sink_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

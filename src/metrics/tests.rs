@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::reading::Outcome;
 use crate::source::FetchReason;
 
 /// Name, kind and labels of every metric, as documented.
@@ -104,7 +105,7 @@ fn every_label_value_starts_at_zero_and_what_is_unknown_is_absent() {
         let series = format!("trailcast_fetch_errors_total{{reason=\"{}\",stream=\"users\"}}", reason.label());
         assert_eq!(samples.get(series.as_str()), Some(&0.0), "{series}");
     }
-    for outcome in WindowOutcome::ALL {
+    for outcome in Outcome::ALL {
         let series = format!("trailcast_fetch_windows_total{{outcome=\"{}\",stream=\"users\"}}", outcome.label());
         assert_eq!(samples.get(series.as_str()), Some(&0.0), "{series}");
     }
@@ -148,7 +149,7 @@ fn handles_count_into_their_own_series() {
     users.request_started();
     users.request_finished(Duration::from_millis(300));
     users.error(FetchReason::Timeout);
-    users.window(WindowOutcome::Split);
+    users.window(Outcome::Split);
     users.records(7);
     users.rate_limit_waited(Duration::from_millis(1_500));
     users.late(Duration::from_secs(45));

@@ -11,7 +11,8 @@
 //! - it is one page; or
 //! - the API counts (`total`), no total was smaller than one before, and the bounds of all that was listed add up to
 //!   the last one: none of them can be too large, so none is too small; or
-//! - the API does not count: the run ended, and no fingerprint stood on two pages.
+//! - the API does not count: the run ended, and the bounds add up to as many as it listed rows (as they do when no
+//!   fingerprint stood on two pages).
 //!
 //! What is not proven is narrowed. A fingerprint on two pages means a page shift, an order of equal times that
 //! changed between pages (which hides one record of that time for each that it repeats), or twins cut by a page
@@ -71,8 +72,8 @@ pub enum End {
     },
 }
 
-/// What it took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What it took: the closed set of values of the label `outcome` of `trailcast_fetch_windows_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Each record was read once.
     Complete,
@@ -80,16 +81,33 @@ pub enum Outcome {
     Reread,
     /// It had to be cut.
     Split,
-    /// A clock unit with more than a page never proved complete.
+    /// A clock unit with more than a page never proved complete: left to the sweeps.
     Unstable,
 }
 
+impl Outcome {
+    /// Every value.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Reread, Self::Split, Self::Unstable];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Reread => "reread",
+            Self::Split => "split",
+            Self::Unstable => "unstable",
+        }
+    }
+}
+
 /// Readings in a row that must show nothing new before a clock unit of more than a page counts without proof.
-const QUIET_READINGS: u32 = 3;
+const QUIET_READINGS: u32 = 6;
 /// And never more readings of one unit than this.
-const MOST_READINGS: u32 = 16;
-/// What other page sizes take away from the largest: they share no divisor, so every boundary moves.
-const SMALLER_BY: [u32; 7] = [0, 1, 3, 7, 9, 13, 19];
+const MOST_READINGS: u32 = 24;
+/// What other page sizes take away from the largest: every boundary moves, and pages stay large, since only a page that
+/// shows all twins of a kind counts them all.
+const SMALLER_BY: [u32; 7] = [0, 1, 2, 3, 5, 7, 11];
 /// How full a page should be that a piece is cut for: some pieces hold more than the average.
 const PIECE_FILL: f64 = 0.6;
 
@@ -297,14 +315,11 @@ impl Reading {
         }
     }
 
-    /// A unit is read with other page sizes until a run comes to its end: pages that nobody has seen are not quiet. That
-    /// takes as long as tokens break off; a numbered page that is refused again and again lies too deep.
+    /// A unit is read with other page sizes until a run comes to its end, however often that takes: pages that nobody
+    /// has seen are not quiet.
     fn read_void_again(&mut self, piece: Piece, run: &Run) {
         if !piece.unit {
             return self.narrow(piece);
-        }
-        if self.rules.paging == Paging::Numbered && piece.void + 1 >= MOST_READINGS {
-            return self.settle(Outcome::Unstable);
         }
         self.settle(Outcome::Reread);
         let quiet = if run.raised() { 0 } else { piece.quiet };

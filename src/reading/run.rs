@@ -131,19 +131,20 @@ impl Run {
         }
     }
 
+    /// Whether the bounds add up to all there is: the total that the API gave, or as many rows as the run listed. A
+    /// run that ended has listed at least as many as there were when it began, however they were shuffled or shifted.
     pub(super) fn proves(&self, tally: &Tally) -> bool {
-        if self.pages == 1 {
-            return true;
-        }
-        match self.total {
-            Some(_) => !self.shrank && self.missing(tally) == 0,
-            None => self.doubted.is_empty() && !self.doubted_nowhere,
-        }
+        self.pages == 1 || !self.shrank && self.lacks(self.total.unwrap_or(self.rows), tally) == 0
     }
 
-    /// How many records the total says there are beyond the bounds of all that was listed.
+    /// How many records the API's total says there are beyond the bounds; 0 where it gives none, because the rows of a
+    /// run that shifted are more than the records.
     pub(super) fn missing(&self, tally: &Tally) -> u64 {
-        let Some(total) = self.total else { return 0 };
+        self.total.map_or(0, |total| self.lacks(total, tally))
+    }
+
+    fn lacks(&self, total: u64, tally: &Tally) -> u64 {
+        // What earlier runs found counts too, and is looked up only if this run's own is not enough.
         if self.bounded >= total {
             return 0;
         }

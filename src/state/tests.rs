@@ -213,9 +213,9 @@ proptest! {
         if units_fit {
             prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
         }
-        // The state that is left covers no more than what a pass may still read.
-        let kept: usize = lane.map.0.values().map(Vec::len).sum();
-        prop_assert!(kept <= 1000 + 18 * world.truth.len());
+        // What no pass reads any more is not remembered.
+        let closed = Window { from: -1_000_000, to: lane.cursor.floor().div_euclid(10_000) * 10_000 };
+        prop_assert_eq!(lane.map.0.range(lane.key.deltas(closed)).count(), 0);
     }
 }
 
@@ -293,4 +293,24 @@ fn a_new_sweep_starts_where_everything_is_still_remembered() {
     schedule.sweeps = vec![20_000, 90_000];
     cursor.adopt(&schedule);
     assert_eq!(cursor.sweeps, BTreeMap::from([(20_000, 940_000), (90_000, 940_000)]));
+}
+
+#[test]
+fn a_record_without_a_time_is_remembered_until_no_pass_can_list_it_again() {
+    let schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let (lane, cursor) = (LaneKey::new("s", "k"), Cursor::new(stream.clone(), &schedule, 0));
+    let window = Window { from: 0, to: 60_000 };
+    let raw = bytes::Bytes::from_static(b"null");
+    let found = crate::reading::Found { fingerprint: Fingerprint([7; 16]), time: None, placed: false, raw: vec![raw] };
+    let new = admit(&stream, window, &[found], &Delivered::new(), cursor.live);
+    let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule };
+    let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::new());
+    let (_, value) = commit.changes.puts.iter().find(|(key, _)| *key == lane.unplaced(Fingerprint([7; 16]))).unwrap();
+    // The next window begins where this one ends, and asks for one unit before that.
+    assert!(!store::is_forgotten(value, commit.cursor.floor()).unwrap());
+    assert!(!store::is_forgotten(value, window.to + schedule.unit).unwrap());
+    assert!(store::is_forgotten(value, window.to + 24 * 3_600_000).unwrap());
+    assert_eq!(store::unplaced_to_forget(&lane, 0, 1000), None, "not looked for at every commit");
+    assert!(store::unplaced_to_forget(&lane, 0, 3_600_000).is_some());
 }

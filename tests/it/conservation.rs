@@ -1,39 +1,55 @@
 //! Conservation: what came out is what happened, through every fault and through kills.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use trailcast::clock::now;
-use trailcast::event::Millis;
+use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Options, Order, Simulator, SourceStats, Start, Stats};
 
-use crate::exporter::Place;
-use crate::ledger::{Verdict, compare};
+use crate::ledger::{Event, compare};
+use crate::program::{Config, Program, simulate};
 
-/// Records a second of each source, and for how many seconds they arrive while the exporter runs.
-const RATE: f64 = 40.0;
+/// Records a second of each source, so that a second of SCloud fits a page; and for how many seconds they arrive while
+/// the exporter runs.
+const RATE: u32 = 25;
 const SECONDS: u64 = 20;
 /// Shorter than the age of the oldest sweep.
 const LATE: Duration = Duration::from_secs(5);
 
-const STREAM: [&str; 6] = [
-    "poll_interval: 1s",
-    "overlap: 2s",
-    "sweeps: [3s, 8s]",
-    "request_timeout: 1s",
-    "rate_limit: 400",
-    "concurrency: 4",
-];
+/// Both streams of `simulator` from `start`, with sweeps that outlast what is late.
+fn config(simulator: &Simulator, start: Millis) -> Config {
+    let mut config = Config::of(simulator);
+    let start = jiff::Timestamp::from_millisecond(start).unwrap().to_string();
+    let keys = [("start", start.as_str()), ("sweeps", "[3s, 8s]"), ("request_timeout", "1s"), ("concurrency", "4")];
+    for stream in &mut config.streams {
+        stream.keys.extend(keys.map(|(key, value)| (key, value.to_owned())));
+    }
+    config
+}
+
+/// Waits until every lane was swept through `end` at the oldest age, and drains.
+async fn finish(program: Program, end: Millis) {
+    for stream in ["users", "cloud"] {
+        let series = format!("trailcast_verified_through_timestamp_seconds{{sink=\"out\",stream=\"{stream}\"}}");
+        program
+            .shows(&format!("{stream} verified through {end}"), async || {
+                program.metric(&series).await.filter(|mark| mark * 1000.0 >= end as f64)
+            })
+            .await;
+    }
+    program.drain().await;
+}
 
 /// Everything hostile at once.
 fn hostile(start: Millis, backlog: u64) -> Options {
     Options {
-        rate: RATE,
+        rate: f64::from(RATE),
         seed: 11,
         start: Some(Start::At(start)),
-        events: Some((backlog + SECONDS) * 40),
-        burst: 120,
+        events: Some((backlog + SECONDS) * u64::from(RATE)),
         twin_share: 0.1,
         late_share: 0.2,
         late_max: LATE,
@@ -41,18 +57,18 @@ fn hostile(start: Millis, backlog: u64) -> Options {
         volatile_share: 0.5,
         order: Order::Newest,
         unstable: true,
-        empty_pages: 0.05,
+        empty_pages: 0.1,
         token_ttl: Duration::from_secs(3),
         next_token_ttl: Duration::from_secs(3),
-        throttle: 0.01,
-        throttle_retry_after: 0.003,
-        errors: 0.02,
-        refusals: 0.001,
-        torn: 0.02,
-        hang: 0.002,
+        throttle: 0.03,
+        throttle_retry_after: 0.005,
+        errors: 0.04,
+        refusals: 0.003,
+        torn: 0.08,
+        hang: 0.01,
         hang_for: Duration::from_secs(3),
-        html: 0.01,
-        close: 0.02,
+        html: 0.03,
+        close: 0.04,
         latency: Duration::from_millis(2),
         ..Options::default()
     }
@@ -68,7 +84,6 @@ fn assert_hostile(stats: &Stats) {
         ("twins cut by a page boundary", both(|stats| stats.twins_cut)),
         ("page shifts", both(|stats| stats.page_shifts)),
         ("equal times in another order", both(|stats| stats.shuffled_pages)),
-        ("more than a page in one clock unit", both(|stats| stats.crowded_pages)),
         ("throttled", both(|stats| stats.throttled + stats.throttled_retry_after)),
         ("errors to retry", both(|stats| stats.errors)),
         ("torn bodies", both(|stats| stats.torn)),
@@ -86,46 +101,91 @@ fn assert_hostile(stats: &Stats) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_and_no_kill_delivers_each_event_once() {
     let start = now() / 1000 * 1000 - 20_000;
-    let simulator = Simulator::start(hostile(start, 20)).await.unwrap();
-    let place = Place::new(&simulator.url(), start, &STREAM);
-    let mut exporter = place.start();
+    let simulator = simulate(hostile(start, 20)).await;
+    let config = config(&simulator, start);
     let end = start + Millis::try_from((20 + SECONDS) * 1000).unwrap() + 1000;
-    exporter.verified_through(end).await;
-    assert!(exporter.terminate().success());
+    finish(config.run(), end).await;
     assert_hostile(&simulator.stats());
-    let verdict = compare(&place.events(), &simulator, start, now());
-    assert!(verdict.truth > 1000, "{verdict:?}");
-    assert_eq!(verdict, Verdict { truth: verdict.truth, ..Verdict::default() });
+    for source in [Source::Genauth, Source::Scloud] {
+        let difference = compare(&simulator, source, (start, Millis::MAX), Millis::MAX, &config.events());
+        assert!(difference.expected >= 1000, "{difference}");
+        difference.assert_none();
+    }
 }
 
+/// The file grows at the end only, so what a kill tore is a line of its own: the next run ends it before it begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_lose_nothing_and_repeat_only_with_the_same_id() {
     const KILLS: usize = 20;
     let start = now() / 1000 * 1000 - 60_000;
-    let simulator = Simulator::start(hostile(start, 60)).await.unwrap();
-    let place = Place::new(&simulator.url(), start, &STREAM);
+    let simulator = simulate(hostile(start, 60)).await;
+    let config = config(&simulator, start);
+    let size = || std::fs::metadata(config.out()).map_or(0, |file| file.len());
     let mut rng = StdRng::seed_from_u64(5);
+    let mut while_delivering = 0;
     for _ in 0..KILLS {
-        let mut exporter = place.start();
-        // At a random amount of output further, or at a random moment if nothing comes out any more.
-        let enough = place.size() + rng.random_range(0..200_000);
+        let mut program = config.run();
+        // After a random amount of output, or at a random moment if no more comes.
+        let before = size();
+        let enough = before + rng.random_range(0..200_000);
         let patience = Duration::from_millis(rng.random_range(20..1500));
         let began = std::time::Instant::now();
-        while place.size() < enough && began.elapsed() < patience {
-            assert!(!exporter.has_ended(), "{}", exporter.log());
+        while size() <= enough && began.elapsed() < patience {
+            assert!(program.runs(), "{}", program.log());
             tokio::task::yield_now().await;
         }
-        exporter.kill();
+        program.signal("KILL");
+        program.ended().await;
+        while_delivering += usize::from(size() > before);
     }
-    let killed_at = place.size();
-    let mut exporter = place.start();
     let end = start + Millis::try_from((60 + SECONDS) * 1000).unwrap() + 1000;
-    exporter.verified_through(end).await;
-    assert!(exporter.terminate().success());
-    let verdict = compare(&place.events(), &simulator, start, now());
-    assert!(killed_at > 100_000, "kills must hit a run that delivers: {killed_at} bytes");
-    assert!(verdict.torn <= KILLS, "{verdict:?}");
-    let Verdict { truth, repeated, torn, .. } = verdict;
-    println!("{truth} records, {KILLS} kills: {repeated} repeated, {torn} torn lines");
-    assert_eq!(verdict, Verdict { truth, repeated, torn, ..Verdict::default() });
+    finish(config.run(), end).await;
+    assert!(while_delivering > KILLS / 4, "the test proves little: {while_delivering} of {KILLS} runs delivered");
+    let text = std::fs::read_to_string(config.out()).unwrap();
+    let (whole, torn): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
+    assert!(torn.len() <= KILLS, "{torn:?}");
+    let events: Vec<Event> = whole.into_iter().map(Event::parse).collect();
+    for source in [Source::Genauth, Source::Scloud] {
+        let mut difference = compare(&simulator, source, (start, Millis::MAX), Millis::MAX, &events);
+        // What was written and not yet committed comes again: with the same id.
+        difference.repeated.clear();
+        assert!(difference.expected >= 2000, "{difference}");
+        difference.assert_none();
+    }
+}
+
+/// The one case in which records may be missed: more than a page in one clock unit, in another order at each request,
+/// so that no page ever shows all twins of a kind. Even there nothing is counted too often, and the metrics tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_crowded_second_in_random_order_may_lack_twins() {
+    const PAGE: usize = 50;
+    let options = Options {
+        rate: 25.0,
+        events: Some(10_000),
+        burst: 200,
+        twin_share: 0.2,
+        order: Order::Newest,
+        unstable: true,
+        ..Options::default()
+    };
+    let simulator = simulate(options).await;
+    let config = Config::of(&simulator);
+    let program = config.run();
+    let unstable = "trailcast_fetch_windows_total{outcome=\"unstable\",stream=\"cloud\"}";
+    program
+        .shows("a crowded second given up", async || program.metric(unstable).await.filter(|count| *count > 0.0))
+        .await;
+    let end = now();
+    finish(program, end).await;
+    assert!(simulator.stats().scloud.crowded_pages > 0 && simulator.stats().scloud.twins_cut > 0);
+    for source in [Source::Genauth, Source::Scloud] {
+        let mut in_unit: HashMap<Millis, usize> = HashMap::new();
+        for truth in simulator.truth(source, 0, Millis::MAX) {
+            *in_unit.entry(truth.listed_at).or_default() += 1;
+        }
+        let mut difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
+        difference.missing.retain(|truth| in_unit[&truth.listed_at] <= PAGE);
+        difference.assert_none();
+    }
 }

@@ -1,133 +1,215 @@
-//! What came out, held against the simulator's truth ledger.
+//! What arrived, compared with the simulator's truth ledger: as multisets, since equal records are several events.
 //!
-//! Reads `native` events with nothing of trailcast's own record code: what identifies a record is spelled out here
-//! once more.
+//! Records are read by a parser of their own here, so that a mistake of `record` or `encode` shows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use trailcast::event::{Millis, Source};
-use trailcast::simulate::{Content, Simulator};
+use trailcast::simulate::{Content, Simulator, Truth};
 
-/// The outcome of a comparison. All counts are of records or events.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// In the ledger.
-    pub truth: usize,
-    /// In the ledger, not delivered.
-    pub missing: usize,
-    /// Delivered, with an id of its own, though the ledger has no such record, or not so often.
-    pub invented: usize,
-    /// Delivered again with the same id.
-    pub repeated: usize,
-    /// Repeats of an id whose record differs in what identifies it, and events of another time than their record's.
-    pub altered: usize,
-    /// Lines that are no event.
-    pub torn: usize,
-    /// Examples of what is missing or invented.
-    pub examples: Vec<String>,
+/// An event in the format `native`.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: String,
+    pub stream: String,
+    pub source: Source,
+    pub time: Millis,
+    pub late: bool,
+    /// The record's own text.
+    pub record: String,
 }
 
-/// Compares the lines of `native` events with what both APIs hold between `from` and `to`.
-pub fn compare(lines: &str, simulator: &Simulator, from: Millis, to: Millis) -> Verdict {
-    let mut verdict = Verdict::default();
-    let mut balance: HashMap<String, i64> = HashMap::new();
-    let mut odd = HashMap::new();
-    let mut instants = HashMap::new();
-    for source in [Source::Genauth, Source::Scloud] {
-        for truth in simulator.truth(source, from, to) {
-            verdict.truth += 1;
-            let key = match truth.content {
-                Content::Identity(identity) => format!("{source} {identity}"),
-                Content::Odd(raw) => {
-                    let key = format!("{source} odd {raw}");
-                    odd.insert(canonical(&raw), key.clone());
-                    key
-                }
-            };
-            instants.insert(key.clone(), truth.time);
-            *balance.entry(key).or_default() += 1;
-        }
-    }
-    let mut ids: BTreeMap<String, String> = BTreeMap::new();
-    for line in lines.lines() {
-        let Ok(event) = serde_json::from_str::<Value>(line) else {
-            verdict.torn += 1;
-            continue;
-        };
-        let source = event["source"].as_str().unwrap_or_default();
-        let record = &event["record"];
-        let text = canonical(&record.to_string());
-        let key = odd.get(&text).cloned().unwrap_or_else(|| format!("{source} {}", identity(source, record)));
-        let said = event["time"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
-        let happened = instants.get(&key).copied().flatten();
-        verdict.altered += usize::from(happened.is_some() && happened != said.map(jiff::Timestamp::as_millisecond));
-        match ids.insert(event["id"].as_str().unwrap_or_default().to_owned(), key.clone()) {
-            None => *balance.entry(key).or_default() -= 1,
-            Some(before) => {
-                verdict.repeated += 1;
-                verdict.altered += usize::from(before != key);
-            }
-        }
-    }
-    for (key, count) in balance {
-        let size = usize::try_from(count.unsigned_abs()).unwrap();
-        match count {
-            1.. => verdict.missing += size,
-            ..0 => verdict.invented += size,
-            0 => continue,
-        }
-        if verdict.examples.len() < 5 {
-            verdict.examples.push(format!("{count:+} {key}"));
-        }
-    }
-    verdict
-}
-
-impl Verdict {
+impl Event {
     /// # Panics
-    /// Unless each record was delivered as it is, and once.
-    pub fn assert_clean(&self) {
-        assert!(self.truth > 0, "nothing happened, so nothing was shown");
-        let examples = Vec::new();
-        assert_eq!(self, &Self { truth: self.truth, examples, ..Self::default() });
+    /// If `line` is no event.
+    pub fn parse(line: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Line<'a> {
+            id: String,
+            stream: String,
+            source: Source,
+            time: String,
+            late: bool,
+            #[serde(borrow)]
+            record: &'a RawValue,
+        }
+        let Line { id, stream, source, time, late, record } =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("not an event: {error}: {line:?}"));
+        assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+        let time = time.parse::<jiff::Timestamp>().expect("an event's time is RFC 3339").as_millisecond();
+        Self { id, stream, source, time, late, record: record.get().to_owned() }
+    }
+
+    /// The events of a file.
+    ///
+    /// # Panics
+    /// If a line is no event, or the last one has no end.
+    pub fn all_of(path: &Path) -> Vec<Self> {
+        let text = std::fs::read_to_string(path).expect("what was delivered can be read");
+        assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn");
+        text.lines().map(Self::parse).collect()
     }
 }
 
-/// Odd texts may be no JSON of their own when they stand inside an event: compare what they say.
-fn canonical(text: &str) -> String {
-    serde_json::from_str::<Value>(text).map_or_else(|_| text.to_owned(), |value| value.to_string())
+/// What differs. Everything is empty where each event arrived once and as it was.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// How many records had to arrive.
+    pub expected: usize,
+    /// Records that did not arrive.
+    pub missing: Vec<Truth>,
+    /// Events of no record.
+    pub invented: Vec<Event>,
+    /// Events whose frame does not say what their record says, or whose id is another event's.
+    pub altered: Vec<Event>,
+    /// Ids that arrived more than once. Such an event counts once for all else.
+    pub repeated: Vec<String>,
 }
 
-fn identity(source: &str, record: &Value) -> Value {
-    let fields: &[&str] = if source == "genauth" {
-        &["userId", "appId", "clientIp", "eventType", "eventDetail", "success", "userAgent", "timestamp", "requestId"]
-    } else {
-        &[
-            "Region",
-            "Api",
-            "IsSuccess",
-            "OperateTime",
-            "UserName",
-            "UserEmail",
-            "RelatedResource",
-            "RemoteIP",
-            "AccessKeyID",
-        ]
-    };
-    let value = |field: &&str| match (*field, &record[*field]) {
-        ("timestamp", Value::String(time)) => json!(instant(time)),
-        ("RelatedResource", Value::Array(resources)) => resources.iter().map(|one| one["ResourceId"].clone()).collect(),
-        (_, value) => value.clone(),
-    };
-    fields.iter().map(value).collect()
+impl Difference {
+    /// # Panics
+    /// Unless every event arrived, and once.
+    pub fn assert_none(&self) {
+        let nothing = self.missing.is_empty() && self.invented.is_empty() && self.altered.is_empty();
+        assert!(nothing && self.repeated.is_empty(), "{self}");
+    }
 }
 
-/// `2022-09-20T08:55:00.188+0800` and its relatives, in milliseconds.
-fn instant(text: &str) -> Option<Millis> {
-    let form = if text.contains('.') { "%Y-%m-%dT%H:%M:%S%.f%z" } else { "%Y-%m-%dT%H:%M:%S%z" };
-    let text = text.replace('Z', "+0000");
-    let colon = text.len() - 3;
-    let text = if text.as_bytes()[colon] == b':' { text[..colon].to_owned() + &text[colon + 1..] } else { text };
-    Some(jiff::fmt::strtime::parse(form, text).ok()?.to_timestamp().ok()?.as_millisecond())
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, missing, invented, altered, repeated } = self;
+        write!(f, "of {expected} records: {} missing, {} invented, ", missing.len(), invented.len())?;
+        write!(f, "{} altered, {} ids repeated; for example ", altered.len(), repeated.len())?;
+        write!(f, "missing {:?}, ", &missing[..missing.len().min(3)])?;
+        write!(f, "invented {:?}, ", &invented[..invented.len().min(3)])?;
+        write!(f, "altered {:?}, ", &altered[..altered.len().min(3)])?;
+        write!(f, "repeated {:?}", &repeated[..repeated.len().min(3)])
+    }
+}
+
+/// Compares the events of one source, which all must be of `events`' one stream and sink, with what happened from
+/// `from` until before `to`. What became readable after `readable_by` (on the servers' clock) may be among them.
+pub fn compare(
+    simulator: &Simulator,
+    source: Source,
+    (from, to): (Millis, Millis),
+    readable_by: Millis,
+    events: &[Event],
+) -> Difference {
+    let truth: Vec<Truth> = simulator.truth(source, from, to).collect();
+    let odd: HashSet<String> = truth.iter().filter_map(odd_text).collect();
+    let mut difference = Difference::default();
+    let mut by_id: HashMap<&str, Content> = HashMap::new();
+    let mut arrived: HashMap<Content, Vec<&Event>> = HashMap::new();
+    for event in events.iter().filter(|event| event.source == source) {
+        let content = content(event, &odd);
+        match by_id.get(event.id.as_str()) {
+            None => {
+                by_id.insert(&event.id, content.clone());
+                arrived.entry(content).or_default().push(event);
+            }
+            Some(first) if *first == content => difference.repeated.push(event.id.clone()),
+            Some(_) => difference.altered.push(event.clone()),
+        }
+    }
+    // Those that must be there first, so that one that may is not taken for one that must.
+    let (must, may): (Vec<_>, Vec<_>) = truth.into_iter().partition(|truth| truth.readable_at <= readable_by);
+    difference.expected = must.len();
+    for (truth, must) in must.into_iter().map(|truth| (truth, true)).chain(may.into_iter().map(|truth| (truth, false)))
+    {
+        let same = normal(&truth.content);
+        match arrived.get_mut(&same).and_then(Vec::pop) {
+            Some(event) if truth.time.is_some_and(|time| time != event.time) => difference.altered.push(event.clone()),
+            Some(_) => {}
+            None if must => difference.missing.push(truth),
+            None => {}
+        }
+    }
+    difference.invented = arrived.into_values().flatten().cloned().collect();
+    difference
+}
+
+/// Compares both sources' events with all that was readable at `readable_by`; [`Difference::assert_none`] of both.
+///
+/// # Panics
+/// Unless every event arrived, and once.
+pub fn assert_all_arrived(simulator: &Simulator, readable_by: Millis, events: &[Event]) {
+    for source in [Source::Genauth, Source::Scloud] {
+        let difference = compare(simulator, source, (0, Millis::MAX), readable_by, events);
+        assert!(difference.expected > 0, "{source}: nothing happened, so nothing was shown");
+        difference.assert_none();
+    }
+}
+
+/// Each event by its id, and how often it arrived.
+pub fn counted(events: &[Event]) -> BTreeMap<&str, usize> {
+    events.iter().fold(BTreeMap::new(), |mut counts, event| {
+        *counts.entry(event.id.as_str()).or_default() += 1;
+        counts
+    })
+}
+
+fn odd_text(truth: &Truth) -> Option<String> {
+    match &truth.content {
+        Content::Odd(text) => Some(text.clone()),
+        Content::Identity(_) => None,
+    }
+}
+
+/// As `serde_json` writes it.
+fn normal(content: &Content) -> Content {
+    match content {
+        Content::Odd(text) => Content::Odd(text.clone()),
+        Content::Identity(text) => {
+            let value: Value = serde_json::from_str(text).expect("an identity is JSON");
+            Content::Identity(value.to_string())
+        }
+    }
+}
+
+/// What the record is. One that is neither odd nor as documented equals nothing that happened.
+fn content(event: &Event, odd: &HashSet<String>) -> Content {
+    if odd.contains(&event.record) {
+        return Content::Odd(event.record.clone());
+    }
+    let record: Value = serde_json::from_str(&event.record).expect("a raw value is JSON");
+    let fields = |names: &[&str]| -> Vec<Value> { names.iter().map(|name| record[*name].clone()).collect() };
+    let values = match event.source {
+        Source::Genauth => {
+            let mut values = fields(&[
+                "userId",
+                "appId",
+                "clientIp",
+                "eventType",
+                "eventDetail",
+                "success",
+                "userAgent",
+                "timestamp",
+                "requestId",
+            ]);
+            values[7] = values[7].as_str().and_then(moment).into();
+            values
+        }
+        Source::Scloud => {
+            let mut values =
+                fields(&["Region", "Api", "IsSuccess", "OperateTime", "UserName", "UserEmail", "RelatedResource"]);
+            let resources = values[6].as_array().cloned().unwrap_or_default();
+            values[6] = resources.iter().map(|resource| resource["ResourceId"].clone()).collect();
+            values.extend(fields(&["RemoteIP", "AccessKeyID"]));
+            values
+        }
+    };
+    Content::Identity(Value::from(values).to_string())
+}
+
+/// Milliseconds since the epoch of such as `2022-09-20T08:55:00.188+0800`.
+fn moment(text: &str) -> Option<Millis> {
+    let text = text.replace('Z', "+0000").replace("+08:00", "+0800");
+    let moment = jiff::fmt::strtime::parse("%Y-%m-%dT%H:%M:%S%.f%z", text).ok()?;
+    Some(moment.to_timestamp().ok()?.as_millisecond())
 }

@@ -1,8 +1,8 @@
-//! The program as its users run it: the binary, real sockets, real files.
+//! The program's behaviour, seen from outside: started as users start it, in front of the simulator.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod conservation;
 mod delivery;
-mod exporter;
+mod docs;
 mod ledger;
 mod program;

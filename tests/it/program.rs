@@ -13,8 +13,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
-use trailcast::event::Millis;
 use trailcast::simulate::{Options, Simulator, genauth, scloud};
+
+use crate::ledger::Event;
 
 /// The longest that anything is waited for: no test needs a tenth of it on an idle machine.
 pub const BOUND: Duration = Duration::from_secs(120);
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Stream keys that make a run quick; any stays as it is where a test says something else of it.
 const QUICK: [(&str, &str); 7] = [
-    ("start", "15m"),
+    ("start", "2h"),
     ("poll_interval", "1s"),
     ("overlap", "2s"),
     ("sweeps", "[3s]"),
@@ -107,13 +108,6 @@ impl Config {
         Self::new([Stream::users(&simulator.url()), Stream::cloud(&simulator.url())])
     }
 
-    /// Each stream begins at `time`.
-    pub fn starting_at(mut self, time: Millis) -> Self {
-        let time = jiff::Timestamp::from_millisecond(time).expect("a time of this century").to_string();
-        self.streams = self.streams.into_iter().map(|stream| stream.with("start", time.clone())).collect();
-        self
-    }
-
     /// Writes it, and says where.
     pub fn file(&self) -> PathBuf {
         let mut text = "streams:\n".to_owned();
@@ -143,9 +137,9 @@ impl Config {
         OpenOptions::new().append(true).create(true).open(self.out()).expect("a file for events").into()
     }
 
-    /// All events that were appended so far, as lines.
-    pub fn events(&self) -> String {
-        std::fs::read_to_string(self.out()).expect("what was appended can be read")
+    /// All events that were appended so far.
+    pub fn events(&self) -> Vec<Event> {
+        Event::all_of(&self.out())
     }
 
     /// Starts `trailcast run`, its events appended.
@@ -330,30 +324,6 @@ impl Program {
         assert_eq!(status.code(), Some(0), "{}", self.log());
         self.lines()
     }
-}
-
-/// The id, source and time of an event in the format `native`.
-pub struct Event {
-    pub id: String,
-    pub source: String,
-    pub time: Millis,
-}
-
-/// The events of such lines, in their order.
-pub fn events(lines: &str) -> Vec<Event> {
-    let event = |line| {
-        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("no event: {error}: {line:?}"));
-        let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("no {key}: {line}")).to_owned();
-        let time: jiff::Timestamp = text("time").parse().expect("RFC 3339");
-        Event { id: text("id"), source: text("source"), time: time.as_millisecond() }
-    };
-    lines.lines().map(event).collect()
-}
-
-/// The lines of the events before `time`.
-pub fn before(lines: &str, time: Millis) -> String {
-    let mut of = events(lines).into_iter();
-    lines.lines().filter(|_| of.next().is_some_and(|event| event.time < time)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Waits until `look` finds something; `context` is shown if it never does.
