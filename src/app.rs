@@ -136,17 +136,22 @@ impl App {
         for lane in self.ready {
             lanes.spawn(lane.run(until, lanes_end.clone()));
         }
-        let mut failed = false;
+        let (mut failed, mut undelivered) = (false, false);
         let all_ended = async {
             while let Some(lane) = lanes.join_next().await {
                 match lane {
                     Ok(Ok(())) => {}
+                    Ok(Err(LaneError::NotDrained)) => undelivered = true,
+                    Ok(Err(LaneError::Sink(error))) => {
+                        // The other lanes into it find the same: said once.
+                        if !std::mem::replace(&mut failed, true) {
+                            tracing::error!("ends: {}", chain(&error));
+                        }
+                        stop_lanes.pull();
+                    }
                     Ok(Err(error)) => {
                         failed = true;
                         tracing::error!("a lane ended: {}", chain(&error));
-                        if matches!(error, LaneError::Sink(_)) {
-                            stop_lanes.pull();
-                        }
                     }
                     Err(panic) => std::panic::resume_unwind(panic.into_panic()),
                 }
@@ -164,7 +169,8 @@ impl App {
         stop_admin.pull();
         // It ends by itself at once; what it may have failed with concerns no event.
         let _ = admin.await;
-        match (in_time, failed, shutdown.is_requested()) {
+        match (in_time && !undelivered, failed, shutdown.is_requested()) {
+            (_, true, false) => Ended::Failed,
             (false, ..) => Ended::NotDrained,
             (true, true, _) => Ended::Failed,
             (true, false, true) => Ended::Drained,

@@ -89,6 +89,9 @@ pub enum LaneError {
     /// The store cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Asked to end while what it had to deliver or commit failed.
+    #[error("ended while it could not go on: its last events come again with the next run")]
+    NotDrained,
 }
 
 /// A reading in the background, given up when dropped.
@@ -246,21 +249,17 @@ impl Lane {
         if window.from <= cursor.live {
             self.feed.metrics.set_read_through(window.to);
         }
-        let mut delivered = self.delivered(read).await?;
+        let mut delivered = self.delivered(read, shutdown).await?;
         let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, cursor.live);
         let mut parts = parts(&new).peekable();
         loop {
             let part = parts.next().unwrap_or_default();
             let last = parts.peek().is_none();
-            if !self.deliver(part, shutdown).await? {
-                return Ok(());
-            }
+            self.deliver(part, shutdown).await?;
             let read_at = ReadAt { window, read_at: read.read_at, schedule: &self.feed.schedule };
             let commit = store::commit(&self.key(), cursor, read_at, part, last, &delivered);
-            if !self.commit(commit.changes, shutdown).await {
-                return Ok(());
-            }
-            self.forget(cursor.floor(), commit.cursor.floor()).await?;
+            self.commit(commit.changes, shutdown).await?;
+            self.forget(cursor.floor(), commit.cursor.floor(), shutdown).await?;
             *cursor = commit.cursor;
             self.count(part, read);
             self.show(cursor);
@@ -275,11 +274,11 @@ impl Lane {
 
     /// What was delivered of the window before: the deltas of its buckets, and the counts of the records that have no
     /// place in them.
-    async fn delivered(&self, read: &WindowRead) -> Result<Delivered, LaneError> {
+    async fn delivered(&self, read: &WindowRead, shutdown: &Shutdown) -> Result<Delivered, LaneError> {
         let range = self.key().deltas(read.window);
         let unplaced: Vec<_> = read.found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
         let key = self.key();
-        self.blocking(move |store| {
+        self.until_stored(shutdown, move |store| {
             let mut delivered = Delivered::default();
             let mut damaged = Ok(());
             store.scan(&range.start..&range.end, &mut |_, value| {
@@ -288,7 +287,7 @@ impl Lane {
                 }
             })?;
             damaged?;
-            for fingerprint in unplaced {
+            for &fingerprint in &unplaced {
                 if let Some(value) = store.get(&key.unplaced(fingerprint))? {
                     store::add_unplaced(&mut delivered, fingerprint, &value)?;
                 }
@@ -298,8 +297,8 @@ impl Lane {
         .await
     }
 
-    /// Until the sink acknowledges; `false` if shutdown came first.
-    async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<bool, LaneError> {
+    /// Until the sink acknowledges.
+    async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<(), LaneError> {
         let mut waits = retry::Waits::new();
         loop {
             let began = Instant::now();
@@ -308,45 +307,57 @@ impl Lane {
             match result {
                 Ok(()) => {
                     self.recovered("delivers again");
-                    return Ok(true);
+                    return Ok(());
                 }
-                Err(error) => {
-                    self.failing(error.reason(), &error);
-                    if error.is_final() {
-                        return Err(error.into());
-                    }
+                Err(error) if error.is_final() => {
+                    self.metrics.sink_error(error.reason());
+                    self.board.failing(error.reason(), error.to_string());
+                    return Err(error.into());
                 }
+                Err(error) => self.failing(error.reason(), &error),
             }
             if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
-                return Ok(false);
+                return Err(LaneError::NotDrained);
             }
         }
     }
 
-    /// Until it is stored; `false` if shutdown came first. What was delivered is not delivered again for it.
-    async fn commit(&self, changes: Changes, shutdown: &Shutdown) -> bool {
+    /// Until it is stored. What was delivered is not delivered again for it.
+    async fn commit(&self, changes: Changes, shutdown: &Shutdown) -> Result<(), LaneError> {
+        self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await
+    }
+
+    /// Does `work` on the checkpoint, again and again until that can be read and written.
+    async fn until_stored<T: Send + 'static>(
+        &self,
+        shutdown: &Shutdown,
+        work: impl Fn(&dyn Store) -> Result<T, LaneError> + Send + Sync + 'static,
+    ) -> Result<T, LaneError> {
+        let work = Arc::new(work);
         let mut waits = retry::Waits::new();
-        let changes = Arc::new(changes);
         loop {
-            let these = Arc::clone(&changes);
-            let result = self.blocking(move |store| Ok(store.commit(&these)?)).await;
-            match result {
-                Ok(()) => {
+            let work = Arc::clone(&work);
+            match self.blocking(move |store| work(store)).await {
+                Ok(done) => {
                     self.recovered("commits again");
-                    return true;
+                    return Ok(done);
                 }
-                Err(error) => self.failing(SinkReason::Checkpoint, &error),
+                Err(error @ LaneError::Checkpoint(_)) => self.failing(SinkReason::Checkpoint, &error),
+                Err(error) => {
+                    self.board.failing(SinkReason::Checkpoint, chain(&error));
+                    return Err(error);
+                }
             }
             if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
-                return false;
+                return Err(LaneError::NotDrained);
             }
         }
     }
 
     /// Lets go of records without a usable time that no pass will see again.
-    async fn forget(&self, floor_before: Millis, floor: Millis) -> Result<(), LaneError> {
+    async fn forget(&self, floor_before: Millis, floor: Millis, shutdown: &Shutdown) -> Result<(), LaneError> {
         let Some(range) = store::unplaced_to_forget(&self.key(), floor_before, floor) else { return Ok(()) };
-        self.blocking(move |store| {
+        self.until_stored(shutdown, move |store| {
             let mut changes = Changes::default();
             let mut damaged = Ok(());
             store.scan(&range.start..&range.end, &mut |key, value| match store::is_forgotten(value, floor) {

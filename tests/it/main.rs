@@ -6,3 +6,4 @@ mod delivery;
 mod docs;
 mod ledger;
 mod program;
+mod stdout;

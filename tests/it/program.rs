@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use trailcast::event::Millis;
 use trailcast::simulate::{Options, Simulator, genauth, scloud};
 
 use crate::ledger::Event;
@@ -24,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Stream keys that make a run quick; any stays as it is where a test says something else of it.
 const QUICK: [(&str, &str); 7] = [
-    ("start", "2h"),
+    ("start", "15m"),
     ("poll_interval", "1s"),
     ("overlap", "2s"),
     ("sweeps", "[3s]"),
@@ -106,6 +107,13 @@ impl Config {
     /// Both streams of a simulator.
     pub fn of(simulator: &Simulator) -> Self {
         Self::new([Stream::users(&simulator.url()), Stream::cloud(&simulator.url())])
+    }
+
+    /// Each stream begins at `time`.
+    pub fn starting_at(mut self, time: Millis) -> Self {
+        let time = jiff::Timestamp::from_millisecond(time).expect("a time of this century").to_string();
+        self.streams = self.streams.into_iter().map(|stream| stream.with("start", time.clone())).collect();
+        self
     }
 
     /// Writes it, and says where.

@@ -1,0 +1,160 @@
+//! stdout as a sink, and how a run ends: readers that go, stop or are slow, and signals.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use trailcast::event::Millis;
+use trailcast::simulate::Options;
+
+use crate::ledger::{Event, assert_all_arrived, counted};
+use crate::program::{Config, Program, Stream, file_of, history, simulate};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_pipe_ends_the_run_with_one_line_and_moves_no_cursor() {
+    let simulator = simulate(history(1_000)).await;
+    let config = Config::of(&simulator);
+    let mut program = config.start(&[], Stdio::piped());
+    drop(program.stdout());
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    let errors = program.logged("\"ERROR\"");
+    assert!(errors.len() == 1 && errors[0].contains("stdout is closed"), "{}", program.log());
+    config.catch_up().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_may_take_only_what_it_wants() {
+    let simulator = simulate(history(3_000)).await;
+    let config = Config::of(&simulator);
+    let mut program = config.start(&[], Stdio::piped());
+    let mut lines = BufReader::new(program.stdout()).lines();
+    for _ in 0..10 {
+        Event::parse(&lines.next_line().await.unwrap().unwrap());
+    }
+    drop(lines);
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+}
+
+/// Runs with a stdout that nobody reads, until nothing goes in any more: a pipe holds 64 KiB, less than one part.
+async fn blocked(config: &Config) -> Program {
+    let program = config.start(&[], Stdio::piped());
+    let mut least = f64::MAX;
+    let stuck = async || {
+        let lag = program.metric("trailcast_delivery_lag_seconds{sink=\"out\",stream=\"users\"}").await?;
+        let read = program.metric("trailcast_records_total{stream=\"users\"}").await?;
+        least = least.min(lag);
+        (read > 1_000.0 && lag > least + 1.0).then_some(())
+    };
+    program.shows("a lag that grows", stuck).await;
+    program
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_slows_the_lane_and_nothing_else() {
+    let simulator = simulate(Options { rate: 500.0, ..history(50_000) }).await;
+    let config = Config::new([Stream::users(&simulator.url())]);
+    let mut program = blocked(&config).await;
+    assert_eq!(program.get("/livez").await, "ok\n");
+    let read = program.metric("trailcast_records_total{stream=\"users\"}").await.unwrap();
+    assert!(read < 40_000.0, "{read} records of 50,000 were read ahead");
+    let memory = program.metric("process_resident_memory_bytes").await.unwrap();
+    assert!(memory < 256e6, "{memory} bytes");
+
+    let mut stdout = program.stdout();
+    let reader = tokio::spawn(async move {
+        let mut lines = String::new();
+        stdout.read_to_string(&mut lines).await.unwrap();
+        lines
+    });
+    let all = async || (program.delivered("users", "out").await >= 50_000.0).then_some(());
+    program.shows("delivery of all", all).await;
+    program.drain().await;
+    let events: Vec<Event> = reader.await.unwrap().lines().map(Event::parse).collect();
+    assert_eq!((events.len(), counted(&events).len()), (50_000, 50_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_was_torn_by_a_kill_is_ended_first() {
+    let simulator = simulate(history(300)).await;
+    let config = Config::of(&simulator);
+    drop(file_of(&config.out(), "{\"id\":\"whole\"}\n{\"id\":\"to"));
+    config.catch_up().await;
+    let text = std::fs::read_to_string(config.out()).unwrap();
+    let rest = text.strip_prefix("{\"id\":\"whole\"}\n{\"id\":\"to\n").unwrap();
+    let events: Vec<Event> = rest.lines().map(Event::parse).collect();
+    assert_all_arrived(&simulator, Millis::MAX, &events);
+}
+
+async fn drains_at(signal: &str) {
+    let simulator = simulate(Options { rate: 200.0, ..Options::default() }).await;
+    let config = Config::of(&simulator);
+    let mut program = config.run();
+    let some = async || (program.delivered("cloud", "out").await > 1_000.0).then_some(());
+    program.shows("delivery", some).await;
+    program.signal(signal);
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
+    assert_eq!(program.logged("\"drained\"").len(), 1, "{}", program.log());
+    // What it had delivered stays delivered, and the next run goes on behind it.
+    let before = config.events().len();
+    config.catch_up().await;
+    let events = config.events();
+    assert!(events.len() > before);
+    assert!(counted(&events).values().all(|&times| times == 1), "no event comes twice after a drain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains() {
+    drains_at("TERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigint_drains() {
+    drains_at("INT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_not_possible_ends_at_its_deadline_and_says_so() {
+    let simulator = simulate(history(2_000)).await;
+    let config = Config::of(&simulator);
+    let mut program = blocked(&config).await;
+    let began = Instant::now();
+    program.signal("TERM");
+    program.shows("that it drains", async || (program.get("/readyz").await == "draining\n").then_some(())).await;
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    assert!(began.elapsed() >= trailcast::app::DRAIN_DEADLINE, "{:?}", began.elapsed());
+    assert_eq!(program.logged("not drained in time").len(), 1, "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let simulator = simulate(history(2_000)).await;
+    let config = Config::of(&simulator);
+    let mut program = blocked(&config).await;
+    program.signal("TERM");
+    program.says("a second signal ends at once").await;
+    let began = Instant::now();
+    program.signal("INT");
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    assert!(began.elapsed() < trailcast::app::DRAIN_DEADLINE);
+    assert_eq!(program.logged("asked a second time").len(), 1, "{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_keeps_events_until_there_is_space() {
+    let simulator = simulate(history(1_000)).await;
+    let config = Config::of(&simulator);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut program = config.start(&[], full.into());
+    let failing = async || {
+        let status = program.status().await;
+        let lanes = status["lanes"].as_array()?.clone();
+        lanes.iter().all(|lane| lane["state"] == "failing" && lane["reason"] == "io").then_some(())
+    };
+    program.shows("both lanes failing", failing).await;
+    assert_eq!(program.logged("cannot write to stdout").len(), 2, "one line for each lane: {}", program.log());
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(1), "what was under way is not delivered: {}", program.log());
+    config.catch_up().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
