@@ -1,6 +1,6 @@
 //! A lane: one stream to one sink, with a cursor of its own. A straight line: plan, read, admit, deliver, commit.
 //!
-//! [`Lane::step`] does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
+//! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
 //! retried here, for as long as it lasts, and stops no other lane.
 
 use std::collections::VecDeque;

@@ -7,8 +7,8 @@
 //! To simulate an outage, shut the simulator down and start it again on the same port with the same seed, rate and
 //! start: the history goes on as if nothing had happened, and signed requests and tokens are valid as before.
 //!
-//! A history is a pure function of seed, rate and time ([`history`]); what is readable at a moment, and in which
-//! order, is decided at each request ([`pages`]). Shares no code with `source`, `record` or `normalize`, so that
+//! A history is a pure function of seed, rate and time (`history`); what is readable at a moment, and in which
+//! order, is decided at each request (`pages`). Shares no code with `source`, `record` or `normalize`, so that
 //! one cannot hide the other's mistake: signatures, times and identities are written here a second time.
 
 mod clock;
