@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod checkpoint;
+mod commands;
 mod conservation;
 mod delivery;
 mod docs;
 mod ledger;
 mod program;
 mod stdout;
+mod trouble;
