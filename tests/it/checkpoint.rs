@@ -116,8 +116,8 @@ fn limit_files(pid: u32, size: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_delivery_until_there_is_space() {
-    let simulator = simulate(Options { rate: 100.0, ..Options::default() }).await;
-    let start = (simulator.now() - 5_000).div_euclid(1000) * 1000;
+    let simulator = simulate(Options { rate: 20.0, ..Options::default() }).await;
+    let start = (simulator.now() - 20_000).div_euclid(1000) * 1000;
     let config = Config::new([Stream::users(&simulator.url()), Stream::cloud(&simulator.url())]).starting_at(start);
     // Events go into a pipe, so that the limit meets the checkpoint alone.
     let mut program = config.start(&[], Stdio::piped());

@@ -361,9 +361,10 @@ pub async fn simulate(options: Options) -> Simulator {
     Simulator::start(options).await.expect("a free port on loopback")
 }
 
-/// A history of so many records of each source that nothing is added to.
+/// A history of so many records of each source that nothing is added to. A second of SCloud fits a page: equal records on
+/// two pages of one second are nothing that a reader can count.
 pub fn history(events: u64) -> Options {
-    Options { rate: 100.0, events: Some(events), ..Options::default() }
+    Options { rate: 20.0, events: Some(events), ..Options::default() }
 }
 
 /// A file whose content is `text`.
