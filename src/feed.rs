@@ -15,7 +15,7 @@ use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::StreamMetrics;
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
-use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority};
+use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::state::cursor::Schedule;
 use crate::window::{Density, Window};
 
@@ -98,9 +98,14 @@ impl Feed {
         concurrency: u32,
         lanes: usize,
     ) -> Self {
-        // Twice as many windows as requests in flight: while the first is finished and delivered, none is idle.
-        let depth = 2 * u64::from(concurrency.max(1));
-        let rows = (ROWS_AHEAD / depth).clamp(u64::from(client.page_limit()), ROWS_MOST);
+        // More windows than requests in flight: while the first are finished and delivered, none is idle.
+        let concurrency = u64::from(concurrency.max(1));
+        let depth = concurrency + concurrency / 2 + 2;
+        let page = u64::from(client.page_limit());
+        let pages = (ROWS_AHEAD / depth).clamp(page, ROWS_MOST) / page;
+        // A little less than whole pages: a few records more than expected, or those of the clock units on either
+        // side, would cost each window a page of their own.
+        let rows = pages * page - page / 5;
         let paging = match client.source() {
             Source::Genauth => Paging::Numbered,
             Source::Scloud => Paging::Tokens,
@@ -148,7 +153,7 @@ impl Feed {
             let now = floor(self.now(), self.rules.unit);
             let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
             // A first page is asked for until it comes.
-            let _ = self.fetch(&request, Priority::Live).await;
+            let _ = self.fetch(&request, self.client.rank(Priority::Live)).await;
             self.now()
         };
         *self.begun.get_or_init(|| ask).await
@@ -205,9 +210,10 @@ impl Feed {
         let read_at = self.now();
         let inclusive = lock(&self.learnt).inclusive;
         let mut reading = Reading::new(self.rules, window, inclusive);
+        let rank = self.client.rank(priority);
         let mut waits = Waits::new();
         while let Some(request) = reading.next() {
-            match self.fetch(&request, priority).await {
+            match self.fetch(&request, rank).await {
                 Some(page) => {
                     if request.position != Position::First {
                         waits = Waits::new();
@@ -249,12 +255,12 @@ impl Feed {
 
     /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it
     /// lies deeper than this API pages.
-    async fn fetch(&self, request: &PageRequest, priority: Priority) -> Option<Page> {
+    async fn fetch(&self, request: &PageRequest, rank: Rank) -> Option<Page> {
         let mut backoff = Backoff::new();
         let mut tries = 0;
         loop {
             self.metrics.request_started();
-            match self.client.fetch(request, priority).await {
+            match self.client.fetch(request, rank).await {
                 Ok(fetched) => {
                     self.metrics.request_finished(fetched.timing.requests);
                     self.metrics.rate_limit_waited(fetched.timing.waited);

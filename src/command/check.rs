@@ -69,7 +69,7 @@ async fn stream(name: &str, client: &Client) -> Finding {
     let unit = client.source().clock_unit();
     let now = client.clock().now().div_euclid(unit) * unit;
     let request = PageRequest { from: now - 3_600_000, to: now, limit: 1, position: Position::First };
-    let (state, message) = match client.fetch(&request, Priority::Live).await {
+    let (state, message) = match client.fetch(&request, client.rank(Priority::Live)).await {
         Ok(fetched) => {
             let what = match fetched.page.total {
                 Some(total) => format!("{total} records in the last hour"),

@@ -199,7 +199,7 @@ fn counts(found: &[Found]) -> std::collections::BTreeMap<crate::event::Fingerpri
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// Against arrivals newest first, late records, twins and equal times in another order at each request: whatever
     /// was readable when the reading began is found, and nothing is counted too often.

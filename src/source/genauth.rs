@@ -101,7 +101,7 @@ impl Api {
                 let token = self.auth.token(&self.http, turn).await?;
                 let headers = self.auth.bearer(&token);
                 let result = turn
-                    .send(turn.priority, async {
+                    .send(turn.rank, async {
                         read(&self.http.post(&self.url, headers, bytes).await?, request, &[token.text()])
                     })
                     .await;
@@ -111,7 +111,7 @@ impl Api {
                 result
             }
             GenauthAuth::Signature => {
-                turn.send(turn.priority, async {
+                turn.send(turn.rank, async {
                     // Signed when its turn has come: a date that waited in line would be refused.
                     let headers = self.auth.signed(LOGS, body, self.http.clock().now())?;
                     read(&self.http.post(&self.url, headers, bytes).await?, request, &[])

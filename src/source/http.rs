@@ -2,9 +2,10 @@
 //!
 //! Knows nothing of either API, never sends a request twice, and follows no redirect.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
@@ -42,8 +43,19 @@ pub(super) struct Answer {
     pub(super) body: Body,
 }
 
-/// A body, valid UTF-8.
-pub(super) struct Body(Bytes);
+/// A body, valid UTF-8: known once as text, and as bytes that records can share.
+pub(super) struct Body {
+    text: Arc<String>,
+    bytes: Bytes,
+}
+
+struct Shared(Arc<String>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
 
 impl Http {
     pub(super) fn build(config: &StreamConfig, endpoint: &Url) -> Result<Self, BuildError> {
@@ -100,30 +112,21 @@ impl Http {
         let body = match self.read(response).await {
             Ok(body) => body,
             // Its status says enough.
-            Err(_) if !status.is_success() => Bytes::new(),
+            Err(_) if !status.is_success() => Vec::new(),
             Err(error) => return Err(error),
         };
         Ok(Answer { status, retry_after, body: Body::new(body) })
     }
 
-    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, FetchError> {
-        let cut = |error| FetchError::of_transport(error, "the answer ended early");
-        let Some(first) = response.chunk().await.map_err(cut)? else { return Ok(Bytes::new()) };
-        self.check_size(first.len())?;
-        let Some(second) = response.chunk().await.map_err(cut)? else {
-            // The common small page: no copy.
-            return Ok(first);
-        };
+    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, FetchError> {
         let said = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let mut body = BytesMut::with_capacity(said.min(self.largest).max(first.len() + second.len()));
-        body.extend_from_slice(&first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
+        let mut body = Vec::with_capacity(said.min(self.largest));
+        let cut = |error| FetchError::of_transport(error, "the answer ended early");
+        while let Some(chunk) = response.chunk().await.map_err(cut)? {
             self.check_size(body.len() + chunk.len())?;
             body.extend_from_slice(&chunk);
-            next = response.chunk().await.map_err(cut)?;
         }
-        Ok(body.freeze())
+        Ok(body)
     }
 
     fn check_size(&self, size: usize) -> Result<(), FetchError> {
@@ -141,15 +144,15 @@ impl Http {
 impl Body {
     /// A byte that is no UTF-8 becomes U+FFFD: a stream must not stand still for one damaged name, and the same
     /// bytes give the same record at each read.
-    fn new(bytes: Bytes) -> Self {
-        match std::str::from_utf8(&bytes) {
-            Ok(_) => Self(bytes),
-            Err(_) => Self(String::from_utf8_lossy(&bytes).into_owned().into()),
-        }
+    fn new(bytes: Vec<u8>) -> Self {
+        let text =
+            String::from_utf8(bytes).unwrap_or_else(|damaged| String::from_utf8_lossy(damaged.as_bytes()).into_owned());
+        let text = Arc::new(text);
+        Self { bytes: Bytes::from_owner(Shared(Arc::clone(&text))), text }
     }
 
     pub(super) fn text(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("`new` makes it valid")
+        &self.text
     }
 
     /// The records of this body, sharing its memory.
@@ -159,7 +162,7 @@ impl Body {
             Listed {
                 fingerprint: identity.fingerprint,
                 time: identity.time,
-                raw: self.0.slice_ref(record.get().as_bytes()),
+                raw: self.bytes.slice_ref(record.get().as_bytes()),
             }
         };
         records.iter().map(listed).collect()

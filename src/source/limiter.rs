@@ -24,9 +24,17 @@ pub struct Limiter(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     pace: Pace,
-    /// Who waits, in the order of service. The number is the order of arrival.
-    line: BTreeMap<(Priority, u64), Arc<Notify>>,
+    /// Who waits, in the order of service. The last number tells apart those that share a place.
+    line: BTreeMap<(Priority, u64, u64), Arc<Notify>>,
     arrivals: u64,
+}
+
+/// A place in the line, kept for request after request. A window's pages keep the window's place: windows that are
+/// read ahead are then finished one after the other and not all at once, and the first event comes soonest.
+#[derive(Debug, Clone, Copy)]
+pub struct Rank {
+    priority: Priority,
+    arrival: u64,
 }
 
 impl Limiter {
@@ -43,10 +51,18 @@ impl Limiter {
         self.state().pace.rate
     }
 
+    /// The next place in the line among those with `priority`.
+    #[must_use]
+    pub fn rank(&self, priority: Priority) -> Rank {
+        let mut state = self.state();
+        state.arrivals += 1;
+        Rank { priority, arrival: state.arrivals }
+    }
+
     /// Waits for a turn: live reads before sweeps before catch-up, first come first served within each.
     /// Dropping the future leaves the line.
-    pub async fn acquire(&self, priority: Priority) -> Permit {
-        let place = self.queue(priority);
+    pub async fn acquire(&self, rank: Rank) -> Permit {
+        let place = self.queue(rank);
         loop {
             let wait = {
                 let mut state = self.state();
@@ -75,10 +91,10 @@ impl Limiter {
         }
     }
 
-    fn queue(&self, priority: Priority) -> Place<'_> {
+    fn queue(&self, rank: Rank) -> Place<'_> {
         let mut state = self.state();
-        let key = (priority, state.arrivals);
         state.arrivals += 1;
+        let key = (rank.priority, rank.arrival, state.arrivals);
         let turn = Arc::new(Notify::new());
         state.line.insert(key, Arc::clone(&turn));
         Place { limiter: self, key, turn }
@@ -101,7 +117,7 @@ impl State {
 /// A place in the line, given back when dropped.
 struct Place<'a> {
     limiter: &'a Limiter,
-    key: (Priority, u64),
+    key: (Priority, u64, u64),
     turn: Arc<Notify>,
 }
 

@@ -118,7 +118,7 @@ fn wait_for_turn(
 ) -> tokio::task::JoinHandle<()> {
     let (limiter, served) = (limiter.clone(), served.clone());
     tokio::spawn(async move {
-        let permit = limiter.acquire(priority).await;
+        let permit = limiter.acquire(limiter.rank(priority)).await;
         served.send((name, permit)).expect("the test listens");
     })
 }
@@ -134,7 +134,7 @@ async fn settle() {
 async fn live_goes_before_sweeps_before_catch_up_and_first_come_first() {
     let limiter = Limiter::new(1000.0, 1);
     let (served, mut turns) = mpsc::unbounded_channel();
-    let mut permit = Some(limiter.acquire(Priority::CatchUp).await);
+    let mut permit = Some(limiter.acquire(limiter.rank(Priority::CatchUp)).await);
     for (priority, name) in [
         (Priority::CatchUp, "catch-up 1"),
         (Priority::Sweep, "sweep 1"),
@@ -157,10 +157,34 @@ async fn live_goes_before_sweeps_before_catch_up_and_first_come_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_keeps_its_place_from_page_to_page() {
+    let limiter = Limiter::new(1000.0, 1);
+    let (first, second) = (limiter.rank(Priority::CatchUp), limiter.rank(Priority::CatchUp));
+    let permit = limiter.acquire(first).await;
+    let later = tokio::spawn({
+        let limiter = limiter.clone();
+        async move { limiter.acquire(second).await }
+    });
+    settle().await;
+    // Its next page comes after the other's first in time, but not in line.
+    let next = tokio::spawn({
+        let limiter = limiter.clone();
+        async move { limiter.acquire(first).await }
+    });
+    settle().await;
+    drop(permit);
+    let permit = next.await.expect("served first");
+    settle().await;
+    assert!(!later.is_finished());
+    drop(permit);
+    later.await.expect("served in the end");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_leaves_the_line_holds_nobody_up() {
     let limiter = Limiter::new(1000.0, 1);
     let (served, mut turns) = mpsc::unbounded_channel();
-    let permit = limiter.acquire(Priority::Live).await;
+    let permit = limiter.acquire(limiter.rank(Priority::Live)).await;
     let leaves = wait_for_turn(&limiter, Priority::Live, "leaves", &served);
     settle().await;
     wait_for_turn(&limiter, Priority::Live, "stays", &served);
@@ -182,7 +206,7 @@ async fn requests_come_at_the_configured_rate() {
     let limiter = Limiter::new(10.0, 100);
     let start = tokio::time::Instant::now();
     for _ in 0..110 {
-        limiter.acquire(Priority::Live).await.succeeded();
+        limiter.acquire(limiter.rank(Priority::Live)).await.succeeded();
     }
     let took = start.elapsed().as_secs_f64();
     // Ten at once, a hundred at ten a second; the runtime's timer has milliseconds.
@@ -194,7 +218,7 @@ async fn a_throttled_credential_pauses_everyone() {
     let limiter = Limiter::new(10.0, 4);
     let (served, mut turns) = mpsc::unbounded_channel();
     let start = tokio::time::Instant::now();
-    limiter.acquire(Priority::CatchUp).await.throttled(Some(Duration::from_secs(7)));
+    limiter.acquire(limiter.rank(Priority::CatchUp)).await.throttled(Some(Duration::from_secs(7)));
     wait_for_turn(&limiter, Priority::Live, "live", &served);
     turns.recv().await.expect("served").1.succeeded();
     assert!(start.elapsed() >= Duration::from_secs(7));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use clock::ServerClock;
 pub use http::install_tls_provider;
-pub use limiter::{Limiter, Permit};
+pub use limiter::{Limiter, Permit, Rank};
 
 use crate::config::{SourceConfig, StreamConfig};
 use crate::event::{Listed, Millis, Source};
@@ -108,12 +108,19 @@ impl Client {
         }
     }
 
+    /// The next place in the limiter's line among those with `priority`: for one request, or for all that a window
+    /// takes.
+    #[must_use]
+    pub fn rank(&self, priority: Priority) -> Rank {
+        self.limiter.rank(priority)
+    }
+
     /// Asks for one page, when the limiter lets it. Dropping the future gives up the request.
     ///
     /// # Errors
     /// Sorted by what to do: see [`FailureClass`].
-    pub async fn fetch(&self, request: &PageRequest, priority: Priority) -> Result<Fetched, FetchError> {
-        let mut turn = Turn { limiter: &self.limiter, priority, timing: Timing::default() };
+    pub async fn fetch(&self, request: &PageRequest, rank: Rank) -> Result<Fetched, FetchError> {
+        let mut turn = Turn { limiter: &self.limiter, rank, timing: Timing::default() };
         let page = match &self.api {
             Api::Genauth(api) => api.fetch(request, &mut turn).await?,
             Api::Scloud(api) => api.fetch(request, &mut turn).await?,
@@ -143,7 +150,7 @@ pub struct Timing {
 /// One fetch's way through the limiter.
 struct Turn<'a> {
     limiter: &'a Limiter,
-    priority: Priority,
+    rank: Rank,
     timing: Timing,
 }
 
@@ -151,11 +158,11 @@ impl Turn<'_> {
     /// Sends one request when it may, and tells the limiter how it went.
     async fn send<T, E: Borrow<FetchError>>(
         &mut self,
-        priority: Priority,
+        rank: Rank,
         request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let queued = tokio::time::Instant::now();
-        let permit = self.limiter.acquire(priority).await;
+        let permit = self.limiter.acquire(rank).await;
         self.timing.waited += queued.elapsed();
         let sent = tokio::time::Instant::now();
         let result = request.await;

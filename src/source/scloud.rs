@@ -44,7 +44,7 @@ impl Api {
         let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&parameters).finish();
         let headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
-        turn.send(turn.priority, async {
+        turn.send(turn.rank, async {
             let answer = self.http.post(&self.config.endpoint, headers, form.into_bytes()).await?;
             read(&answer, &[key.expose_secret(), &self.config.public_key])
         })

@@ -88,7 +88,7 @@ impl Auth {
         let body = json!({ "accessKeyId": self.key_id, "accessKeySecret": secret.expose_secret() });
         let fresh = turn
             // Whoever asks: a live read may be waiting for the same token.
-            .send(Priority::Live, async {
+            .send(turn.limiter.rank(Priority::Live), async {
                 let answer = http.post(&self.token_url, self.common.clone(), body.to_string().into_bytes()).await?;
                 granted(&answer, secret.expose_secret())
             })

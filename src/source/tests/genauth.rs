@@ -52,7 +52,8 @@ async fn all_nine_parameters_and_both_brands_headers() {
         };
         let client =
             client(&stream(SourceConfig::Genauth(GenauthConfig { brand, filter, ..genauth(&server.endpoint) })));
-        let page = client.fetch(&request(Position::Number(2)), Priority::Sweep).await.expect("a page").page;
+        let page =
+            client.fetch(&request(Position::Number(2)), client.rank(Priority::Sweep)).await.expect("a page").page;
         assert_eq!(raws(&page), [r#"{"eventType":"new \u00fc"}"#, r#"{"x":[{}]}"#, "null"]);
         assert_eq!((page.total, page.next_token), (Some(57), None));
 

@@ -79,7 +79,7 @@ fn request(position: Position) -> PageRequest {
 }
 
 async fn first(client: &Client) -> Result<Page, FetchError> {
-    client.fetch(&request(Position::First), Priority::Live).await.map(|fetched| fetched.page)
+    client.fetch(&request(Position::First), client.rank(Priority::Live)).await.map(|fetched| fetched.page)
 }
 
 fn raws(page: &Page) -> Vec<&str> {

@@ -32,10 +32,18 @@ async fn a_run_sends_the_same_signed_form_but_for_the_token() {
     let page = first(&client).await.expect("a page");
     assert_eq!(raws(&page), [r#"{"Api":"A", "OperateTime":1700000001}"#, r#"{"Api":"B"}"#]);
     assert_eq!((page.total, page.next_token.as_deref()), (None, Some("a+b/c=")));
-    let next = client.fetch(&request(Position::Token("a+b/c=".to_owned())), Priority::Live).await.expect("a page").page;
+    let next = client
+        .fetch(&request(Position::Token("a+b/c=".to_owned())), client.rank(Priority::Live))
+        .await
+        .expect("a page")
+        .page;
     assert_eq!((next.records.len(), next.next_token.as_deref()), (0, Some("t2")), "empty is not the end");
     for _ in 0..2 {
-        let last = client.fetch(&request(Position::Token("t2".to_owned())), Priority::Live).await.expect("a page").page;
+        let last = client
+            .fetch(&request(Position::Token("t2".to_owned())), client.rank(Priority::Live))
+            .await
+            .expect("a page")
+            .page;
         assert_eq!((last.records.len(), last.next_token), (0, None));
     }
 
@@ -98,7 +106,7 @@ async fn codes_are_sorted_by_what_to_do() {
         (153, C::Throttled, R::Throttled),
     ] {
         let position = Position::Token(code.to_string());
-        let error = client.fetch(&request(position), Priority::Live).await.expect_err("refused");
+        let error = client.fetch(&request(position), client.rank(Priority::Live)).await.expect_err("refused");
         assert_eq!((error.class, error.reason), (class, reason), "RetCode {code}");
         assert!(error.message.starts_with(&format!("RetCode {code}: no way, …")), "{}", error.message);
         for hidden in ["hush", "ffff", "a@b.c", "\n"] {

@@ -190,9 +190,9 @@ async fn time_in_line_is_told_apart_from_time_in_requests() {
     let limiter = Limiter::new(1000.0, 1);
     let client =
         Client::build(&stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone()).expect("builds");
-    let permit = limiter.acquire(Priority::Live).await;
+    let permit = limiter.acquire(limiter.rank(Priority::Live)).await;
     let request = request(Position::First);
-    let (fetched, ()) = tokio::join!(client.fetch(&request, Priority::Live), async {
+    let (fetched, ()) = tokio::join!(client.fetch(&request, client.rank(Priority::Live)), async {
         // The fetch was polled first, so it stands in line, and nothing can have been sent.
         assert!(server.requests().is_empty());
         drop(permit);
