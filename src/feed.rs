@@ -215,14 +215,17 @@ impl Feed {
         while let Some(request) = reading.next() {
             match self.fetch(&request, rank).await {
                 Some(page) => {
-                    if matches!(request.position, Position::Token(_)) {
+                    if request.position != Position::First {
                         waits = Waits::new();
                     }
                     reading.give(page);
                 }
                 None => {
                     reading.void();
-                    tokio::time::sleep(waits.next_wait()).await;
+                    // A page that lies too deep does so at once; a token may work the next time.
+                    if matches!(request.position, Position::Token(_)) {
+                        tokio::time::sleep(waits.next_wait()).await;
+                    }
                 }
             }
         }

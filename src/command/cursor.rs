@@ -34,8 +34,11 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         CursorCommand::Delete(args) => &args.lanes,
     };
     let config = config::load(&lanes.config.config)?.config;
-    let checkpoint = checkpoint::open(&config.checkpoint).map_err(|error| chain(&error))?;
+    let checkpoint = checkpoint::open(&config.checkpoint).map_err(|error| usage(&chain(&error)))?;
     let mut stored = chosen(&checkpoint, lanes)?;
+    if stored.is_empty() && !matches!(command, CursorCommand::Show(_)) {
+        return Err(usage("no such cursor is stored"));
+    }
     match command {
         CursorCommand::Show(_) => {}
         CursorCommand::Set(args) => {
@@ -76,12 +79,15 @@ fn chosen(checkpoint: &Arc<dyn Store>, lanes: &LaneArgs) -> Result<Vec<Stored>, 
     Ok(stored)
 }
 
+fn usage(message: &str) -> CommandError {
+    CommandError { message: message.to_owned(), exit: Exit::Usage }
+}
+
 /// Asks on the terminal, unless told not to.
 fn confirm(lanes: &[Stored], what: &str, yes: bool) -> Result<(), CommandError> {
-    if yes || lanes.is_empty() {
+    if yes {
         return Ok(());
     }
-    let usage = |message: &str| CommandError { message: message.to_owned(), exit: Exit::Usage };
     if !std::io::stdin().is_terminal() {
         return Err(usage("not changed: nobody to ask; --yes does not ask"));
     }

@@ -315,11 +315,14 @@ impl Reading {
         }
     }
 
-    /// A unit is read with other page sizes until a run comes to its end, however often that takes: pages that nobody
-    /// has seen are not quiet.
+    /// A unit is read with other page sizes until a run comes to its end: pages that nobody has seen are not quiet. That
+    /// takes as long as tokens break off; a numbered page that is refused again and again lies too deep.
     fn read_void_again(&mut self, piece: Piece, run: &Run) {
         if !piece.unit {
             return self.narrow(piece);
+        }
+        if self.rules.paging == Paging::Numbered && piece.void + 1 >= MOST_READINGS {
+            return self.settle(Outcome::Unstable);
         }
         self.settle(Outcome::Reread);
         let quiet = if run.raised() { 0 } else { piece.quiet };

@@ -16,10 +16,8 @@ use trailcast::simulate::{Content, Simulator, Truth};
 #[derive(Debug, Clone)]
 pub struct Event {
     pub id: String,
-    pub stream: String,
     pub source: Source,
     pub time: Millis,
-    pub late: bool,
     /// The record's own text.
     pub record: String,
 }
@@ -31,18 +29,16 @@ impl Event {
         #[derive(Deserialize)]
         struct Line<'a> {
             id: String,
-            stream: String,
             source: Source,
             time: String,
-            late: bool,
             #[serde(borrow)]
             record: &'a RawValue,
         }
-        let Line { id, stream, source, time, late, record } =
+        let Line { id, source, time, record } =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("not an event: {error}: {line:?}"));
         assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
         let time = time.parse::<jiff::Timestamp>().expect("an event's time is RFC 3339").as_millisecond();
-        Self { id, stream, source, time, late, record: record.get().to_owned() }
+        Self { id, source, time, record: record.get().to_owned() }
     }
 
     /// The events of a file.

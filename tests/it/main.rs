@@ -1,9 +1,12 @@
 //! The program's behaviour, seen from outside: started as users start it, in front of the simulator.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod checkpoint;
+mod commands;
 mod conservation;
 mod delivery;
 mod docs;
 mod ledger;
 mod program;
 mod stdout;
+mod trouble;

@@ -18,6 +18,7 @@ use trailcast::simulate::{Options, Simulator, genauth, scloud};
 
 use crate::ledger::Event;
 
+const TRAILCAST: &str = env!("CARGO_BIN_EXE_trailcast");
 /// The longest that anything is waited for: no test needs a tenth of it on an idle machine.
 pub const BOUND: Duration = Duration::from_secs(120);
 /// Between two looks at what no one tells us of.
@@ -155,11 +156,11 @@ impl Config {
         self.start(&[], self.append())
     }
 
-    /// Starts `trailcast run` with more arguments.
+    /// Starts `trailcast run` with more arguments. A file that may not grow is an error to it, not the end.
     pub fn start(&self, more: &[&str], stdout: Stdio) -> Program {
-        let file = self.file();
-        let mut command = command(&["run", "-c"]);
-        command.arg(file).args(more).stdout(stdout);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", TRAILCAST, "run", "-c"]);
+        command.arg(self.file()).args(more).stdin(Stdio::null()).stdout(stdout).kill_on_drop(true);
         Program::of(command)
     }
 
@@ -205,7 +206,7 @@ async fn answer(command: &mut Command) -> Answer {
 }
 
 fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trailcast"));
+    let mut command = Command::new(TRAILCAST);
     command.args(words).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -302,9 +303,14 @@ impl Program {
         self.metric(&series).await.unwrap_or(0.0)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends a signal such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.id().to_string();
         let status = std::process::Command::new("kill").args(["-s", name, &pid]).status();
         assert!(status.expect("kill is there").success());
     }
@@ -355,9 +361,10 @@ pub async fn simulate(options: Options) -> Simulator {
     Simulator::start(options).await.expect("a free port on loopback")
 }
 
-/// A history of so many records of each source that nothing is added to.
+/// A history of so many records of each source that nothing is added to. A second of SCloud fits a page: equal records on
+/// two pages of one second are nothing that a reader can count.
 pub fn history(events: u64) -> Options {
-    Options { rate: 100.0, events: Some(events), ..Options::default() }
+    Options { rate: 20.0, events: Some(events), ..Options::default() }
 }
 
 /// A file whose content is `text`.

@@ -1,0 +1,185 @@
+//! A stream that fails: seen from outside, said once, and nobody else's trouble. And what the log never says.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use trailcast::event::Millis;
+use trailcast::simulate::{Options, Simulator, genauth, scloud};
+
+use crate::ledger::assert_all_arrived;
+use crate::program::{Config, Program, Stream, history, simulate};
+
+/// What a gate does with connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// To the simulator and back.
+    Open,
+    /// Closes them.
+    Shut,
+    /// Answers each request with this status and body.
+    Says(&'static str, &'static str),
+}
+
+/// Stands before a simulator; what is under way when it changes is cut off.
+async fn gate(simulator: &Simulator, first: Gate) -> (String, watch::Sender<Gate>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, state) = watch::channel(first);
+    let behind = simulator.addr();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let mut state = state.clone();
+            tokio::spawn(async move {
+                let now = *state.borrow_and_update();
+                tokio::select! {
+                    () = serve(connection, now, behind) => {}
+                    _ = state.changed() => {}
+                }
+            });
+        }
+    });
+    (url, sender)
+}
+
+async fn serve(mut connection: TcpStream, gate: Gate, behind: std::net::SocketAddr) {
+    match gate {
+        Gate::Open => {
+            if let Ok(mut to) = TcpStream::connect(behind).await {
+                let _ = copy_bidirectional(&mut connection, &mut to).await;
+            }
+        }
+        Gate::Shut => {}
+        Gate::Says(status, body) => {
+            let mut request = [0; 16_384];
+            let _ = connection.read(&mut request).await;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    }
+}
+
+fn errors(stream: &str, reason: &str) -> String {
+    format!("trailcast_fetch_errors_total{{reason=\"{reason}\",stream=\"{stream}\"}}")
+}
+
+/// Waits until `users` fails for `reason`, its lag grows, and `cloud` has delivered its history all the same.
+async fn users_fail_alone(program: &Program, reason: &str) {
+    let failing = async || {
+        let stream = program.stream("users").await;
+        (stream["state"] == "failing" && stream["reason"] == reason).then_some(stream)
+    };
+    let stream = program.shows("users failing", failing).await;
+    assert!(stream["message"].as_str().is_some_and(|message| !message.is_empty()), "{stream}");
+    assert!(program.metric(&errors("users", reason)).await.unwrap() >= 1.0);
+    let lag = async || program.metric("trailcast_fetch_lag_seconds{stream=\"users\"}").await;
+    let first = program.shows("a lag of the stuck stream", lag).await;
+    program.shows("a lag that grows", async || lag().await.filter(|now| *now > first + 1.0)).await;
+    let other = async || (program.delivered("cloud", "out").await >= 500.0).then_some(());
+    program.shows("delivery of the other stream", other).await;
+    assert_eq!(program.stream("cloud").await["state"], "ok");
+    assert_eq!(program.get("/readyz").await, "ready\n", "a restart would not mend an API");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_stop_one_stream_alone() {
+    let simulator = simulate(history(500)).await;
+    let wrong = Stream::genauth(&simulator.url(), genauth::USER_POOL_ID, "not-the-secret");
+    let config = Config::new([wrong, Stream::cloud(&simulator.url())]);
+    let program = config.run();
+    users_fail_alone(&program, "credentials").await;
+    let lines = program.drain().await;
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("\"ERROR\"")).collect();
+    assert!(said.len() == 1 && said[0].contains("access_key_secret"), "{said:?}");
+    assert!(!lines.join("\n").contains("not-the-secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_is_down_stops_one_stream_until_it_is_up() {
+    let simulator = simulate(history(500)).await;
+    let (url, state) = gate(&simulator, Gate::Shut).await;
+    let config = Config::new([Stream::users(&url), Stream::cloud(&simulator.url())]);
+    let program = config.run();
+    users_fail_alone(&program, "connect").await;
+    assert_eq!(program.logged("cannot read, trying again").len(), 1, "{}", program.log());
+    state.send_replace(Gate::Open);
+    program.says("\"reads again\"").await;
+    let well = async || (program.stream("users").await["state"] == "ok").then_some(());
+    program.shows("users well", well).await;
+    let all = async || (program.delivered("users", "out").await >= 500.0).then_some(());
+    program.shows("delivery", all).await;
+    program.drain().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_refuses_stops_one_stream_alone() {
+    let simulator = simulate(history(500)).await;
+    let (url, _state) = gate(&simulator, Gate::Says("403 Forbidden", "{\"statusCode\":403,\"message\":\"no\"}")).await;
+    let config = Config::new([Stream::users(&url), Stream::cloud(&simulator.url())]);
+    let program = config.run();
+    let failing = async || (program.stream("users").await["state"] == "failing").then_some(());
+    program.shows("users failing", failing).await;
+    let reason = program.stream("users").await["reason"].as_str().unwrap().to_owned();
+    assert!(["refused", "credentials"].contains(&reason.as_str()), "{reason}");
+    users_fail_alone(&program, &reason).await;
+    assert_eq!(program.logged("\"ERROR\"").len(), 1, "{}", program.log());
+    // It can be asked to end while it waits for an API that never answers.
+    program.drain().await;
+}
+
+/// A run in which everything goes wrong, as talkative as it can be: secrets and persons stay out of the log.
+async fn log_at(level: &'static str) {
+    let options = Options { faults: true, hang: 0.0, refusals: 0.02, rate: 20.0, ..history(500) };
+    let simulator = Arc::new(simulate(options).await);
+    let (url, _state) = gate(&simulator, Gate::Says("401 Unauthorized", "{\"statusCode\":401}")).await;
+    let mut config = Config::of(&simulator);
+    for auth in ["token", "signature"] {
+        let source = &mut config.streams[0].source;
+        *source = source.replace("auth: token, ", "").replace("{ ", &format!("{{ auth: {auth}, "));
+        let mut refused = Stream::users(&url);
+        refused.name = "refused";
+        config.streams.truncate(2);
+        config.streams.push(refused);
+        config.level = level;
+        let program = config.run();
+        let some = async || {
+            let both = program.delivered("users", "out").await.min(program.delivered("cloud", "out").await);
+            (both >= 300.0).then_some(())
+        };
+        if auth == "token" {
+            program.shows("delivery", some).await;
+        }
+        program.says("refused").await;
+        let lines = program.drain().await;
+        for line in &lines {
+            let json: Result<Value, _> = serde_json::from_str(line);
+            assert!(json.is_ok_and(|json| json["level"].is_string() && json["timestamp"].is_string()), "{line}");
+        }
+        let log = lines.join("\n");
+        for secret in [genauth::ACCESS_KEY_SECRET, scloud::PRIVATE_KEY, "Bearer ", "Signature=", "eyJ"] {
+            assert!(!log.contains(secret), "the log tells {secret:?}");
+        }
+        for event in config.events() {
+            let record: Value = serde_json::from_str(&event.record).unwrap();
+            for field in ["userId", "clientIp", "userAgent", "UserEmail", "UserName", "RemoteIP", "requestId"] {
+                let Some(said) = record[field].as_str().filter(|said| said.len() > 4) else { continue };
+                let found = lines.iter().find(|line| line.contains(said));
+                assert!(found.is_none(), "the log tells {field} {said:?}: {found:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_json_and_tells_no_secret_and_nobodys_data() {
+    log_at("debug").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_even_at_the_level_trace() {
+    log_at("trace").await;
+}
