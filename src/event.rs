@@ -3,7 +3,9 @@
 //! Pure: no I/O, no clock. Everything an id is made of is here, and an id never changes between versions
 //! (`tests` hold golden values).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,29 @@ pub struct Fingerprint(pub [u8; 16]);
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Fingerprint({})", Hex(&self.0))
+    }
+}
+
+/// A map by fingerprint. A fingerprint is a hash already, so part of it serves as its hash.
+///
+/// Whoever writes records can look for some whose parts are equal; a map holds no more than a window's records, so
+/// all they would gain is milliseconds.
+pub type FingerprintMap<V> = HashMap<Fingerprint, V, BuildHasherDefault<FingerprintHasher>>;
+
+/// See [`FingerprintMap`].
+#[derive(Debug, Default)]
+pub struct FingerprintHasher(u64);
+
+impl Hasher for FingerprintHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // The fingerprint comes last, after its length.
+        if let Some(part) = bytes.last_chunk() {
+            self.0 = u64::from_le_bytes(*part);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

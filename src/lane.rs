@@ -280,7 +280,7 @@ impl Lane {
         let unplaced: Vec<_> = read.found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
         let key = self.key();
         self.blocking(move |store| {
-            let mut delivered = Delivered::new();
+            let mut delivered = Delivered::default();
             let mut damaged = Ok(());
             store.scan(&range.start..&range.end, &mut |_, value| {
                 if let Err(error) = store::add_delta(&mut delivered, value) {

@@ -16,6 +16,8 @@ pub(super) fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Members<'_>)) {
 }
 
 impl Members<'_> {
+    // Inlined, so that each name is a constant to copy and not a call.
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         if !self.first {
             self.out.push(b',');
@@ -28,6 +30,7 @@ impl Members<'_> {
     }
 
     /// A member.
+    #[inline(always)]
     pub(super) fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) {
         self.name(name);
         serde_json::to_writer(&mut *self.out, value)
@@ -35,6 +38,7 @@ impl Members<'_> {
     }
 
     /// A member, if there is a value.
+    #[inline(always)]
     pub(super) fn some<T: Serialize>(&mut self, name: &'static str, value: Option<T>) {
         if let Some(value) = value {
             self.put(name, &value);

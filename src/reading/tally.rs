@@ -1,10 +1,10 @@
 //! The bounds: for each fingerprint the most times that any one page has shown it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::event::{Fingerprint, Listed, Millis};
+use crate::event::{Fingerprint, FingerprintMap, Listed, Millis};
 use crate::window::Window;
 
 /// A fingerprint that a reading found, with one raw record for each time that it counts.
@@ -43,7 +43,7 @@ impl Entry {
 
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    entries: HashMap<Fingerprint, Entry>,
+    entries: FingerprintMap<Entry>,
     pages: u32,
     runs: u32,
     bytes: u64,

@@ -32,7 +32,7 @@ impl<'a> Field<'a> {
         let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
             return Value::Json(json);
         };
-        if !inner.contains('\\') {
+        if !inner.as_bytes().contains(&b'\\') {
             return Value::Text(Cow::Borrowed(inner));
         }
         serde_json::from_str(json).map_or(Value::Json(json), |text: String| Value::Text(Cow::Owned(text)))

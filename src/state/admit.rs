@@ -1,13 +1,11 @@
 //! Admission: the difference between what a reading found and what was delivered.
 
-use std::collections::HashMap;
-
-use crate::event::{Admitted, EventId, Fingerprint, Millis, StreamIdentity};
+use crate::event::{Admitted, EventId, Fingerprint, FingerprintMap, Millis, StreamIdentity};
 use crate::reading::Found;
 use crate::window::Window;
 
 /// How often each fingerprint was delivered.
-pub type Delivered = HashMap<Fingerprint, u32>;
+pub type Delivered = FingerprintMap<u32>;
 
 /// A record that is new, and what must be remembered once it is delivered.
 #[derive(Debug, Clone)]

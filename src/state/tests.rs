@@ -83,7 +83,7 @@ impl Lane {
     }
 
     fn delivered(&mut self, window: Window, unplaced: impl Iterator<Item = Fingerprint>) -> Delivered {
-        let mut delivered = Delivered::new();
+        let mut delivered = Delivered::default();
         for (_, value) in self.map.0.range(self.key.deltas(window)) {
             store::add_delta(&mut delivered, value).unwrap();
         }
@@ -303,9 +303,9 @@ fn a_record_without_a_time_is_remembered_until_no_pass_can_list_it_again() {
     let window = Window { from: 0, to: 60_000 };
     let raw = bytes::Bytes::from_static(b"null");
     let found = crate::reading::Found { fingerprint: Fingerprint([7; 16]), time: None, placed: false, raw: vec![raw] };
-    let new = admit(&stream, window, &[found], &Delivered::new(), cursor.live);
+    let new = admit(&stream, window, &[found], &Delivered::default(), cursor.live);
     let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule };
-    let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::new());
+    let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
     let (_, value) = commit.changes.puts.iter().find(|(key, _)| *key == lane.unplaced(Fingerprint([7; 16]))).unwrap();
     // The next window begins where this one ends, and asks for one unit before that.
     assert!(!store::is_forgotten(value, commit.cursor.floor()).unwrap());
