@@ -16,7 +16,7 @@ use crate::metrics::StreamMetrics;
 use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
-use crate::state::cursor::Schedule;
+use crate::state::cursor::{Job, Schedule};
 use crate::window::{Density, Window};
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
@@ -44,6 +44,7 @@ pub struct Feed {
     pub schedule: Schedule,
     client: Client,
     rules: Rules,
+    concurrency: u64,
     depth: usize,
     lanes: usize,
     learnt: Mutex<Learnt>,
@@ -126,6 +127,7 @@ impl Feed {
             schedule,
             client,
             rules,
+            concurrency,
             depth: usize::try_from(depth).unwrap_or(usize::MAX),
             lanes,
             shared: Mutex::default(),
@@ -165,15 +167,29 @@ impl Feed {
         lock(&self.learnt).density.comfortable()
     }
 
-    /// The next window of a job that goes from `from` to `to` and was planned at `as_of`: what another lane of
-    /// this stream has just asked for, or one of comfortable length.
+    /// How long the windows of `job` may be. Near now all requests that may be in flight share it, so that its last
+    /// events do not wait for page after page; but no window has less than two pages, since the last one is partly
+    /// empty.
     #[must_use]
-    pub fn window(&self, from: Millis, to: Millis, as_of: Millis) -> Window {
+    pub fn longest(&self, job: &Job) -> Millis {
+        if job.priority != Priority::Live {
+            return Millis::MAX;
+        }
+        let share = job.range.len() / self.concurrency.cast_signed();
+        let two_pages = self.comfortable() * Millis::from(2 * self.rules.page_limit)
+            / (self.rules.max_rows / SURPRISE).cast_signed();
+        floor(share.max(two_pages), self.rules.unit) + self.rules.unit
+    }
+
+    /// The next window of a job that goes from `from` to `to` and was planned at `as_of`: what another lane of
+    /// this stream has just asked for, or one of comfortable length, at most `longest`.
+    #[must_use]
+    pub fn window(&self, from: Millis, to: Millis, as_of: Millis, longest: Millis) -> Window {
         let same = |shared: &&Shared| shared.as_of == as_of && shared.window.from == from && shared.window.to <= to;
         if let Some(shared) = lock(&self.shared).iter().find(same) {
             return shared.window;
         }
-        let comfortable = self.comfortable();
+        let comfortable = self.comfortable().min(longest);
         // What is left is cut evenly, so that the last window is not a sliver that costs a page of its own.
         let left = (to - from + comfortable / 4) / comfortable;
         let length = if left <= 1 { to - from } else { comfortable };

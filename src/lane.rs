@@ -210,9 +210,10 @@ impl Lane {
         let depth = if job.pass == Pass::Live { self.feed.depth() } else { SWEEP_DEPTH };
         let mut ahead: VecDeque<Ahead> = VecDeque::new();
         let mut next = job.range.from;
+        let longest = self.feed.longest(&job);
         loop {
             while ahead.len() < depth && next < job.range.to {
-                let window = self.feed.window(next, job.range.to, now);
+                let window = self.feed.window(next, job.range.to, now, longest);
                 next = window.to;
                 ahead.push_back(self.read_ahead(window, job.priority, now));
             }
