@@ -14,12 +14,13 @@ use crate::clock::millis;
 use crate::config::{Config, SinkConfig, SourceConfig, StreamConfig};
 use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
-use crate::lane::{Lane, LaneError, Until, chain};
+use crate::lane::{Lane, LaneError, Until};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line};
 use crate::source::{BuildError, Client, Limiter, install_tls_provider};
 use crate::state::cursor::Schedule;
+use crate::telemetry::chain;
 
 /// How long lanes may take to finish what they are delivering. Kubernetes kills after 30 s unless told otherwise.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);

@@ -60,7 +60,7 @@ async fn run(args: RunArgs) -> Exit {
     }
     let app = match App::build(&config).await {
         Ok(app) => app,
-        Err(error) => return say(Exit::Usage, &trailcast::lane::chain(&error)),
+        Err(error) => return say(Exit::Usage, &trailcast::telemetry::chain(&error)),
     };
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Shutdown };
     tracing::info!(version = trailcast::version::VERSION, admin = %app.admin_address(), lanes = app.lanes.len(), "runs");

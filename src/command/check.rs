@@ -11,8 +11,8 @@ use crate::app;
 use crate::checkpoint;
 use crate::cli::{CheckArgs, Exit};
 use crate::config::{self, CheckpointConfig, Config};
-use crate::lane::chain;
 use crate::source::{Client, PageRequest, Position, Priority, install_tls_provider};
+use crate::telemetry::chain;
 
 /// What was found of one part.
 #[derive(Debug, Serialize)]

@@ -12,9 +12,9 @@ use crate::cli::{CursorCommand, Exit, LaneArgs};
 use crate::config;
 use crate::config::units;
 use crate::event::Millis;
-use crate::lane::chain;
 use crate::state::cursor::Cursor;
 use crate::state::store::{self, LaneKey};
+use crate::telemetry::chain;
 
 /// A lane that has a cursor.
 struct Stored {

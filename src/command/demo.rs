@@ -9,9 +9,10 @@ use crate::app::{App, Ended};
 use crate::cli::{DemoArgs, Exit};
 use crate::config;
 use crate::encode::Format;
-use crate::lane::{Until, chain};
+use crate::lane::Until;
 use crate::shutdown;
 use crate::simulate::{self, Simulator, genauth, scloud};
+use crate::telemetry::chain;
 
 /// Runs until `--for` is over or a signal comes.
 ///

@@ -1,0 +1,244 @@
+//! A lane: one stream to one sink, with a cursor of its own. A straight line: plan, read, admit, deliver, commit.
+//!
+//! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
+//! retried here, for as long as it lasts, and stops no other lane.
+
+mod safe;
+mod view;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::admin::LaneBoard;
+use crate::checkpoint::{CheckpointError, Store};
+use crate::config::Start;
+use crate::event::Millis;
+use crate::feed::{Feed, Overflow, WindowRead};
+use crate::metrics::{LaneMetrics, SinkMetrics};
+use crate::shutdown::Shutdown;
+use crate::sink::{Sink, SinkError};
+use crate::source::Priority;
+use crate::state::admit::{New, admit};
+use crate::state::cursor::{Cursor, Job, Pass};
+use crate::state::store::{self, LaneKey, ReadAt, StoredError};
+use crate::window::Window;
+
+/// The most events delivered and committed at once.
+const PART_EVENTS: usize = 1000;
+/// And about the most bytes of records.
+const PART_BYTES: usize = 4 << 20;
+/// Windows of a sweep read ahead: few, since the live pass interrupts it.
+const SWEEP_DEPTH: usize = 2;
+
+/// One stream to one sink.
+pub struct Lane {
+    /// The sink's name.
+    pub sink_name: String,
+    /// Read from.
+    pub feed: Arc<Feed>,
+    /// Delivered to.
+    pub sink: Arc<Sink>,
+    /// Where it begins if it has no cursor.
+    pub start: Start,
+    /// Where the cursor is kept.
+    pub store: Arc<dyn Store>,
+    /// Counts.
+    pub metrics: LaneMetrics,
+    /// Times the sink.
+    pub sink_metrics: SinkMetrics,
+    /// Where it shows how it is.
+    pub board: LaneBoard,
+    /// Whether it has said that it cannot go on.
+    pub failing: AtomicBool,
+}
+
+/// How long a lane runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until shutdown.
+    Shutdown,
+    /// Until all that was readable when it began is delivered and every sweep due by then is done.
+    CaughtUp,
+}
+
+/// Why a lane ended though nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The sink is gone for good.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The stored state makes no sense, so going on might lose or repeat events.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// The cursor is of another log.
+    #[error(
+        "streams.{stream} reads {configured}, but its cursor is of {stored}: rename the stream, or give up that cursor \
+         with `trailcast cursor delete --stream {stream}`"
+    )]
+    OtherLog {
+        /// The stream.
+        stream: String,
+        /// What the config says.
+        configured: String,
+        /// What the checkpoint says.
+        stored: String,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Asked to end while what it had to deliver or commit failed.
+    #[error("ended while it could not go on: its last events come again with the next run")]
+    NotDrained,
+}
+
+/// A reading in the background, given up when dropped.
+struct Ahead {
+    window: Window,
+    task: JoinHandle<Result<Arc<WindowRead>, Overflow>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lane {
+    fn key(&self) -> LaneKey {
+        LaneKey::new(&self.feed.stream.name, &self.sink_name)
+    }
+
+    /// Runs until it is told to stop or, with [`Until::CaughtUp`], has caught up.
+    ///
+    /// # Errors
+    /// What no retry mends: see [`LaneError`].
+    pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
+        // By our clock for now: a lane whose API never answers shows how far behind it is all the same.
+        let mut cursor = self.open(self.feed.now()).await?;
+        self.show(&cursor);
+        let Some(begun) = shutdown.unless(self.feed.begun()).await else { return Ok(()) };
+        if cursor.commits == 0 {
+            cursor = self.open(begun).await?;
+        }
+        self.begin(&mut cursor);
+        let poll = self.feed.schedule.poll;
+        let mut now = begun;
+        let mut after = None;
+        loop {
+            let all = until == Until::CaughtUp;
+            match cursor.plan(&self.feed.schedule, now, self.feed.comfortable(), all, after) {
+                Some(job) => {
+                    after = Some(job.pass);
+                    self.work(&mut cursor, job, now, until, &shutdown).await?;
+                }
+                None if all => return Ok(()),
+                None => {
+                    let wait = u64::try_from((now / poll + 1) * poll - self.feed.now()).unwrap_or(0);
+                    shutdown.unless(tokio::time::sleep(Duration::from_millis(wait))).await;
+                }
+            }
+            if shutdown.is_requested() {
+                return Ok(());
+            }
+            if !all {
+                // Polls fall on multiples of the interval, so that lanes of one stream ask for the same windows.
+                now = now.max(self.feed.now() / poll * poll);
+            }
+        }
+    }
+
+    /// Reads a job's windows ahead, bounded, and takes them in order.
+    async fn work(
+        &self,
+        cursor: &mut Cursor,
+        job: Job,
+        now: Millis,
+        until: Until,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let depth = if job.pass == Pass::Live { self.feed.depth() } else { SWEEP_DEPTH };
+        let mut ahead: VecDeque<Ahead> = VecDeque::new();
+        let mut next = job.range.from;
+        let longest = self.feed.longest(&job);
+        loop {
+            while ahead.len() < depth && next < job.range.to {
+                let window = self.feed.window(next, job.range.to, now, longest);
+                next = window.to;
+                ahead.push_back(self.read_ahead(window, job.priority, now));
+            }
+            let Some(mut first) = ahead.pop_front() else { return Ok(()) };
+            let Some(read) = shutdown.unless(&mut first.task).await else { return Ok(()) };
+            match read {
+                Ok(Ok(read)) => self.step(cursor, &read, shutdown).await?,
+                // Shorter windows from here on; what was read ahead began at other places.
+                Ok(Err(Overflow)) => {
+                    next = first.window.from;
+                    ahead.clear();
+                }
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+            let live_is_due = || {
+                let tick = self.feed.now() / self.feed.schedule.poll * self.feed.schedule.poll;
+                cursor.plan_live(&self.feed.schedule, tick).is_some()
+            };
+            if shutdown.is_requested() || until == Until::Shutdown && job.pass != Pass::Live && live_is_due() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_ahead(&self, window: Window, priority: Priority, as_of: Millis) -> Ahead {
+        let feed = Arc::clone(&self.feed);
+        Ahead { window, task: tokio::spawn(async move { feed.read(window, priority, as_of).await }) }
+    }
+
+    /// One window: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
+    /// shutdown is requested; the parts that are committed are safe, and the marks stay where they were.
+    async fn step(&self, cursor: &mut Cursor, read: &WindowRead, shutdown: &Shutdown) -> Result<(), LaneError> {
+        let window = read.window;
+        if window.from <= cursor.live {
+            self.feed.metrics.set_read_through(window.to);
+        }
+        let mut delivered = self.delivered(read, shutdown).await?;
+        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, cursor.live);
+        let mut parts = parts(&new).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let last = parts.peek().is_none();
+            self.deliver(part, shutdown).await?;
+            let read_at = ReadAt { window, read_at: read.read_at, schedule: &self.feed.schedule };
+            let commit = store::commit(&self.key(), cursor, read_at, part, last, &delivered);
+            self.commit(commit.changes, shutdown).await?;
+            self.forget(cursor.floor(), commit.cursor.floor(), shutdown).await?;
+            *cursor = commit.cursor;
+            self.count(part, read);
+            self.show(cursor);
+            if last || shutdown.is_requested() {
+                return Ok(());
+            }
+            for new in part {
+                *delivered.entry(new.fingerprint).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Cuts into parts that are delivered and committed at once.
+fn parts(new: &[New]) -> impl Iterator<Item = &[New]> {
+    let mut rest = new;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |new: &&New| {
+            bytes += new.admitted.raw.len();
+            bytes <= PART_BYTES
+        };
+        let count = rest.iter().take(PART_EVENTS).take_while(fits).count().max(1).min(rest.len());
+        let (part, after) = rest.split_at(count);
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
+}

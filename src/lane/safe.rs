@@ -1,0 +1,175 @@
+//! What a lane knows for certain: that events are delivered, that its state is stored. Each is tried until it is so or
+//! shutdown is requested.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Lane, LaneError};
+use crate::checkpoint::{Changes, Store};
+use crate::clock;
+use crate::config::Start;
+use crate::event::{Millis, StreamIdentity};
+use crate::feed::WindowRead;
+use crate::metrics::SinkReason;
+use crate::retry::Waits;
+use crate::shutdown::Shutdown;
+use crate::state::admit::{Delivered, New};
+use crate::state::cursor::Cursor;
+use crate::state::store;
+use crate::telemetry::chain;
+
+impl Lane {
+    /// The stored cursor, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another log than the one that is configured.
+    pub async fn stored(&self) -> Result<Option<Cursor>, LaneError> {
+        let key = self.key().cursor();
+        let Some(value) = self.blocking(move |store| Ok(store.get(&key)?)).await? else { return Ok(None) };
+        let cursor = store::parse_cursor(&value)?;
+        let stream = &self.feed.stream;
+        if cursor.stream == stream.identity {
+            return Ok(Some(cursor));
+        }
+        let log = |stream: &StreamIdentity| format!("{} {}", stream.source, stream.tenant);
+        Err(LaneError::OtherLog {
+            stream: stream.name.clone(),
+            configured: log(&stream.identity),
+            stored: log(&cursor.stream),
+        })
+    }
+
+    /// The stored cursor, or a new one.
+    pub(super) async fn open(&self, now: Millis) -> Result<Cursor, LaneError> {
+        let feed = &self.feed;
+        let start = match self.start {
+            Start::Now => now,
+            Start::Age(age) => now - clock::millis(age),
+            Start::At(time) => time,
+        };
+        let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
+        let new = || Cursor::new(feed.stream.identity.clone(), &feed.schedule, start.max(oldest));
+        let mut cursor = self.stored().await?.unwrap_or_else(new);
+        cursor.adopt(&feed.schedule);
+        Ok(cursor)
+    }
+
+    /// What was delivered of the window before: the deltas of its buckets, and the counts of the records that have no
+    /// place in them.
+    pub(super) async fn delivered(&self, read: &WindowRead, shutdown: &Shutdown) -> Result<Delivered, LaneError> {
+        let range = self.key().deltas(read.window);
+        let unplaced: Vec<_> = read.found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
+        let key = self.key();
+        self.until_stored(shutdown, move |store| {
+            let mut delivered = Delivered::default();
+            let mut damaged = Ok(());
+            store.scan(&range.start..&range.end, &mut |_, value| {
+                if let Err(error) = store::add_delta(&mut delivered, value) {
+                    damaged = Err(error);
+                }
+            })?;
+            damaged?;
+            for &fingerprint in &unplaced {
+                if let Some(value) = store.get(&key.unplaced(fingerprint))? {
+                    store::add_unplaced(&mut delivered, fingerprint, &value)?;
+                }
+            }
+            Ok(delivered)
+        })
+        .await
+    }
+
+    /// Until the sink acknowledges.
+    pub(super) async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<(), LaneError> {
+        let mut waits = Waits::new();
+        loop {
+            let began = Instant::now();
+            let result = self.sink.deliver(&self.feed.stream, part).await;
+            self.sink_metrics.request_finished(began.elapsed());
+            match result {
+                Ok(()) => {
+                    self.recovered("delivers again");
+                    return Ok(());
+                }
+                Err(error) if error.is_final() => {
+                    self.metrics.sink_error(error.reason());
+                    self.board.failing(error.reason(), error.to_string());
+                    return Err(error.into());
+                }
+                Err(error) => self.failing(error.reason(), &error),
+            }
+            if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
+                return Err(LaneError::NotDrained);
+            }
+        }
+    }
+
+    /// Until it is stored. What was delivered is not delivered again for it.
+    pub(super) async fn commit(&self, changes: Changes, shutdown: &Shutdown) -> Result<(), LaneError> {
+        self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await
+    }
+
+    /// Does `work` on the checkpoint, again and again until that can be read and written.
+    pub(super) async fn until_stored<T: Send + 'static>(
+        &self,
+        shutdown: &Shutdown,
+        work: impl Fn(&dyn Store) -> Result<T, LaneError> + Send + Sync + 'static,
+    ) -> Result<T, LaneError> {
+        let work = Arc::new(work);
+        let mut waits = Waits::new();
+        loop {
+            let work = Arc::clone(&work);
+            match self.blocking(move |store| work(store)).await {
+                Ok(done) => {
+                    self.recovered("commits again");
+                    return Ok(done);
+                }
+                Err(error @ LaneError::Checkpoint(_)) => self.failing(SinkReason::Checkpoint, &error),
+                Err(error) => {
+                    self.board.failing(SinkReason::Checkpoint, chain(&error));
+                    return Err(error);
+                }
+            }
+            if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
+                return Err(LaneError::NotDrained);
+            }
+        }
+    }
+
+    /// Lets go of records without a usable time that no pass will see again.
+    pub(super) async fn forget(
+        &self,
+        floor_before: Millis,
+        floor: Millis,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let Some(range) = store::unplaced_to_forget(&self.key(), floor_before, floor) else { return Ok(()) };
+        self.until_stored(shutdown, move |store| {
+            let mut changes = Changes::default();
+            let mut damaged = Ok(());
+            store.scan(&range.start..&range.end, &mut |key, value| match store::is_forgotten(value, floor) {
+                Ok(true) => changes.deletes.push(key.to_vec()),
+                Ok(false) => {}
+                Err(error) => damaged = Err(error),
+            })?;
+            damaged?;
+            if !changes.is_empty() {
+                store.commit(&changes)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs a store's blocking operation off the runtime's workers.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<T, LaneError> + Send + 'static,
+    ) -> Result<T, LaneError> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || work(&*store)).await {
+            Ok(result) => result,
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        }
+    }
+}

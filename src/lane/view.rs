@@ -1,0 +1,75 @@
+//! What others see of a lane: metrics, status, and one line in the log where its state changes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Lane;
+use crate::clock;
+use crate::config::units;
+use crate::event::Millis;
+use crate::feed::WindowRead;
+use crate::metrics::SinkReason;
+use crate::state::admit::New;
+use crate::state::cursor::Cursor;
+use crate::telemetry::chain;
+
+impl Lane {
+    /// Says where the lane goes on, and gives up what the API no longer has.
+    pub(super) fn begin(&self, cursor: &mut Cursor) {
+        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+        let oldest = self.feed.oldest_readable().unwrap_or(Millis::MIN);
+        if cursor.floor() < oldest {
+            let (from, to) = (time(cursor.floor()), time(oldest));
+            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
+            cursor.skip_to(oldest);
+        }
+        tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
+        self.show(cursor);
+    }
+
+    pub(super) fn count(&self, part: &[New], read: &WindowRead) {
+        self.metrics.delivered(part.len() as u64);
+        self.board.delivered(part.len() as u64);
+        let late = part.iter().filter(|new| new.admitted.late);
+        self.metrics.late(late.clone().count() as u64);
+        for new in late {
+            let lateness = u64::try_from(read.read_at - new.admitted.time).unwrap_or(0);
+            self.feed.metrics.late(Duration::from_millis(lateness));
+        }
+        self.metrics.committed(clock::now());
+    }
+
+    pub(super) fn show(&self, cursor: &Cursor) {
+        self.feed.metrics.set_read_through(cursor.live);
+        self.feed.board.set_read_through(cursor.live);
+        self.metrics.set_delivered_through(cursor.live);
+        self.metrics.set_verified_through(cursor.floor());
+        self.board.set_delivered_through(cursor.live);
+        self.board.set_verified_through(cursor.floor());
+        let sweep = |(&age, &mark): (&Millis, &Millis)| {
+            (format!("sweep {}", units::duration_text(Duration::from_millis(age.unsigned_abs()))), mark)
+        };
+        let passes = std::iter::once(("live".to_owned(), cursor.live)).chain(cursor.sweeps.iter().map(sweep));
+        self.board.set_passes(passes.collect());
+    }
+
+    pub(super) fn failing(&self, reason: SinkReason, error: &dyn std::error::Error) {
+        self.metrics.sink_error(reason);
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            let (stream, sink, error) = (&self.feed.stream.name, &self.sink_name, chain(error));
+            tracing::error!(stream, sink, reason = reason.label(), "cannot go on, trying again: {error}");
+            self.board.failing(reason, error);
+        }
+    }
+
+    pub(super) fn recovered(&self, how: &'static str) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "{how}");
+            self.board.ok();
+        }
+    }
+}
+
+fn time(millis: Millis) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
+}
