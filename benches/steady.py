@@ -31,6 +31,7 @@ def measure(args, poll, latency, concurrency):
     with folder() as path, Simulator(args.trailcast, *simulate) as simulator:
         run = Exporter(args.trailcast, simulator, path, start="1s", concurrency=concurrency, output="native",
                        stream={"poll_interval": f"{poll}s", "overlap": "10s"})
+        spawned = 1000 * time.time()
         process = run.spawn(stdout=subprocess.PIPE)
         arrivals = []
         reader = threading.Thread(target=collect, args=(process.stdout, arrivals), daemon=True)
@@ -48,19 +49,21 @@ def measure(args, poll, latency, concurrency):
             process.wait(30)
         reader.join(5)
         truth = readable(simulator)
-    delays, missing, late = [], 0, 0
+    delays, missing, late = [], [], 0
     written = {}
     for at, text in arrivals:
         for event in text.splitlines():
             written.setdefault(identity(json.loads(event)), at)
     for key, (readable_at, was_late) in truth.items():
-        if not 1000 * began <= readable_at <= until:
+        happened = json.loads(key)[FIELDS.index("timestamp")]
+        # What happened before the exporter's start is not its to deliver.
+        if happened < spawned or not 1000 * began <= readable_at <= until:
             continue
         if key in written:
             delays.append(1000 * written[key] - readable_at)
             late += was_late
         else:
-            missing += 1
+            missing.append((happened, readable_at))
     delays.sort()
 
     def percentile(share):
@@ -69,8 +72,10 @@ def measure(args, poll, latency, concurrency):
     print(f"steady: {RATE}/s, 20 % late by up to {LATE_MAX} s (overlap 10 s), poll {poll} s, "
           f"API {latency} ms, concurrency {concurrency}")
     print(f"  readable to written, ms: p50 {percentile(.5):,.0f}  p99 {percentile(.99):,.0f}  max {delays[-1]:,.0f}"
-          f"  of {len(delays):,} ({late:,} late), {missing} missing; poll + 250 = {1000 * poll + 250:,}")
+          f"  of {len(delays):,} ({late:,} late), {len(missing)} missing; poll + 250 = {1000 * poll + 250:,}")
     print(f"  API calls a minute: {calls:,.0f}; the records alone need {60 * RATE / 50:,.0f}", flush=True)
+    for happened, readable_at in missing[:3]:
+        print(f"  missing: of {happened}, readable {readable_at - happened} ms later")
 
 
 def collect(pipe, arrivals):
