@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
 use crate::checkpoint::{self, CheckpointError, Store};
 use crate::clock::millis;
-use crate::config::{Config, SinkConfig, SourceConfig, StreamConfig};
+use crate::config::{Config, SecretError, SinkConfig, SourceConfig, StreamConfig};
 use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
 use crate::lane::{Lane, LaneError, Until};
@@ -35,6 +35,16 @@ pub enum StartError {
         stream: String,
         /// Which key, and why.
         error: BuildError,
+    },
+    /// A secret cannot be read. While it runs that is retried: a file may be replaced at any time.
+    #[error("streams.{stream}.{key}: {error}")]
+    Secret {
+        /// The stream.
+        stream: String,
+        /// Which key.
+        key: &'static str,
+        /// Why.
+        error: SecretError,
     },
     /// The checkpoint cannot be opened.
     #[error(transparent)]
@@ -82,6 +92,10 @@ impl App {
     /// See [`StartError`].
     pub async fn build(config: &Config) -> Result<Self, StartError> {
         install_tls_provider();
+        for (name, stream) in &config.streams {
+            let (key, secret) = stream.secret();
+            secret.read().map_err(|error| StartError::Secret { stream: name.clone(), key, error })?;
+        }
         let readiness = Readiness::default();
         let open = readiness.hold("checkpoint");
         let (metrics, status) = (Metrics::new(), StatusBoard::default());

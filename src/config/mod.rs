@@ -161,6 +161,17 @@ pub struct StreamConfig {
     pub allow_http: bool,
 }
 
+impl StreamConfig {
+    /// The stream's secret, and the key that holds it.
+    #[must_use]
+    pub const fn secret(&self) -> (&'static str, &Secret) {
+        match &self.source {
+            SourceConfig::Genauth(genauth) => ("genauth.access_key_secret", &genauth.access_key_secret),
+            SourceConfig::Scloud(scloud) => ("scloud.private_key", &scloud.private_key),
+        }
+    }
+}
+
 /// A source and what only it needs.
 #[derive(Debug, Clone)]
 pub enum SourceConfig {

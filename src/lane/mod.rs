@@ -23,7 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
 use crate::source::Priority;
 use crate::state::admit::{New, admit};
-use crate::state::cursor::{Cursor, Job, Pass};
+use crate::state::cursor::{Cursor, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::window::Window;
 
@@ -125,21 +125,23 @@ impl Lane {
             cursor = self.open(begun).await?;
         }
         self.begin(&mut cursor);
-        let poll = self.feed.schedule.poll;
+        let Schedule { unit, poll, .. } = self.feed.schedule;
+        let all = until == Until::CaughtUp;
         let mut now = begun;
+        if all {
+            // The unit of the source's clock that is under way may hold records already: it is waited for.
+            now = (begun / unit + 1) * unit;
+            shutdown.unless(self.wait_until(now)).await;
+        }
         let mut after = None;
         loop {
-            let all = until == Until::CaughtUp;
             match cursor.plan(&self.feed.schedule, now, self.feed.comfortable(), all, after) {
                 Some(job) => {
                     after = Some(job.pass);
                     self.work(&mut cursor, job, now, until, &shutdown).await?;
                 }
                 None if all => return Ok(()),
-                None => {
-                    let wait = u64::try_from((now / poll + 1) * poll - self.feed.now()).unwrap_or(0);
-                    shutdown.unless(tokio::time::sleep(Duration::from_millis(wait))).await;
-                }
+                None => drop(shutdown.unless(self.wait_until((now / poll + 1) * poll)).await),
             }
             if shutdown.is_requested() {
                 return Ok(());
@@ -149,6 +151,12 @@ impl Lane {
                 now = now.max(self.feed.now() / poll * poll);
             }
         }
+    }
+
+    /// By the server's clock.
+    async fn wait_until(&self, time: Millis) {
+        let wait = u64::try_from(time - self.feed.now()).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
     /// Reads a job's windows ahead, bounded, and takes them in order.

@@ -54,6 +54,17 @@ async fn check_shows_how_far_clocks_are_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_not_there_ends_run_at_its_start() {
+    let mut config = Config::new([Stream::users("http://127.0.0.1:1")]);
+    let source = &mut config.streams[0].source;
+    *source = source.replace(&format!("\"{}\"", genauth::ACCESS_KEY_SECRET), "{ env: NO_SUCH_VARIABLE }");
+    let answer = config.command(&["run"], &[]).await;
+    assert_eq!(answer.code, Some(2), "{answer:?}");
+    assert!(answer.stderr.contains("streams.users.genauth.access_key_secret"), "{answer:?}");
+    assert!(answer.stderr.contains("`NO_SUCH_VARIABLE` is not set"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_config_is_told_all_at_once() {
     let mut config =
         Config::new([Stream::users("http://127.0.0.1:1").with("pol_interval", "1s").with("settle", "soon")]);

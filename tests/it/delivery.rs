@@ -6,7 +6,7 @@ use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Options, Order, Simulator, SourceStats, Stats};
 
 use crate::ledger::{Event, assert_all_arrived, compare, counted};
-use crate::program::{Config, Program, history, simulate};
+use crate::program::{Config, Program, history, simulate, until};
 
 /// Runs until caught up with such APIs, and compares what arrived with what happened.
 async fn all_arrive(options: Options) -> Stats {
@@ -133,6 +133,8 @@ async fn a_second_run_delivers_only_what_is_new() {
         assert!(counted(&events).values().all(|&times| times == 1), "no event comes twice");
         assert!(events.len() > seen, "each run delivers something");
         seen = events.len();
+        let new = || (simulator.now() > begun + 3000).then_some(());
+        until("something new", String::new, async || new()).await;
     }
 }
 
