@@ -13,11 +13,11 @@ use crate::admin::StreamBoard;
 use crate::clock::millis;
 use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::StreamMetrics;
-use crate::reading::{End, Found, Inclusive, Outcome, Paging, Reading, Rules};
+use crate::reading::{End, Found, Inclusive, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::state::cursor::{Job, Schedule};
-use crate::window::{Density, Window};
+use crate::window::{Density, Window, floor_to};
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
 const ROWS_AHEAD: u64 = 16_000;
@@ -152,7 +152,7 @@ impl Feed {
     /// server's clock and not by ours. The same for all lanes.
     pub async fn begun(&self) -> Millis {
         let ask = async {
-            let now = floor(self.now(), self.rules.unit);
+            let now = floor_to(self.now(), self.rules.unit);
             let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
             // A first page is asked for until it comes.
             let _ = self.fetch(&request, self.client.rank(Priority::Live)).await;
@@ -178,7 +178,7 @@ impl Feed {
         let share = job.range.len() / self.concurrency.cast_signed();
         let two_pages = self.comfortable() * Millis::from(2 * self.rules.page_limit)
             / (self.rules.max_rows / SURPRISE).cast_signed();
-        floor(share.max(two_pages), self.rules.unit) + self.rules.unit
+        floor_to(share.max(two_pages), self.rules.unit) + self.rules.unit
     }
 
     /// The next window of a job that goes from `from` to `to` and was planned at `as_of`: what another lane of
@@ -247,26 +247,22 @@ impl Feed {
         }
         let mut learnt = lock(&self.learnt);
         learnt.inclusive = reading.inclusive().or(learnt.inclusive);
-        match reading.end() {
+        let outcome = match reading.end() {
             Some(End::Overflow { rows }) => {
                 learnt.density.saw(window, rows.max(self.rules.max_rows));
-                Err(Overflow)
+                return Err(Overflow);
             }
-            Some(End::Complete(_)) | None => {
-                let outcome = reading.end().map_or(Outcome::Complete, |end| match end {
-                    End::Complete(outcome) => outcome,
-                    End::Overflow { .. } => Outcome::Split,
-                });
-                let found = reading.into_found();
-                let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
-                let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
-                learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
-                drop(learnt);
-                self.metrics.window(outcome);
-                tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
-                Ok(Arc::new(WindowRead { window, read_at, found }))
-            }
-        }
+            Some(End::Complete(outcome)) => outcome,
+            None => unreachable!("a reading that asks for no page has ended"),
+        };
+        let found = reading.into_found();
+        let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
+        let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
+        learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+        drop(learnt);
+        self.metrics.window(outcome);
+        tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
+        Ok(Arc::new(WindowRead { window, read_at, found }))
     }
 
     /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it
@@ -313,7 +309,7 @@ impl Feed {
     /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
     #[must_use]
     pub fn oldest_readable(&self) -> Option<Millis> {
-        self.client.history().map(|history| floor(self.now() - millis(history) + 3_600_000, self.rules.unit))
+        self.client.history().map(|history| floor_to(self.now() - millis(history) + 3_600_000, self.rules.unit))
     }
 
     fn failed(&self, error: &FetchError) {
@@ -349,10 +345,6 @@ impl Feed {
             tracing::info!(stream = self.stream.name, ?after, "reads again");
         }
     }
-}
-
-const fn floor(time: Millis, unit: Millis) -> Millis {
-    time.div_euclid(unit) * unit
 }
 
 /// Nothing under these locks panics half-way, so a poisoned one is as good as any.

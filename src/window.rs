@@ -46,6 +46,11 @@ impl Window {
     }
 }
 
+/// The largest multiple of `unit` that is not after `time`.
+pub(crate) const fn floor_to(time: Millis, unit: Millis) -> Millis {
+    time.div_euclid(unit) * unit
+}
+
 /// The length of the first window.
 const FIRST: Millis = 5000;
 

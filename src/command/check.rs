@@ -13,6 +13,7 @@ use crate::cli::{CheckArgs, Exit};
 use crate::config::{self, CheckpointConfig, Config};
 use crate::source::{Client, PageRequest, Position, Priority, install_tls_provider};
 use crate::telemetry::chain;
+use crate::window::floor_to;
 
 /// What was found of one part.
 #[derive(Debug, Serialize)]
@@ -67,7 +68,7 @@ fn config_line(path: &Path, config: &Config) -> Finding {
 /// Credentials, one page, the clock.
 async fn stream(name: &str, client: &Client) -> Finding {
     let unit = client.source().clock_unit();
-    let now = client.clock().now().div_euclid(unit) * unit;
+    let now = floor_to(client.clock().now(), unit);
     let request = PageRequest { from: now - 3_600_000, to: now, limit: 1, position: Position::First };
     let (state, message) = match client.fetch(&request, client.rank(Priority::Live)).await {
         Ok(fetched) => {

@@ -177,12 +177,6 @@ impl Reading {
         self.run.as_ref().map(|(_, run)| run.request())
     }
 
-    /// Whether the page that [`Reading::next`] asks for is the first of its run.
-    #[must_use]
-    pub fn at_run_start(&self) -> bool {
-        self.run.as_ref().is_none_or(|(_, run)| run.pages() == 0)
-    }
-
     /// Takes the answer to [`Reading::next`].
     pub fn give(&mut self, page: Page) {
         let Some((piece, mut run)) = self.run.take() else { return };

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::tally::{Seen, Tally};
 use crate::event::{Listed, Millis};
 use crate::source::{Page, PageRequest, Position};
+use crate::window::floor_to;
 
 /// How a source names the next page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl Run {
             }
             Seen::OnTwoPages => match time {
                 Some(time) if placed => {
-                    self.doubted.insert(time.div_euclid(self.unit) * self.unit);
+                    self.doubted.insert(floor_to(time, self.unit));
                 }
                 _ => self.doubted_nowhere = true,
             },

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::event::{Fingerprint, FingerprintMap, Listed, Millis};
-use crate::window::Window;
+use crate::window::{Window, floor_to};
 
 /// A fingerprint that a reading found, with one raw record for each time that it counts.
 #[derive(Debug, Clone)]
@@ -110,9 +110,8 @@ impl Tally {
 
     /// The bounds of all that lies in the clock units that begin at `units`.
     pub(super) fn rows_in(&self, units: &BTreeSet<Millis>, unit: Millis) -> u64 {
-        let inside = |entry: &&Entry| {
-            entry.placed && entry.time.is_some_and(|time| units.contains(&(time.div_euclid(unit) * unit)))
-        };
+        let inside =
+            |entry: &&Entry| entry.placed && entry.time.is_some_and(|time| units.contains(&floor_to(time, unit)));
         self.entries.values().filter(inside).map(Entry::bound).sum()
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Millis, StreamIdentity};
 use crate::source::Priority;
-use crate::window::Window;
+use crate::window::{Window, floor_to};
 
 /// When which part of the log is read: a stream's config in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,9 +158,4 @@ impl Cursor {
             reach(mark, age);
         }
     }
-}
-
-/// The largest multiple of `unit` that is not after `time`.
-pub(crate) const fn floor_to(time: Millis, unit: Millis) -> Millis {
-    time.div_euclid(unit) * unit
 }

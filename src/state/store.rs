@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::admit::{Delivered, New};
-use super::cursor::{Cursor, Schedule, floor_to};
+use super::cursor::{Cursor, Schedule};
 use crate::checkpoint::Changes;
 use crate::event::{Fingerprint, Millis};
-use crate::window::Window;
+use crate::window::{Window, floor_to};
 
 /// The length of a bucket of event time. Short, so that a window loads little more than its own fingerprints.
 const BUCKET: Millis = 10_000;
