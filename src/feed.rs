@@ -205,7 +205,12 @@ impl Feed {
             return self.read_alone(window, priority).await;
         }
         let cell = self.share(window, as_of);
-        cell.get_or_init(|| self.read_alone(window, priority)).await.clone()
+        let read = cell.get_or_init(|| self.read_alone(window, priority)).await.clone();
+        if read.is_err() {
+            // Nobody is to ask for this window again: a shorter one begins in its place.
+            lock(&self.shared).retain(|shared| !Arc::ptr_eq(&shared.read, &cell));
+        }
+        read
     }
 
     fn share(&self, window: Window, as_of: Millis) -> Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>> {

@@ -6,7 +6,7 @@ use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Options, Order, Simulator, SourceStats, Stats};
 
 use crate::ledger::{Event, assert_all_arrived, compare, counted};
-use crate::program::{Config, Program, history, simulate, until};
+use crate::program::{Config, Program, Stream, history, simulate, until};
 
 /// Runs until caught up with such APIs, and compares what arrived with what happened.
 async fn all_arrive(options: Options) -> Stats {
@@ -191,6 +191,18 @@ async fn a_clock_that_is_ahead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_behind() {
     a_clock_that_is_off(-90_000).await;
+}
+
+/// A window that held too much is asked for again, shorter, by both lanes: none is left with the reading that failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_lanes_of_a_stream_get_past_a_window_that_holds_too_much() {
+    let simulator = simulate(Options { rate: 2_000.0, events: Some(20_000), ..Options::default() }).await;
+    let mut config = Config::new([Stream::users(&simulator.url())]);
+    config.sinks = "{ a: { stdout: { format: native } }, b: { stdout: { format: native } } }".to_owned();
+    config.catch_up().await;
+    let events = config.events();
+    assert_eq!(events.len(), 40_000);
+    assert!(counted(&events).values().all(|&times| times == 2), "each event once for each lane");
 }
 
 #[tokio::test(flavor = "multi_thread")]
