@@ -9,13 +9,17 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
-use crate::checkpoint::{self, CheckpointError, Store};
+use crate::checkpoint::{self, CheckpointError};
 use crate::clock::millis;
-use crate::config::{Config, SecretError, SinkConfig, SourceConfig, StreamConfig};
+use crate::config::{
+    CheckpointConfig, Config, DeadLettersConfig, SecretError, SinkConfig, SourceConfig, StreamConfig, host_name,
+};
+use crate::dead_letter::LetterFiles;
 use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
-use crate::lane::{Lane, LaneError, Until};
+use crate::lane::{Kept, Lane, LaneError, Until};
 use crate::metrics::Metrics;
+use crate::replica::{LaneMaker, Line, Replica, Watched};
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line};
 use crate::source::{BuildError, Client, Limiter, install_tls_provider};
@@ -79,14 +83,22 @@ pub struct App {
     pub metrics: Metrics,
     /// The names of its lanes, by stream and sink.
     pub lanes: Vec<(String, String)>,
-    ready: Vec<Lane>,
+    runs: Runs,
     admin: Server,
     readiness: Readiness,
     status: StatusBoard,
 }
 
+/// Who runs the lanes.
+enum Runs {
+    /// This process alone, all of them.
+    Alone(Vec<Lane>),
+    /// The replicas of a group, each some of them.
+    Shared(Box<Replica>),
+}
+
 impl App {
-    /// Builds every part: opens the checkpoint and listens, but asks no API.
+    /// Builds every part: opens a checkpoint that is on this machine and listens, but asks no API and no broker.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -104,32 +116,58 @@ impl App {
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
             end_torn_line().map_err(StartError::Stdout)?;
         }
-        let streams = streams(config)?;
+        let clients = streams(config)?;
         let admin = Server::bind(config.admin.listen).await?;
-        let store = checkpoint::open(&config.checkpoint)?;
-        let mut ready = Vec::new();
-        for (stream, client) in streams {
-            let named = &config.streams[&stream];
-            let feed = Arc::new(feed(&stream, named, client, &metrics, &status));
-            for sink_name in &named.sinks {
-                let lane = Lane {
-                    feed: Arc::clone(&feed),
-                    sink: Arc::clone(&sinks[sink_name]),
-                    start: named.start,
-                    store: Arc::clone(&store) as Arc<dyn Store>,
-                    metrics: metrics.lane(&stream, sink_name),
-                    sink_metrics: metrics.sink(sink_name),
-                    board: status.lane(&stream, sink_name),
-                    sink_name: sink_name.clone(),
-                    failing: AtomicBool::new(false),
-                };
-                lane.stored().await?;
-                ready.push(lane);
+        let files = match &config.dead_letters {
+            DeadLettersConfig::Files { path, max_file_size, max_size } => {
+                Some(Arc::new(LetterFiles::new(path, *max_file_size, *max_size)))
             }
-        }
-        open.release();
-        let lanes = ready.iter().map(|lane| (lane.feed.stream.name.clone(), lane.sink_name.clone())).collect();
-        Ok(Self { metrics, lanes, ready, admin, readiness, status })
+            DeadLettersConfig::Topic(_) => None,
+        };
+        let lines: Vec<Line> = clients
+            .into_iter()
+            .map(|(stream, client)| line(&stream, &config.streams[&stream], client, &sinks, files.as_ref(), &metrics, &status))
+            .collect();
+        let lanes: Vec<(String, String)> = config
+            .streams
+            .iter()
+            .flat_map(|(stream, named)| named.sinks.iter().map(|sink| (stream.clone(), sink.clone())))
+            .collect();
+        let runs = match &config.checkpoint {
+            CheckpointConfig::Kafka(kafka) => {
+                let lane = |(stream, sink): &(String, String)| {
+                    ((stream.clone(), sink.clone()), (metrics.lane(stream, sink), status.lane(stream, sink)))
+                };
+                Runs::Shared(Box::new(Replica {
+                    config: kafka.clone(),
+                    instance: kafka.instance_id.clone().unwrap_or_else(host_name),
+                    watched: Watched { lanes: lanes.iter().map(lane).collect() },
+                    lines,
+                    transactional: transactional(config, &sinks),
+                    letters: match &config.dead_letters {
+                        DeadLettersConfig::Topic(topic) => Some(topic.clone()),
+                        DeadLettersConfig::Files { .. } => None,
+                    },
+                    joined: open,
+                }))
+            }
+            CheckpointConfig::File { .. } | CheckpointConfig::Memory => {
+                let store = checkpoint::open(&config.checkpoint)?;
+                let mut ready = Vec::new();
+                for line in lines {
+                    line.metrics.set_running(true);
+                    line.board.set_running(true, None);
+                    for make in &line.lanes {
+                        let lane = make(Kept::Store(Arc::clone(&store)));
+                        lane.stored().await?;
+                        ready.push(lane);
+                    }
+                }
+                open.release();
+                Runs::Alone(ready)
+            }
+        };
+        Ok(Self { metrics, lanes, runs, admin, readiness, status })
     }
 
     /// Where the admin server listens.
@@ -148,13 +186,18 @@ impl App {
         // Pulled by the shutdown from outside or by a lane whose sink is gone for good.
         let (stop_lanes, lanes_end) = shutdown::channel();
         let mut lanes = JoinSet::new();
-        for lane in self.ready {
-            lanes.spawn(lane.run(until, lanes_end.clone()));
+        match self.runs {
+            Runs::Alone(ready) => {
+                for lane in ready {
+                    lanes.spawn(lane.run(until, lanes_end.clone()));
+                }
+            }
+            Runs::Shared(replica) => drop(lanes.spawn(replica.run(until, lanes_end))),
         }
         let (mut failed, mut undelivered) = (false, false);
         let all_ended = async {
-            while let Some(lane) = lanes.join_next().await {
-                match lane {
+            while let Some(ended) = lanes.join_next().await {
+                match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(LaneError::NotDrained)) => undelivered = true,
                     Ok(Err(LaneError::Sink(error))) => {
@@ -192,6 +235,46 @@ impl App {
             (true, false, false) => Ended::CaughtUp,
         }
     }
+}
+
+/// A stream's lanes, each to be made where its state is kept.
+fn line(
+    name: &str,
+    config: &StreamConfig,
+    client: Client,
+    sinks: &BTreeMap<&String, Arc<Sink>>,
+    letters: Option<&Arc<LetterFiles>>,
+    metrics: &Metrics,
+    status: &StatusBoard,
+) -> Line {
+    let feed = Arc::new(feed(name, config, client, metrics, status));
+    let lane = |sink_name: &String| -> LaneMaker {
+        let (feed, sink, letters) = (Arc::clone(&feed), Arc::clone(&sinks[sink_name]), letters.cloned());
+        let (start, sink_name) = (config.start, sink_name.clone());
+        let (lane_metrics, sink_metrics) = (metrics.lane(name, &sink_name), metrics.sink(&sink_name));
+        let board = status.lane(name, &sink_name);
+        Box::new(move |kept| Lane {
+            feed: Arc::clone(&feed),
+            sink: Arc::clone(&sink),
+            start,
+            kept,
+            letters: letters.clone(),
+            metrics: lane_metrics.clone(),
+            sink_metrics: sink_metrics.clone(),
+            board: board.clone(),
+            sink_name: sink_name.clone(),
+            failing: AtomicBool::new(false),
+        })
+    };
+    let lanes = config.sinks.iter().map(lane).collect();
+    Line { stream: name.to_owned(), metrics: feed.metrics.clone(), board: feed.board.clone(), lanes }
+}
+
+/// The sinks whose events go into the transactions of the checkpoint.
+fn transactional(config: &Config, sinks: &BTreeMap<&String, Arc<Sink>>) -> Vec<Arc<Sink>> {
+    let is_transactional =
+        |name: &String| matches!(&config.sinks[name], SinkConfig::Kafka(kafka) if kafka.exactly_once);
+    sinks.iter().filter(|(name, _)| is_transactional(name)).map(|(_, sink)| Arc::clone(sink)).collect()
 }
 
 /// A client for each stream; streams that use the same credential share one limiter, the strictest of theirs.

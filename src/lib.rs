@@ -56,12 +56,15 @@ pub mod normalize;
 pub mod encode;
 
 pub mod checkpoint;
+pub mod dead_letter;
+pub mod kafka;
 pub mod retry;
 pub mod sink;
 pub mod source;
 
 pub mod feed;
 pub mod lane;
+pub mod replica;
 
 pub mod admin;
 pub mod app;

@@ -37,11 +37,14 @@ impl Backoff {
     /// How long to wait after `error`. The server's own wish counts where it is longer, up to
     /// [`LONGEST_RETRY_AFTER`].
     pub fn next(&mut self, error: &FetchError) -> Duration {
-        let own = match error.class {
-            FailureClass::Transient | FailureClass::Malformed | FailureClass::Throttled => step(&mut self.brief),
-            FailureClass::Credentials | FailureClass::Refused => step(&mut self.slow),
-        };
-        error.retry_after.map_or(own, |asked| own.max(asked.min(LONGEST_RETRY_AFTER)))
+        self.wait(matches!(error.class, FailureClass::Credentials | FailureClass::Refused), error.retry_after)
+    }
+
+    /// How long to wait after a failure that passes by itself, or one that waits for a person; `asked` is the server's
+    /// own wish.
+    pub fn wait(&mut self, needs_operator: bool, asked: Option<Duration>) -> Duration {
+        let own = step(if needs_operator { &mut self.slow } else { &mut self.brief });
+        asked.map_or(own, |asked| own.max(asked.min(LONGEST_RETRY_AFTER)))
     }
 
     /// Back to the start of its curves: to be called after a success.
@@ -57,8 +60,7 @@ impl Default for Backoff {
     }
 }
 
-/// The waits of a sink or a checkpoint that fails, or of a run of pages that breaks off: the brief curve, whatever the
-/// reason.
+/// The waits of a checkpoint that fails, or of a run of pages that breaks off: the brief curve, whatever the reason.
 #[derive(Debug)]
 pub struct Waits(ExponentialBackoff);
 

@@ -24,6 +24,8 @@ struct Board {
 }
 
 struct Stream {
+    running: bool,
+    owner: Option<String>,
     identity: StreamIdentity,
     health: Health,
     clock_offset: Option<f64>,
@@ -72,16 +74,23 @@ impl StatusBoard {
     /// Adds a stream, by its name in the config.
     #[must_use]
     pub fn stream(&self, name: &str, identity: &StreamIdentity) -> StreamBoard {
-        let stream = Stream { identity: identity.clone(), health: Health::Ok, clock_offset: None, read_through: None };
+        let stream = Stream {
+            running: false,
+            owner: None,
+            identity: identity.clone(),
+            health: Health::Ok,
+            clock_offset: None,
+            read_through: None,
+        };
         self.lock().streams.insert(name.to_owned(), stream);
         StreamBoard { board: self.clone(), name: name.to_owned() }
     }
 
-    /// Adds a lane, by the names of its stream and sink in the config.
+    /// Where a lane writes, by the names of its stream and sink in the config; added if it is not there.
     #[must_use]
     pub fn lane(&self, stream: &str, sink: &str) -> LaneBoard {
         let key = (stream.to_owned(), sink.to_owned());
-        self.lock().lanes.insert(key.clone(), Lane::default());
+        self.lock().lanes.entry(key.clone()).or_default();
         LaneBoard { board: self.clone(), key }
     }
 
@@ -99,6 +108,8 @@ impl StatusBoard {
                 name: name.clone(),
                 source: stream.identity.source,
                 tenant: stream.identity.tenant.clone(),
+                running: stream.running,
+                owner: stream.owner.clone(),
                 health: stream.health.clone(),
                 clock_offset_seconds: stream.clock_offset,
                 read_through: stream.read_through.map(Time),
@@ -140,6 +151,14 @@ impl StreamBoard {
     pub fn failing(&self, reason: FetchReason, message: impl Into<String>) {
         let message = message.into();
         self.update(|stream| stream.health.fail(reason.label(), message));
+    }
+
+    /// Whether this process runs the stream, and, of replicas, which one has last taken it.
+    pub fn set_running(&self, running: bool, owner: Option<&str>) {
+        self.update(|stream| {
+            stream.running = running;
+            stream.owner = owner.map(ToOwned::to_owned);
+        });
     }
 
     /// The server's clock minus this machine's, seconds.
@@ -224,6 +243,10 @@ pub(super) struct StreamStatus {
     pub name: String,
     pub source: Source,
     pub tenant: String,
+    /// By this process.
+    pub running: bool,
+    /// Of replicas, the one that has last taken it.
+    pub owner: Option<String>,
     #[serde(flatten)]
     pub health: Health,
     pub clock_offset_seconds: Option<f64>,

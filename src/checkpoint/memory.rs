@@ -1,4 +1,4 @@
-//! A store that is gone with the process: for tests and demos.
+//! A store that is gone with the process: for tests and demos, and what a taken partition of the state topic holds.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -9,43 +9,74 @@ use super::{Changes, CheckpointError, Store};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    map: Mutex<BTreeMap<Box<[u8]>, Box<[u8]>>>,
 }
 
 impl MemoryStore {
     /// A visitor that panics leaves the map as it was, so a poisoned lock is as good as any.
-    fn map(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<Box<[u8]>, Box<[u8]>>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a key, or takes it away.
+    pub(super) fn put(&self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.map().insert(key.into(), value.into()),
+            None => self.map().remove(key),
+        };
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.map().contains_key(key)
+    }
+
+    /// The keys that are there in `range`.
+    pub(super) fn keys(&self, range: &Range<Vec<u8>>) -> Vec<Vec<u8>> {
+        keys(&self.map(), &range.start..&range.end)
+    }
+
+    /// As [`Store::commit`], which cannot fail here.
+    pub(super) fn apply(&self, changes: &Changes) {
+        let mut map = self.map();
+        for range in &changes.delete_ranges {
+            for key in keys(&map, &range.start..&range.end) {
+                map.remove(key.as_slice());
+            }
+        }
+        for key in &changes.deletes {
+            map.remove(key.as_slice());
+        }
+        for (key, value) in &changes.puts {
+            map.insert(key.as_slice().into(), value.as_slice().into());
+        }
     }
 }
 
 impl Store for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
-        Ok(self.map().get(key).cloned())
+        Ok(self.map().get(key).map(|value| value.to_vec()))
     }
 
     fn scan(&self, range: Range<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
-        // A map panics at a range that ends before it starts; such a range holds nothing.
-        if range.start < range.end {
-            for (key, value) in self.map().range::<[u8], _>((Bound::Included(range.start), Bound::Excluded(range.end)))
-            {
-                visit(key, value);
-            }
-        }
+        entries(&self.map(), range).for_each(|(key, value)| visit(key, value));
         Ok(())
     }
 
     fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
-        let mut map = self.map();
-        for range in &changes.delete_ranges {
-            map.retain(|key, _| !range.contains(key));
-        }
-        for key in &changes.deletes {
-            map.remove(key);
-        }
-        for (key, value) in &changes.puts {
-            map.insert(key.clone(), value.clone());
-        }
+        self.apply(changes);
         Ok(())
     }
+}
+
+fn keys(map: &BTreeMap<Box<[u8]>, Box<[u8]>>, range: Range<&[u8]>) -> Vec<Vec<u8>> {
+    entries(map, range).map(|(key, _)| key.to_vec()).collect()
+}
+
+/// A map panics at a range that ends before it starts; such a range holds nothing.
+fn entries<'m>(
+    map: &'m BTreeMap<Box<[u8]>, Box<[u8]>>,
+    range: Range<&[u8]>,
+) -> impl Iterator<Item = (&'m Box<[u8]>, &'m Box<[u8]>)> {
+    let end = range.end.max(range.start);
+    map.range::<[u8], _>((Bound::Included(range.start), Bound::Excluded(end)))
 }

@@ -4,6 +4,7 @@
 //! blocks (a commit waits for the disk), so it is called off the runtime's workers.
 
 mod file;
+pub mod kafka;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 
 use crate::config::CheckpointConfig;
+use crate::kafka::Failure;
 
 /// What one commit changes. Applied in the order of the fields, so that a key that is put stands whatever
 /// was deleted around it.
@@ -60,13 +62,15 @@ pub trait Store: Send + Sync {
     fn commit(&self, changes: &Changes) -> Result<(), CheckpointError>;
 }
 
-/// Opens the store that `config` names.
+/// Opens the store that `config` names. The one in Kafka is opened so for commands only; lanes have a
+/// [`kafka::Partition`] of it.
 ///
 /// # Errors
 /// See [`CheckpointError`].
 pub fn open(config: &CheckpointConfig) -> Result<Arc<dyn Store>, CheckpointError> {
     Ok(match config {
         CheckpointConfig::File { path } => Arc::new(FileStore::open(path)?),
+        CheckpointConfig::Kafka(kafka) => Arc::new(kafka::KafkaStore::open(kafka)?),
         CheckpointConfig::Memory => Arc::new(MemoryStore::default()),
     })
 }
@@ -118,4 +122,71 @@ pub enum CheckpointError {
         /// Why not. Boxed: it is large, and rare.
         source: Box<redb::Error>,
     },
+    /// Kafka does not answer, or refuses.
+    #[error("checkpoint.kafka: {0}")]
+    Kafka(#[from] Failure),
+    /// The state topic is missing and cannot be made with this way in.
+    #[error(
+        "checkpoint.kafka.topic: `{0}` does not exist, and with a token trailcast cannot make it; make it, for example \
+         with `kafka-topics.sh --bootstrap-server … --create --topic {0} --partitions 8 --config cleanup.policy=compact`"
+    )]
+    NoStateTopic(String),
+    /// The topic of dead letters is missing and cannot be made with this way in.
+    #[error(
+        "dead_letters.kafka.topic: `{0}` does not exist, and with a token trailcast cannot make it; make it, for example \
+         with `kafka-topics.sh --bootstrap-server … --create --topic {0} --partitions 1 --config retention.ms=-1`"
+    )]
+    NoLettersTopic(String),
+    /// The state topic forgets what it must keep.
+    #[error(
+        "checkpoint.kafka.topic: `{topic}` has `cleanup.policy={policy}`, which loses cursors; set it to `compact`, for \
+         example with `kafka-configs.sh --bootstrap-server … --alter --topic {topic} --add-config cleanup.policy=compact`, \
+         or name another topic"
+    )]
+    StatePolicy {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        policy: String,
+    },
+    /// Partitions were added, so streams would look for their state elsewhere.
+    #[error(
+        "checkpoint.kafka.topic: `{topic}` had {was} partitions when its state was written and now has {is}; export the \
+         cursors with a topic of {was}, and import them into a new one"
+    )]
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// When it was written.
+        was: u32,
+        /// Now.
+        is: u32,
+    },
+    /// The state was written by a later version.
+    #[error(
+        "checkpoint.kafka.topic: `{topic}` has format {found}, this trailcast knows up to {known}; run the version that \
+         wrote it, or a later one"
+    )]
+    NewerState {
+        /// The topic.
+        topic: String,
+        /// Its format; 0 if that cannot be read.
+        found: u64,
+        /// The newest known here.
+        known: u64,
+    },
+    /// The state topic takes no record of ours.
+    #[error("checkpoint.kafka.topic: a record of the state is refused: {0}")]
+    Refused(String),
+    /// The partition is another's now, or must be taken again.
+    #[error("checkpoint.kafka: this replica no longer has the stream's partition")]
+    Lost,
+}
+
+impl CheckpointError {
+    /// Whether the same may work later, with nothing done here.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Kafka(_) | Self::File { .. } | Self::Refused(_))
+    }
 }

@@ -110,6 +110,7 @@ fn sinks(config: &Config) -> Vec<Finding> {
 fn checkpoint(config: &CheckpointConfig) -> Finding {
     let (state, message) = match (checkpoint::open(config), config) {
         (Ok(_), CheckpointConfig::Memory) => (State::Warning, "memory: cursors end with the process".to_owned()),
+        (Ok(_), CheckpointConfig::Kafka(kafka)) => (State::Ok, format!("topic {}", kafka.topic)),
         (Ok(_), CheckpointConfig::File { path }) => (State::Ok, format!("{} can be read and written", path.display())),
         (Err(error), _) => (State::Failed, chain(&error)),
     };

@@ -80,7 +80,7 @@ impl<'a> Checker<'a> {
         if let Some(values) = constants(schema) {
             return self.choice(node, at, &values, path);
         }
-        match (schema["type"].as_str().unwrap_or_default(), &node.value) {
+        match (kind(schema), &node.value) {
             ("object", Value::Map(entries)) => self.object(entries, at, schema, path),
             // A section whose keys are all commented out, or `memory:`, is an empty one.
             ("object", _) if node.is_nothing() => self.object(&[], at, schema, path),
@@ -235,6 +235,11 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// The type of a value; of several the first, as which the others are read.
+fn kind(schema: &Json) -> &str {
+    schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or_default()
+}
+
 /// The values of a closed set: `enum`, or `oneOf` of constants where each has a description.
 fn constants(schema: &Json) -> Option<Vec<&str>> {
     if let Some(values) = schema["enum"].as_array() {
@@ -245,7 +250,7 @@ fn constants(schema: &Json) -> Option<Vec<&str>> {
 }
 
 fn expected(schema: &Json) -> String {
-    match schema["type"].as_str().unwrap_or_default() {
+    match kind(schema) {
         "object" if schema["oneOf"].is_array() && schema["required"].is_null() => {
             let names = schema["oneOf"].as_array().into_iter().flatten();
             let keys: Vec<_> =

@@ -7,11 +7,13 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::check::{Mistake, Path, suggestion};
-use super::file::{Checkpoint, File, Genauth, Scloud, SecretEntry, Sink, Stream};
+use super::file::{Checkpoint, DeadLetters, File, Genauth, Scloud, SecretEntry, Sink, Stream};
+use super::file::{dead_letter_file_size, dead_letter_size};
+use super::syntax::{Size, Written};
 use super::tree::Node;
 use super::{
-    AdminConfig, CheckpointConfig, Config, GenauthBrand, GenauthConfig, LogConfig, ScloudConfig, Secret, SinkConfig,
-    SourceConfig, Start, StreamConfig,
+    AdminConfig, CheckpointConfig, Config, DeadLettersConfig, GenauthBrand, GenauthConfig, LogConfig, ScloudConfig,
+    Secret, SinkConfig, SourceConfig, Start, StreamConfig,
 };
 use crate::clock::millis;
 use crate::event::{Millis, Source};
@@ -22,6 +24,9 @@ const SCLOUD_HISTORY: Duration = Duration::from_secs(365 * 86_400);
 /// Where the default checkpoint is. A config that names none must still survive a restart, so the default is
 /// never memory; this is where a Linux service keeps its state.
 const DEFAULT_CHECKPOINT: &str = "/var/lib/trailcast/state";
+
+/// Where dead letters are when neither the config nor the checkpoint says so.
+const DEFAULT_DEAD_LETTERS: &str = "/var/lib/trailcast/dead-letters";
 
 /// The config, and what is wrong or doubtful. The config counts only when nothing is wrong; `now` is only for
 /// doubts about times.
@@ -38,7 +43,7 @@ pub(super) struct Findings {
     pub warnings: Vec<Mistake>,
 }
 
-struct Converter<'a> {
+pub(super) struct Converter<'a> {
     tree: &'a Node,
     now: Millis,
     findings: Findings,
@@ -49,12 +54,20 @@ impl Converter<'_> {
         let root = Path::default();
         let (streams, sinks) = (root.child("streams"), root.child("sinks"));
         let names: Vec<String> = file.sinks.keys().cloned().collect();
+        let asked_exactly_once: BTreeMap<String, Option<bool>> = file
+            .sinks
+            .iter()
+            .filter_map(|(name, sink)| Some((name.clone(), sink.kafka.as_ref()?.exactly_once)))
+            .collect();
         let mut converted_sinks = BTreeMap::new();
         for (name, sink) in file.sinks {
             let path = sinks.child(&name);
             self.name(&name, &path);
             converted_sinks.insert(name, self.sink(sink, &path)?);
         }
+        let checkpoint = self.checkpoint(file.checkpoint, &root.child("checkpoint"));
+        self.exactly_once(&mut converted_sinks, &asked_exactly_once, &checkpoint, &sinks);
+        let dead_letters = self.dead_letters(file.dead_letters, &checkpoint, &root.child("dead_letters"));
         let mut converted = BTreeMap::new();
         for (name, stream) in file.streams {
             let path = streams.child(&name);
@@ -65,7 +78,8 @@ impl Converter<'_> {
         Some(Config {
             streams: converted,
             sinks: converted_sinks,
-            checkpoint: checkpoint(file.checkpoint),
+            checkpoint,
+            dead_letters,
             admin: AdminConfig { listen: file.admin.listen.0 },
             log: LogConfig { format: file.log.format, level: file.log.level.0.0 },
         })
@@ -73,11 +87,53 @@ impl Converter<'_> {
 
     /// `None`, with a mistake, when the sink has no kind; the schema has already ruled that out.
     fn sink(&mut self, sink: Sink, path: &Path) -> Option<SinkConfig> {
-        let config = sink.stdout.map(SinkConfig::Stdout);
-        if config.is_none() {
-            self.mistake(path, "expected the key `stdout`");
+        match sink {
+            Sink { kafka: Some(kafka), stdout: None } => Some(self.kafka(kafka, &path.child("kafka"))),
+            Sink { kafka: None, stdout: Some(stdout) } => Some(SinkConfig::Stdout(stdout)),
+            _ => {
+                self.mistake(path, "expected exactly one of the keys `kafka`, `stdout`");
+                None
+            }
         }
-        config
+    }
+
+    fn checkpoint(&mut self, checkpoint: Option<Checkpoint>, path: &Path) -> CheckpointConfig {
+        match checkpoint {
+            Some(Checkpoint { kafka: Some(kafka), .. }) => self.kafka_checkpoint(kafka, &path.child("kafka")),
+            Some(Checkpoint { memory: Some(_), .. }) => CheckpointConfig::Memory,
+            Some(Checkpoint { file: Some(file), .. }) => CheckpointConfig::File { path: file.path },
+            // No key at all is a mistake that the schema has ruled out.
+            Some(_) | None => CheckpointConfig::File { path: PathBuf::from(DEFAULT_CHECKPOINT) },
+        }
+    }
+
+    fn dead_letters(
+        &mut self,
+        dead_letters: Option<DeadLetters>,
+        checkpoint: &CheckpointConfig,
+        path: &Path,
+    ) -> DeadLettersConfig {
+        match dead_letters {
+            Some(DeadLetters { kafka: Some(topic), .. }) => {
+                if !matches!(checkpoint, CheckpointConfig::Kafka(_)) {
+                    let why = "needs `checkpoint.kafka`, whose cluster and transaction it shares";
+                    self.mistake(&path.child("kafka"), why);
+                }
+                DeadLettersConfig::Topic(topic.topic.0.0)
+            }
+            Some(DeadLetters { file: Some(files), .. }) => {
+                let (max_file_size, max_size) = (files.max_file_size.0.0, files.max_size.0.0);
+                if max_file_size == 0 || max_size < max_file_size {
+                    self.mistake(&path.child("file"), "`max_file_size` must be above zero and at most `max_size`");
+                }
+                DeadLettersConfig::Files { path: files.path, max_file_size, max_size }
+            }
+            Some(_) | None => match checkpoint {
+                CheckpointConfig::Kafka(kafka) => DeadLettersConfig::Topic(format!("{}-dead-letters", kafka.topic)),
+                CheckpointConfig::File { path } => dead_letter_files(path.join("dead-letters")),
+                CheckpointConfig::Memory => dead_letter_files(PathBuf::from(DEFAULT_DEAD_LETTERS)),
+            },
+        }
     }
 
     /// An id comes from content, so two streams that read the same give one sink the same ids twice.
@@ -246,7 +302,7 @@ impl Converter<'_> {
         sinks
     }
 
-    fn secret(&mut self, entry: SecretEntry, path: &Path) -> Secret {
+    pub(super) fn secret(&mut self, entry: SecretEntry, path: &Path) -> Secret {
         match entry {
             SecretEntry::Inline(text) => {
                 let advice = "the secret stands in the config; `{ env: NAME }` or `{ file: PATH }` keeps it out";
@@ -273,12 +329,12 @@ impl Converter<'_> {
         }
     }
 
-    fn mistake(&mut self, path: &Path, message: &str) {
+    pub(super) fn mistake(&mut self, path: &Path, message: &str) {
         let mistake = self.found(path, message);
         self.findings.mistakes.push(mistake);
     }
 
-    fn warn(&mut self, path: &Path, message: &str) {
+    pub(super) fn warn(&mut self, path: &Path, message: &str) {
         let warning = self.found(path, message);
         self.findings.warnings.push(warning);
     }
@@ -308,11 +364,7 @@ fn default_endpoint(brand: GenauthBrand) -> Url {
     Url::parse(text).expect("a constant URL")
 }
 
-fn checkpoint(checkpoint: Option<Checkpoint>) -> CheckpointConfig {
-    match checkpoint {
-        Some(Checkpoint { memory: Some(_), .. }) => CheckpointConfig::Memory,
-        Some(Checkpoint { file: Some(file), .. }) => CheckpointConfig::File { path: file.path },
-        // Both keys absent is a mistake that the schema has ruled out.
-        Some(_) | None => CheckpointConfig::File { path: PathBuf::from(DEFAULT_CHECKPOINT) },
-    }
+fn dead_letter_files(path: PathBuf) -> DeadLettersConfig {
+    let (Written(Size(max_file_size)), Written(Size(max_size))) = (dead_letter_file_size(), dead_letter_size());
+    DeadLettersConfig::Files { path, max_file_size, max_size }
 }

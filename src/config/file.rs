@@ -14,10 +14,12 @@ use schemars::transform::{RecursiveTransform, Transform};
 use serde::Deserialize;
 use url::Url;
 
-use super::syntax::{LogFilter, Size, Written};
+use super::syntax::{Broker, LogFilter, Property, Size, TopicName, Written};
 use super::{
-    AdminConfig, GenauthAuth, GenauthBrand, GenauthFilter, LogConfig, LogFormat, ScloudFilter, Start, StdoutConfig,
+    AdminConfig, GenauthAuth, GenauthBrand, GenauthFilter, Key, LogConfig, LogFormat, SaslMechanism, ScloudFilter,
+    Start, StdoutConfig,
 };
+use crate::encode::Format;
 
 /// The config of trailcast: which audit logs to read and where to deliver their events.
 #[derive(Deserialize, JsonSchema)]
@@ -32,6 +34,9 @@ pub(super) struct File {
     pub sinks: BTreeMap<String, Sink>,
     /// Where cursors are stored. Default: a file in `/var/lib/trailcast/state`.
     pub checkpoint: Option<Checkpoint>,
+    /// Where events are kept that a sink refuses for good. Default: beside the checkpoint, which is a folder
+    /// `dead-letters` in its folder, or the topic `<state topic>-dead-letters`.
+    pub dead_letters: Option<DeadLetters>,
     /// The admin server: metrics, health and status.
     #[serde(default)]
     pub admin: Admin,
@@ -174,21 +179,180 @@ pub(super) struct SecretReference {
 /// A destination of events: exactly one kind.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["stdout"] }]))]
+#[schemars(extend("oneOf" = [{ "required": ["kafka"] }, { "required": ["stdout"] }]))]
 pub(super) struct Sink {
+    /// One record an event in a Kafka topic.
+    pub kafka: Option<Kafka>,
     /// One event a line on stdout.
     pub stdout: Option<StdoutConfig>,
 }
 
-/// Where cursors are stored: exactly one of `file` and `memory`.
+/// A Kafka topic, one record an event.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["file"] }, { "required": ["memory"] }]))]
+pub(super) struct Kafka {
+    /// Some of the cluster's brokers, as `HOST:PORT`; the others are learnt from them.
+    #[schemars(length(min = 1))]
+    pub brokers: Vec<Written<Broker>>,
+    /// The topic.
+    pub topic: Written<TopicName>,
+    /// How an event is written.
+    #[serde(default)]
+    pub format: Format,
+    /// Whether the record's own text is inside the event.
+    #[serde(default = "yes")]
+    pub raw: bool,
+    /// What a record's key is. Records with the same key go to the same partition, in order; the partition is
+    /// the one that Java's client would choose.
+    #[serde(default)]
+    pub key: Key,
+    /// Whether events and cursors are committed in one transaction, so that who reads committed records only sees
+    /// each event once. Needs `checkpoint.kafka` on the same cluster. Default: true where that is so.
+    pub exactly_once: Option<bool>,
+    /// Creates the topic if it is missing. Default: a missing topic is an error.
+    pub create: Option<CreateTopic>,
+    /// Encrypts connections; `tls: {}` trusts the system's certificate authorities. Default: plain text.
+    pub tls: Option<KafkaTls>,
+    /// How connections prove themselves. Default: not at all.
+    pub sasl: Option<Sasl>,
+    /// More properties of librdkafka, by their own names. The few that delivery depends on are refused.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Written<Property>>,
+}
+
+/// How a missing topic is created.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateTopic {
+    /// Its partitions.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub partitions: u32,
+    /// Its replicas. Default: the cluster's own default.
+    #[schemars(range(min = 1, max = 100))]
+    pub replication: Option<u16>,
+    /// Its settings, by Kafka's names, such as `retention.ms`.
+    #[serde(default)]
+    pub config: BTreeMap<String, Written<Property>>,
+}
+
+/// TLS to the brokers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KafkaTls {
+    /// A PEM file of certificate authorities to trust instead of the system's.
+    #[schemars(length(min = 1))]
+    pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that this client shows (mTLS), and those that vouch for it.
+    #[schemars(length(min = 1))]
+    pub certificate_file: Option<PathBuf>,
+    /// The PEM file with its private key.
+    #[schemars(length(min = 1))]
+    pub key_file: Option<PathBuf>,
+    /// The password of the private key. Default: it has none.
+    pub key_password: Option<SecretEntry>,
+}
+
+/// SASL to the brokers.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sasl {
+    /// Which way in.
+    pub mechanism: SaslMechanism,
+    /// The user. Not for OAUTHBEARER.
+    #[schemars(length(min = 1))]
+    pub username: Option<String>,
+    /// The user's password. Not for OAUTHBEARER.
+    pub password: Option<SecretEntry>,
+    /// The token, for OAUTHBEARER alone: a JWT, such as a projected Kubernetes service account token. A file is read
+    /// again before the token expires.
+    pub token: Option<SecretEntry>,
+}
+
+/// Where events are kept that a sink refuses for good: exactly one of `file` and `kafka`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["file"] }, { "required": ["kafka"] }]))]
+pub(super) struct DeadLetters {
+    /// In files in a folder, one JSON object a line.
+    pub file: Option<DeadLetterFiles>,
+    /// In a topic of the checkpoint's cluster, in the transaction that moves the cursor. Needs `checkpoint.kafka`.
+    pub kafka: Option<DeadLetterTopic>,
+}
+
+/// Dead letters in files.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLetterFiles {
+    /// The folder; created once it is needed.
+    #[schemars(length(min = 1))]
+    pub path: PathBuf,
+    /// A file that has grown to this size is followed by a new one.
+    #[serde(default = "dead_letter_file_size")]
+    pub max_file_size: Written<Size>,
+    /// All files together. Nothing is ever overwritten: what would go beyond this stops its lane until someone
+    /// has made room.
+    #[serde(default = "dead_letter_size")]
+    pub max_size: Written<Size>,
+}
+
+/// Dead letters in a topic.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLetterTopic {
+    /// The topic; created if missing, with as many replicas as the state topic and without a limit of age.
+    pub topic: Written<TopicName>,
+}
+
+/// Where cursors are stored: exactly one of `file`, `kafka` and `memory`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["file"] }, { "required": ["kafka"] }, { "required": ["memory"] }]))]
 pub(super) struct Checkpoint {
     /// In a folder on disk.
     pub file: Option<FileCheckpoint>,
+    /// In a compacted Kafka topic. Processes with the same topic and group share the streams.
+    pub kafka: Option<KafkaCheckpoint>,
     /// Nowhere: gone with the process. For tests and demos.
     pub memory: Option<MemoryCheckpoint>,
+}
+
+/// Cursors in a compacted Kafka topic.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KafkaCheckpoint {
+    /// Some of the cluster's brokers, as `HOST:PORT`; the others are learnt from them.
+    #[schemars(length(min = 1))]
+    pub brokers: Vec<Written<Broker>>,
+    /// The state topic; created if missing.
+    #[serde(default = "state_topic")]
+    pub topic: Written<TopicName>,
+    /// The consumer group of the replicas that share the streams, and what their transactional ids begin with.
+    #[serde(default = "group")]
+    #[schemars(length(min = 1))]
+    pub group: String,
+    /// This replica's name within the group: whoever comes back under the same name within `session_timeout` finds
+    /// its streams where it left them. Each replica needs its own. Default: the host's name.
+    #[schemars(length(min = 1))]
+    pub instance_id: Option<String>,
+    /// A replica that is not heard of for so long has lost its streams to the others. Brokers accept 6 s to 30 min
+    /// unless set otherwise.
+    #[serde(default = "seconds::<45>")]
+    pub session_timeout: Written<Duration>,
+    /// The partitions of a state topic that is created: the most replicas among which streams can be shared.
+    /// Cannot be changed later.
+    #[serde(default = "state_partitions")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub partitions: u32,
+    /// The replicas of a state topic that is created. Default: the cluster's own default.
+    #[schemars(range(min = 1, max = 100))]
+    pub replication: Option<u16>,
+    /// Encrypts connections; `tls: {}` trusts the system's certificate authorities. Default: plain text.
+    pub tls: Option<KafkaTls>,
+    /// How connections prove themselves. Default: not at all.
+    pub sasl: Option<Sasl>,
+    /// More properties of librdkafka, by their own names. The few that delivery depends on are refused.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Written<Property>>,
 }
 
 /// Cursors in a folder on disk.
@@ -258,6 +422,30 @@ const fn rate_limit() -> f64 {
 
 const fn max_response_size() -> Written<Size> {
     Written(Size(16 << 20))
+}
+
+const fn yes() -> bool {
+    true
+}
+
+pub(super) const fn dead_letter_file_size() -> Written<Size> {
+    Written(Size(64 << 20))
+}
+
+pub(super) const fn dead_letter_size() -> Written<Size> {
+    Written(Size(1 << 30))
+}
+
+fn state_topic() -> Written<TopicName> {
+    Written(TopicName("trailcast-state".to_owned()))
+}
+
+fn group() -> String {
+    "trailcast".to_owned()
+}
+
+const fn state_partitions() -> u32 {
+    8
 }
 
 const fn brand() -> GenauthBrand {

@@ -12,6 +12,8 @@ use super::{Start, units};
 
 /// A value that is written as text.
 pub(super) trait Syntax: Sized {
+    /// What it may be in YAML, text first; it is read as text in any case.
+    const TYPES: &'static [&'static str] = &["string"];
     /// The name of the syntax in the schema.
     const FORMAT: &'static str;
     /// A regular expression that editors can check, where there is a short one.
@@ -112,6 +114,67 @@ impl Syntax for LogFilter {
     }
 }
 
+/// A broker's host and port.
+pub(super) struct Broker(pub String);
+
+impl Syntax for Broker {
+    const FORMAT: &'static str = "trailcast-broker";
+    const EXPECTED: &'static str = "a host and a port such as `kafka:9092` or `[::1]:9092`";
+
+    fn read(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+        };
+        (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The value of a property of librdkafka or Kafka, which take every value as text.
+pub(super) struct Property(pub String);
+
+impl Syntax for Property {
+    const TYPES: &'static [&'static str] = &["string", "integer", "boolean"];
+    const FORMAT: &'static str = "trailcast-property";
+    const EXPECTED: &'static str = "a text, a number, `true` or `false`";
+
+    fn read(text: &str) -> Option<Self> {
+        // It goes to a C library.
+        (!text.contains('\0')).then(|| Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a Kafka topic.
+pub(super) struct TopicName(pub String);
+
+impl Syntax for TopicName {
+    const FORMAT: &'static str = "trailcast-topic";
+    const PATTERN: Option<&'static str> = Some("^[a-zA-Z0-9._-]{1,249}$");
+    const EXPECTED: &'static str = "the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`";
+
+    /// As Kafka's `Topic.validate` has it.
+    fn read(text: &str) -> Option<Self> {
+        let legal = (1..=249).contains(&text.len())
+            && !matches!(text, "." | "..")
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        legal.then(|| Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// A syntax, as the checker needs it.
 pub(super) struct Format {
     name: &'static str,
@@ -125,13 +188,16 @@ const fn format<T: Syntax>() -> Format {
     Format { name: T::FORMAT, expected: T::EXPECTED, accepts: |text| T::read(text).is_some() }
 }
 
-static FORMATS: [Format; 6] = [
+static FORMATS: [Format; 9] = [
     format::<Duration>(),
     format::<Size>(),
     format::<Start>(),
     format::<Url>(),
     format::<SocketAddr>(),
     format::<LogFilter>(),
+    format::<Broker>(),
+    format::<Property>(),
+    format::<TopicName>(),
 ];
 
 /// The syntax that a schema's `format` names.
@@ -167,7 +233,7 @@ impl<T: Syntax> JsonSchema for Written<T> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let mut schema = json_schema!({ "type": "string", "format": T::FORMAT });
+        let mut schema = json_schema!({ "type": T::TYPES, "format": T::FORMAT });
         if let Some(pattern) = T::PATTERN {
             schema.insert("pattern".to_owned(), pattern.into());
         }

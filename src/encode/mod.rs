@@ -8,8 +8,11 @@ use crate::normalize::Event;
 
 mod ecs;
 mod json;
+mod name;
 mod native;
 mod ocsf;
+
+pub use name::event_name;
 
 /// How an event is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]

@@ -3,6 +3,7 @@
 //! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
 //! retried here, for as long as it lasts, and stops no other lane.
 
+mod deliver;
 mod safe;
 mod view;
 
@@ -14,8 +15,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::admin::LaneBoard;
+use crate::checkpoint::kafka::Partition;
 use crate::checkpoint::{CheckpointError, Store};
 use crate::config::Start;
+use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
 use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics};
@@ -45,7 +48,9 @@ pub struct Lane {
     /// Where it begins if it has no cursor.
     pub start: Start,
     /// Where the cursor is kept.
-    pub store: Arc<dyn Store>,
+    pub kept: Kept,
+    /// Where what the sink refuses for good is kept; if in no files, then in a topic beside the state.
+    pub letters: Option<Arc<LetterFiles>>,
     /// Counts.
     pub metrics: LaneMetrics,
     /// Times the sink.
@@ -54,6 +59,24 @@ pub struct Lane {
     pub board: LaneBoard,
     /// Whether it has said that it cannot go on.
     pub failing: AtomicBool,
+}
+
+/// Where a lane's cursor is kept.
+#[derive(Clone)]
+pub enum Kept {
+    /// In a store that holds nothing but state.
+    Store(Arc<dyn Store>),
+    /// In Kafka: what is committed there can hold events and dead letters, too.
+    Partition(Arc<Partition>),
+}
+
+impl Kept {
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Store(store) => Arc::clone(store),
+            Self::Partition(partition) => Arc::clone(partition) as Arc<dyn Store>,
+        }
+    }
 }
 
 /// How long a lane runs.
@@ -93,6 +116,9 @@ pub enum LaneError {
     /// Asked to end while what it had to deliver or commit failed.
     #[error("ended while it could not go on: its last events come again with the next run")]
     NotDrained,
+    /// This replica no longer has the stream's partition, or must take it again.
+    #[error("this replica must take the stream's partition again")]
+    Lost,
 }
 
 /// A reading in the background, given up when dropped.
@@ -217,13 +243,12 @@ impl Lane {
         loop {
             let part = parts.next().unwrap_or_default();
             let last = parts.peek().is_none();
-            self.deliver(part, shutdown).await?;
             let read_at = ReadAt { window, read_at: read.read_at, schedule: &self.feed.schedule };
             let commit = store::commit(&self.key(), cursor, read_at, part, last, &delivered);
-            self.commit(commit.changes, shutdown).await?;
+            let refused = self.settle(part, commit.changes, shutdown).await?;
             self.forget(cursor.floor(), commit.cursor.floor(), shutdown).await?;
             *cursor = commit.cursor;
-            self.count(part, read);
+            self.count(part, &refused, read);
             self.show(cursor);
             if last || shutdown.is_requested() {
                 return Ok(());

@@ -1,11 +1,10 @@
-//! What a lane knows for certain: that events are delivered, that its state is stored. Each is tried until it is so or
-//! shutdown is requested.
+//! What a lane knows for certain: what its state is, and that it is stored. Each is tried until it is so or shutdown is
+//! requested.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{Lane, LaneError};
-use crate::checkpoint::{Changes, Store};
+use crate::checkpoint::{Changes, CheckpointError, Store};
 use crate::clock;
 use crate::config::Start;
 use crate::event::{Millis, StreamIdentity};
@@ -13,7 +12,7 @@ use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
 use crate::retry::Waits;
 use crate::shutdown::Shutdown;
-use crate::state::admit::{Delivered, New};
+use crate::state::admit::Delivered;
 use crate::state::cursor::Cursor;
 use crate::state::store;
 use crate::telemetry::chain;
@@ -79,36 +78,6 @@ impl Lane {
         .await
     }
 
-    /// Until the sink acknowledges.
-    pub(super) async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<(), LaneError> {
-        let mut waits = Waits::new();
-        loop {
-            let began = Instant::now();
-            let result = self.sink.deliver(&self.feed.stream, part).await;
-            self.sink_metrics.request_finished(began.elapsed());
-            match result {
-                Ok(()) => {
-                    self.recovered("delivers again");
-                    return Ok(());
-                }
-                Err(error) if error.is_final() => {
-                    self.metrics.sink_error(error.reason());
-                    self.board.failing(error.reason(), error.to_string());
-                    return Err(error.into());
-                }
-                Err(error) => self.failing(error.reason(), &error),
-            }
-            if shutdown.unless(tokio::time::sleep(waits.next_wait())).await.is_none() {
-                return Err(LaneError::NotDrained);
-            }
-        }
-    }
-
-    /// Until it is stored. What was delivered is not delivered again for it.
-    pub(super) async fn commit(&self, changes: Changes, shutdown: &Shutdown) -> Result<(), LaneError> {
-        self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await
-    }
-
     /// Does `work` on the checkpoint, again and again until that can be read and written.
     pub(super) async fn until_stored<T: Send + 'static>(
         &self,
@@ -124,6 +93,7 @@ impl Lane {
                     self.recovered("commits again");
                     return Ok(done);
                 }
+                Err(LaneError::Checkpoint(CheckpointError::Lost)) => return Err(LaneError::Lost),
                 Err(error @ LaneError::Checkpoint(_)) => self.failing(SinkReason::Checkpoint, &error),
                 Err(error) => {
                     self.board.failing(SinkReason::Checkpoint, chain(&error));
@@ -166,7 +136,7 @@ impl Lane {
         &self,
         work: impl FnOnce(&dyn Store) -> Result<T, LaneError> + Send + 'static,
     ) -> Result<T, LaneError> {
-        let store = Arc::clone(&self.store);
+        let store = self.kept.store();
         match tokio::task::spawn_blocking(move || work(&*store)).await {
             Ok(result) => result,
             Err(ended) => std::panic::resume_unwind(ended.into_panic()),

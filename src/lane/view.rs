@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Lane;
 use crate::clock;
 use crate::config::units;
+use crate::dead_letter::Refused;
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
@@ -27,10 +28,12 @@ impl Lane {
         self.show(cursor);
     }
 
-    pub(super) fn count(&self, part: &[New], read: &WindowRead) {
-        self.metrics.delivered(part.len() as u64);
-        self.board.delivered(part.len() as u64);
-        let late = part.iter().filter(|new| new.admitted.late);
+    pub(super) fn count(&self, part: &[New], refused: &[Refused], read: &WindowRead) {
+        let delivered = (part.len() - refused.len()) as u64;
+        self.metrics.delivered(delivered);
+        self.board.delivered(delivered);
+        let kept = |index: &usize| refused.iter().all(|refused| refused.index != *index);
+        let late = part.iter().enumerate().filter(|(index, new)| new.admitted.late && kept(index)).map(|(_, new)| new);
         self.metrics.late(late.clone().count() as u64);
         for new in late {
             let lateness = u64::try_from(read.read_at - new.admitted.time).unwrap_or(0);

@@ -34,6 +34,8 @@ pub(super) struct Families {
     pub sink_errors: IntCounterVec,
     pub sink_duration: HistogramVec,
     pub last_commit: GaugeVec,
+    pub dead_letters: IntCounterVec,
+    pub running: GaugeVec,
 }
 
 impl Families {
@@ -109,6 +111,12 @@ impl Families {
                 SINK_BUCKETS,
             ),
             last_commit: declare.gauge("last_commit_timestamp_seconds", "When the cursor was last committed.", LANE),
+            dead_letters: declare.counter(
+                "dead_letters_total",
+                "Events that the sink refuses for good, kept as dead letters, by reason.",
+                &["stream", "sink", "reason"],
+            ),
+            running: declare.gauge("stream_running", "1 while this process runs the stream, 0 otherwise.", STREAM),
             registry: declare.0,
         }
     }

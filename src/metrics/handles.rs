@@ -9,6 +9,7 @@ use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter};
 use super::SinkReason;
 use super::families::Families;
 use crate::clock::now;
+use crate::dead_letter::DeadLetterReason;
 use crate::event::Millis;
 use crate::reading::Outcome;
 use crate::source::FetchReason;
@@ -30,6 +31,7 @@ struct StreamSeries {
     records: IntCounter,
     lateness: Histogram,
     rate_limit_wait: Counter,
+    running: Gauge,
     clock_offset: OnceKnown,
     clock_offset_millis: AtomicI64,
     read_through: AtomicI64,
@@ -46,6 +48,7 @@ impl StreamMetrics {
             records: families.records.with_label_values(stream),
             lateness: families.lateness.with_label_values(stream),
             rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
+            running: families.running.with_label_values(stream),
             clock_offset: OnceKnown::new(&families.clock_offset, stream),
             clock_offset_millis: AtomicI64::new(0),
             read_through: AtomicI64::new(UNKNOWN),
@@ -70,6 +73,17 @@ impl StreamMetrics {
     /// A reading of a window ended.
     pub fn window(&self, outcome: Outcome) {
         count(&Outcome::ALL, &self.0.windows, &outcome);
+    }
+
+    /// Whether this process runs the stream. Without replicas it always does.
+    pub fn set_running(&self, running: bool) {
+        self.0.running.set(if running { 1.0 } else { 0.0 });
+    }
+
+    /// Whether this process runs the stream.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.0.running.get() > 0.0
     }
 
     /// This many records were read, repeats included.
@@ -140,6 +154,8 @@ struct LaneSeries {
     late: IntCounter,
     /// In the order of [`SinkReason::ALL`].
     errors: [IntCounter; SinkReason::ALL.len()],
+    /// In the order of [`DeadLetterReason::ALL`].
+    dead_letters: [IntCounter; DeadLetterReason::ALL.len()],
     last_commit: OnceKnown,
     verified_through: OnceKnown,
     delivered_through: AtomicI64,
@@ -154,6 +170,8 @@ impl LaneMetrics {
             late: families.late.with_label_values(lane),
             errors: SinkReason::ALL
                 .map(|reason| families.sink_errors.with_label_values(&[stream, sink, reason.label()])),
+            dead_letters: DeadLetterReason::ALL
+                .map(|reason| families.dead_letters.with_label_values(&[stream, sink, reason.label()])),
             last_commit: OnceKnown::new(&families.last_commit, lane),
             verified_through: OnceKnown::new(&families.verified_through, lane),
             delivered_through: AtomicI64::new(UNKNOWN),
@@ -173,6 +191,11 @@ impl LaneMetrics {
     /// A delivery or a commit failed.
     pub fn sink_error(&self, reason: SinkReason) {
         count(&SinkReason::ALL, &self.0.errors, &reason);
+    }
+
+    /// An event became a dead letter, and is committed as one.
+    pub fn dead_letter(&self, reason: DeadLetterReason) {
+        count(&DeadLetterReason::ALL, &self.0.dead_letters, &reason);
     }
 
     /// The cursor was committed at this time by this machine's clock.
@@ -241,7 +264,7 @@ impl OnceKnown {
     }
 }
 
-/// The closed sets have fewer than ten values, so that a search costs no more than a hash.
+/// The closed sets have few values, so that a search costs no more than a hash.
 fn count<T: PartialEq, const N: usize>(values: &[T; N], series: &[IntCounter; N], value: &T) {
     if let Some(index) = values.iter().position(|candidate| candidate == value) {
         series[index].inc();

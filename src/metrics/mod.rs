@@ -49,13 +49,41 @@ pub enum SinkReason {
     Closed,
     /// The sink's write failed in another way.
     Io,
+    /// The destination cannot be reached, or speaks another protocol.
+    Connect,
+    /// It did not answer in time.
+    Timeout,
+    /// It asks to be asked less often.
+    Throttled,
+    /// It is there and cannot work now: loading, moving, short of replicas.
+    Unavailable,
+    /// A password, token or certificate is not accepted, or cannot be read.
+    Credentials,
+    /// A right, a topic or a setting is missing there: someone must act.
+    Refused,
+    /// Another replica has taken the stream's partition over.
+    Fenced,
     /// The events were delivered, and the cursor could not be committed.
     Checkpoint,
+    /// What the sink refuses for good could not be kept.
+    DeadLetters,
 }
 
 impl SinkReason {
     /// Every value.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Io, Self::Checkpoint];
+    pub const ALL: [Self; 11] = [
+        Self::Closed,
+        Self::Io,
+        Self::Connect,
+        Self::Timeout,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Credentials,
+        Self::Refused,
+        Self::Fenced,
+        Self::Checkpoint,
+        Self::DeadLetters,
+    ];
 
     /// The label's value.
     #[must_use]
@@ -63,8 +91,22 @@ impl SinkReason {
         match self {
             Self::Closed => "closed",
             Self::Io => "io",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::Credentials => "credentials",
+            Self::Refused => "refused",
+            Self::Fenced => "fenced",
             Self::Checkpoint => "checkpoint",
+            Self::DeadLetters => "dead_letters",
         }
+    }
+
+    /// Whether it waits for a person: asking often helps nobody and may lock an account.
+    #[must_use]
+    pub const fn needs_operator(self) -> bool {
+        matches!(self, Self::Credentials | Self::Refused)
     }
 }
 

@@ -1,18 +1,24 @@
 //! Destinations. A sink says that events are delivered only when it knows.
 
+mod kafka;
 mod stdout;
 
 use std::io;
 
+pub use kafka::KafkaSink;
 pub use stdout::{Stdout, end_torn_line};
 
-use crate::config::SinkConfig;
+use crate::config::{SecretError, SinkConfig};
+use crate::dead_letter::Refused;
 use crate::event::StreamContext;
+use crate::kafka::{Failure, TopicError};
 use crate::metrics::SinkReason;
 use crate::state::admit::New;
 
 /// A destination.
 pub enum Sink {
+    /// A Kafka topic.
+    Kafka(KafkaSink),
     /// NDJSON on stdout.
     Stdout(Stdout),
 }
@@ -26,6 +32,20 @@ pub enum SinkError {
     /// It may work later.
     #[error("cannot write to stdout: {0}")]
     Io(io::Error),
+    /// The same of another destination.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// It has no topic to write to. Someone may make it.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// A secret cannot be read.
+    #[error("{key}: {error}")]
+    Secret {
+        /// Below the sink's own key.
+        key: &'static str,
+        /// Why.
+        error: SecretError,
+    },
 }
 
 impl SinkError {
@@ -35,6 +55,9 @@ impl SinkError {
         match self {
             Self::Closed => SinkReason::Closed,
             Self::Io(_) => SinkReason::Io,
+            Self::Failed(failure) | Self::Topic(TopicError::Failed(failure)) => failure.reason,
+            Self::Topic(TopicError::Missing(_)) => SinkReason::Refused,
+            Self::Secret { .. } => SinkReason::Credentials,
         }
     }
 
@@ -46,22 +69,24 @@ impl SinkError {
 }
 
 impl Sink {
-    /// Made from its config.
+    /// Made from its config; asks nobody.
     #[must_use]
     pub fn build(config: &SinkConfig) -> Self {
         match config {
+            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new(kafka.clone())),
             SinkConfig::Stdout(stdout) => Self::Stdout(Stdout::new(*stdout)),
         }
     }
 
-    /// Delivers all of `part`, in order. `Ok` is the destination's positive acknowledgement; after an error some of it
-    /// may have arrived, and delivering it again repeats the same ids.
+    /// Delivers all of `part`, in order. `Ok` is the destination's positive acknowledgement of each event but those
+    /// that it refuses for good, which the answer names; after an error some of it may have arrived.
     ///
     /// # Errors
     /// See [`SinkError`].
-    pub async fn deliver(&self, stream: &StreamContext, part: &[New]) -> Result<(), SinkError> {
+    pub async fn deliver(&self, stream: &StreamContext, part: &[New]) -> Result<Vec<Refused>, SinkError> {
         match self {
-            Self::Stdout(stdout) => stdout.deliver(stream, part).await,
+            Self::Kafka(kafka) => kafka.deliver(stream, part).await,
+            Self::Stdout(stdout) => stdout.deliver(stream, part).await.map(|()| Vec::new()),
         }
     }
 }

@@ -71,6 +71,13 @@ impl LaneKey {
         Some((name()?, name()?))
     }
 
+    /// The stream, out of any of its keys.
+    #[must_use]
+    pub fn stream_of(key: &[u8]) -> Option<String> {
+        let name = key.get(1..)?.split(|&byte| byte == 0).next()?;
+        String::from_utf8(name.to_vec()).ok()
+    }
+
     /// All that the lane keeps, but its cursor.
     #[must_use]
     pub fn remembered(&self) -> [Range<Vec<u8>>; 2] {

@@ -1,0 +1,334 @@
+//! One partition of the state topic, taken: its state in memory, and the one thread that writes it.
+//!
+//! Everything goes through transactions of this partition's transactional id. What lanes submit while a transaction is
+//! being committed goes together into the next one. A transaction that fails is aborted and each of its submitters told;
+//! what cannot be known to be aborted ends the partition's use, and taking it again tells what had been committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use rdkafka::error::KafkaError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{LetterTopic, StateTopic};
+use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
+use crate::dead_letter::Refused;
+use crate::kafka::{Failure, Message, Producer, Sending};
+
+/// Works that may wait for the transaction that is being committed. Each lane has one at most.
+const WAITING: usize = 64;
+/// The most records of one transaction, so that a slow one ends within its time.
+const TOGETHER: usize = 20_000;
+
+/// See the module.
+pub struct Partition {
+    number: i32,
+    letters: LetterTopic,
+    state: Arc<MemoryStore>,
+    works: mpsc::Sender<Submitted>,
+    lost: watch::Receiver<Option<Failure>>,
+}
+
+/// What is to become true at once.
+#[derive(Debug, Clone, Default)]
+pub struct Work {
+    /// Events and dead letters.
+    pub messages: Arc<Vec<Message>>,
+    /// The places of messages that are left out.
+    pub without: BTreeSet<usize>,
+    /// To find out which message a broker refuses, each is sent on its own.
+    pub one_by_one: bool,
+    /// To the state.
+    pub changes: Changes,
+}
+
+/// Why a work did not become true.
+#[derive(Debug)]
+pub enum TransactError {
+    /// Some messages of this work were refused, perhaps for what stood beside them; once more, one by one.
+    Suspected,
+    /// These messages are refused for good.
+    Refused(Vec<Refused>),
+    /// The works beside it failed: once more.
+    Beside,
+    /// It may work later.
+    Failed(Failure),
+    /// The partition is another's now, or must be taken again.
+    Lost,
+}
+
+struct Submitted {
+    work: Work,
+    reply: oneshot::Sender<Result<(), TransactError>>,
+}
+
+impl Partition {
+    pub(super) fn start(topic: StateTopic, number: i32, producer: Producer, state: MemoryStore) -> Self {
+        let (works, submitted) = mpsc::channel(WAITING);
+        let (lose, lost) = watch::channel(None);
+        let (state, letters) = (Arc::new(state), topic.letters.clone());
+        let writer = Writer { topic, number, producer, state: Arc::clone(&state), has_format: false };
+        std::thread::Builder::new()
+            .name(format!("state-{number}"))
+            .spawn(move || writer.run(submitted, &lose))
+            .expect("a process that cannot have one more thread cannot go on");
+        Self { number, letters, state, works, lost }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Where dead letters go that are not kept in files.
+    #[must_use]
+    pub const fn letters(&self) -> &LetterTopic {
+        &self.letters
+    }
+
+    /// Makes all of `work` true in one transaction; `Ok` says that it is committed.
+    ///
+    /// # Errors
+    /// Nothing of it is true; but after [`TransactError::Lost`] that is known only once the partition is taken again.
+    pub async fn transact(&self, work: Work) -> Result<(), TransactError> {
+        let (reply, answer) = oneshot::channel();
+        self.works.send(Submitted { work, reply }).await.map_err(|_| TransactError::Lost)?;
+        answer.await.unwrap_or(Err(TransactError::Lost))
+    }
+
+    /// Returns once the partition must be taken again to be of use, with the reason.
+    pub async fn lost(&self) -> Failure {
+        let mut lost = self.lost.clone();
+        loop {
+            if let Some(failure) = &*lost.borrow_and_update() {
+                return failure.clone();
+            }
+            if lost.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Store for Partition {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
+        self.state.get(key)
+    }
+
+    fn scan(&self, range: Range<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
+        self.state.scan(range, visit)
+    }
+
+    fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let work = Work { changes: changes.clone(), ..Work::default() };
+            self.works.blocking_send(Submitted { work, reply }).map_err(|_| CheckpointError::Lost)?;
+            return match answer.blocking_recv().unwrap_or(Err(TransactError::Lost)) {
+                Ok(()) => Ok(()),
+                Err(TransactError::Beside | TransactError::Suspected) => continue,
+                Err(TransactError::Failed(failure)) => Err(failure.into()),
+                // Of no message of its own can it be told that it is refused.
+                Err(TransactError::Lost | TransactError::Refused(_)) => Err(CheckpointError::Lost),
+            };
+        }
+    }
+}
+
+struct Writer {
+    topic: StateTopic,
+    number: i32,
+    producer: Producer,
+    state: Arc<MemoryStore>,
+    has_format: bool,
+}
+
+/// How a transaction ended, if not well.
+enum Trouble {
+    /// Aborted: these messages, by work and place, were refused.
+    Refused(Vec<(usize, Refused)>),
+    /// Aborted, for a reason that may pass.
+    Failed(Failure),
+    /// Not known to be aborted.
+    Lost(Failure),
+}
+
+impl Writer {
+    fn run(mut self, mut submitted: mpsc::Receiver<Submitted>, lose: &watch::Sender<Option<Failure>>) {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| submitted.blocking_recv()) {
+            let mut group = vec![first];
+            let mut records = group[0].work.messages.len();
+            while !group[0].work.one_by_one && records < TOGETHER {
+                match submitted.try_recv() {
+                    Ok(more) if more.work.one_by_one => {
+                        next = Some(more);
+                        break;
+                    }
+                    Ok(more) => {
+                        records += more.work.messages.len();
+                        group.push(more);
+                    }
+                    Err(_) => break,
+                }
+            }
+            let works: Vec<&Work> = group.iter().map(|submitted| &submitted.work).collect();
+            match self.transact(&works) {
+                Ok(()) => {
+                    for Submitted { work, reply } in group {
+                        self.state.apply(&work.changes);
+                        // A lane that has been given up learns it from the state.
+                        let _ = reply.send(Ok(()));
+                    }
+                }
+                Err(Trouble::Lost(failure)) => {
+                    lose.send_replace(Some(failure));
+                    // Whoever waits finds the channel closed.
+                    return;
+                }
+                Err(Trouble::Failed(failure)) => {
+                    for Submitted { reply, .. } in group {
+                        let _ = reply.send(Err(TransactError::Failed(failure.clone())));
+                    }
+                }
+                Err(Trouble::Refused(refused)) => answer_refused(group, refused),
+            }
+        }
+    }
+
+    fn transact(&mut self, works: &[&Work]) -> Result<(), Trouble> {
+        self.producer.begin().map_err(|error| self.lost(&error))?;
+        let refused = self.send(works).map_err(|error| self.abort(&error))?;
+        if !refused.is_empty() {
+            return Err(match self.producer.abort() {
+                Ok(()) => Trouble::Refused(refused),
+                Err(error) => self.lost(&error),
+            });
+        }
+        match self.producer.commit() {
+            Ok(()) => {
+                self.has_format = true;
+                Ok(())
+            }
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+                Err(self.abort(&Failed::Error(KafkaError::Transaction(error))))
+            }
+            // It may be committed or not.
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// All messages and all changes of all works; what is refused, by work.
+    fn send(&self, works: &[&Work]) -> Result<Vec<(usize, Refused)>, Failed> {
+        if let [work] = works
+            && work.one_by_one
+        {
+            for index in (0..work.messages.len()).filter(|index| !work.without.contains(index)) {
+                let report = self.producer.send(&work.messages, |other| other == index)?;
+                let refused = report.refused(&self.producer)?;
+                if let Some(refused) = refused.into_iter().next() {
+                    return Ok(vec![(0, refused)]);
+                }
+            }
+        }
+        let mut changes: Vec<Message> = works.iter().flat_map(|work| self.state_messages(&work.changes)).collect();
+        if !self.has_format {
+            changes.push(self.topic.format_message(self.number));
+        }
+        let sending = Sending::default();
+        let mut begins = Vec::new();
+        let mut total = 0;
+        for work in works {
+            begins.push(total);
+            if !work.one_by_one {
+                self.producer.enqueue(&work.messages, |index| !work.without.contains(&index), total, &sending)?;
+            }
+            total += work.messages.len();
+        }
+        self.producer.enqueue(&changes, |_| true, total, &sending)?;
+        let refused = self.producer.wait(&sending).refused(&self.producer)?;
+        let of_work = |mut refused: Refused| {
+            if refused.index >= total {
+                return Err(Failed::Failure(Failure {
+                    reason: crate::metrics::SinkReason::Checkpoint,
+                    message: format!("the state topic refuses a record: {}", refused.message),
+                }));
+            }
+            let work = begins.partition_point(|begin| *begin <= refused.index) - 1;
+            refused.index -= begins[work];
+            Ok((work, refused))
+        };
+        refused.into_iter().map(of_work).collect()
+    }
+
+    /// What a change of the map is in the topic: of a range, the keys that are there.
+    fn state_messages(&self, changes: &Changes) -> Vec<Message> {
+        let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        for range in &changes.delete_ranges {
+            self.state.keys(range).into_iter().for_each(|key| drop(writes.insert(key, None)));
+        }
+        for key in changes.deletes.iter().filter(|key| self.state.has(key)) {
+            writes.insert(key.clone(), None);
+        }
+        for (key, value) in &changes.puts {
+            writes.insert(key.clone(), Some(value.clone()));
+        }
+        writes.into_iter().map(|(key, value)| self.topic.message(self.number, key, value)).collect()
+    }
+
+    /// After an error in a transaction: it is aborted, unless the producer is of no more use.
+    fn abort(&self, failed: &Failed) -> Trouble {
+        match (failed, self.producer.fatal()) {
+            (Failed::Error(error), Some(_)) => return self.lost(error),
+            (Failed::Failure(failure), Some(code)) => {
+                let fatal = Failure::of("send", code, &code.to_string(), self.producer.context());
+                let reason = fatal.reason;
+                return Trouble::Lost(Failure { reason, message: format!("{}: {}", fatal.message, failure.message) });
+            }
+            _ => {}
+        }
+        let failure = match failed {
+            Failed::Error(error) => Failure::new("transact", error, self.producer.context()),
+            Failed::Failure(failure) => failure.clone(),
+        };
+        match self.producer.abort() {
+            Ok(()) => Trouble::Failed(failure),
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    fn lost(&self, error: &KafkaError) -> Trouble {
+        Trouble::Lost(Failure::new("transact", error, self.producer.context()))
+    }
+}
+
+/// Why sending failed.
+enum Failed {
+    Error(KafkaError),
+    Failure(Failure),
+}
+
+impl From<KafkaError> for Failed {
+    fn from(error: KafkaError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn answer_refused(group: Vec<Submitted>, mut refused: Vec<(usize, Refused)>) {
+    for (index, Submitted { work, reply }) in group.into_iter().enumerate() {
+        let own: Vec<Refused> = refused.extract_if(.., |(of, _)| *of == index).map(|(_, refused)| refused).collect();
+        let _ = reply.send(Err(match own {
+            own if own.is_empty() => TransactError::Beside,
+            own if work.one_by_one => TransactError::Refused(own),
+            _ => TransactError::Suspected,
+        }));
+    }
+}

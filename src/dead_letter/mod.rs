@@ -1,0 +1,131 @@
+//! Events that a sink refuses for good, kept with the reason, so that nothing vanishes (invariant 6).
+//!
+//! A dead letter is stored before, or in the same transaction as, the cursor that moves past its event. It holds all
+//! that is needed to deliver the event again under the same id.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use files::{FilesError, LetterFiles};
+
+use crate::event::{EventId, Millis, Source, StreamContext};
+use crate::state::admit::New;
+
+/// Why a sink refuses an event for good: the closed set of values of the label `reason` of
+/// `trailcast_dead_letters_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadLetterReason {
+    /// It is larger than the destination takes.
+    TooLarge,
+    /// The destination takes none such: its time lies too far away, or its content breaks a rule there.
+    Invalid,
+}
+
+impl DeadLetterReason {
+    /// Every value.
+    pub const ALL: [Self; 2] = [Self::TooLarge, Self::Invalid];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// A sink's answer for one event of a part: never, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The event's place in the part.
+    pub index: usize,
+    /// The class.
+    pub reason: DeadLetterReason,
+    /// The destination's own words.
+    pub message: String,
+}
+
+/// A dead letter, as it is stored: one JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The event's id.
+    pub id: EventId,
+    /// Why.
+    pub reason: DeadLetterReason,
+    /// The destination's own words.
+    pub message: String,
+    /// Which sink refused it.
+    pub sink: String,
+    /// Which stream it came from.
+    pub stream: String,
+    /// Of which API.
+    pub source: Source,
+    /// Whose log.
+    pub tenant: String,
+    /// The event's time.
+    pub time: jiff::Timestamp,
+    /// Whether it was late.
+    pub late: bool,
+    /// Which of its twins it is.
+    pub ordinal: u32,
+    /// When it was refused, by this machine's clock.
+    pub refused_at: jiff::Timestamp,
+    /// The record's own text, or as much of its beginning as there was room for.
+    pub record: String,
+    /// The whole record's length in bytes; more than `record` has if it was cut.
+    pub record_bytes: usize,
+}
+
+impl DeadLetter {
+    /// Of an event that `sink` refused at `now`.
+    #[must_use]
+    pub fn new(stream: &StreamContext, sink: &str, new: &New, refused: &Refused, now: Millis) -> Self {
+        let admitted = &new.admitted;
+        Self {
+            id: admitted.id,
+            reason: refused.reason,
+            message: refused.message.clone(),
+            sink: sink.to_owned(),
+            stream: stream.name.clone(),
+            source: stream.identity.source,
+            tenant: stream.identity.tenant.clone(),
+            time: timestamp(admitted.time),
+            late: admitted.late,
+            ordinal: admitted.ordinal,
+            refused_at: timestamp(now),
+            record: String::from_utf8_lossy(&admitted.raw).into_owned(),
+            record_bytes: admitted.raw.len(),
+        }
+    }
+
+    /// As one line of JSON, without its end.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("text, numbers and times are always JSON")
+    }
+
+    /// The same with the record cut so that the whole has at most `most` bytes, if that is possible at all.
+    #[must_use]
+    pub fn to_json_within(&self, most: usize) -> Vec<u8> {
+        let mut json = self.to_json();
+        let mut letter = self.clone();
+        while json.len() > most && !letter.record.is_empty() {
+            // A character may take up to six bytes in JSON, so what is cut is estimated and looked at again.
+            let excess = (json.len() - most).div_ceil(6).max(letter.record.len() / 16);
+            let keep = letter.record.floor_char_boundary(letter.record.len().saturating_sub(excess));
+            letter.record.truncate(keep);
+            json = letter.to_json();
+        }
+        json
+    }
+}
+
+/// A time beyond what a calendar holds becomes the epoch: the record's text still says what it said.
+fn timestamp(millis: Millis) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
+}

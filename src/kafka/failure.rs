@@ -1,0 +1,99 @@
+//! Why something did not work with Kafka, sorted once for all.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::Context;
+use crate::metrics::SinkReason;
+
+/// Why something did not work.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The class, as metrics name it.
+    pub reason: SinkReason,
+    /// What happened, in the broker's or the client's own words, and what to do where that is known.
+    pub message: String,
+}
+
+impl Failure {
+    /// Of an error and what the client said beside it.
+    #[must_use]
+    pub fn new(doing: &str, error: &KafkaError, context: &Context) -> Self {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        let words = match error {
+            KafkaError::Transaction(error) => error.string(),
+            error => error.to_string(),
+        };
+        Self::of(doing, code, &words, context)
+    }
+
+    /// Of a code.
+    #[must_use]
+    pub fn of(doing: &str, code: Code, words: &str, context: &Context) -> Self {
+        // No answer in time: what the client noticed meanwhile says why.
+        let silent = matches!(reason(code), SinkReason::Connect | SinkReason::Timeout);
+        let (code, why) = match context.trouble().filter(|_| silent) {
+            Some((trouble, why)) => (trouble, format!("{words}: {why}")),
+            None => (code, words.to_owned()),
+        };
+        let advice = advice(code, &why);
+        Self { reason: reason(code), message: format!("cannot {doing}: {why}{advice}") }
+    }
+}
+
+/// The class of a code, for metrics and for how long to wait.
+fn reason(code: Code) -> SinkReason {
+    match code {
+        // Nobody is there, or it is not them.
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::NetworkException | Code::SSL => {
+            SinkReason::Connect
+        }
+        Code::MessageTimedOut
+        | Code::OperationTimedOut
+        | Code::RequestTimedOut
+        | Code::TimedOutQueue
+        | Code::PurgeQueue
+        | Code::PurgeInflight => SinkReason::Timeout,
+        // A password, token or certificate: they will not mend by themselves.
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState => SinkReason::Credentials,
+        // A right or a topic is missing: an operator may add it at any time.
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownPartition
+        | Code::PolicyViolation
+        | Code::InvalidTopic => SinkReason::Refused,
+        Code::ThrottlingQuotaExceeded => SinkReason::Throttled,
+        // Another has taken our place.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => SinkReason::Fenced,
+        // Brokers that are changing places, loading or short of replicas, and whatever else they may come to say.
+        _ => SinkReason::Unavailable,
+    }
+}
+
+fn advice(code: Code, why: &str) -> &'static str {
+    match code {
+        Code::Authentication | Code::SaslAuthenticationFailed => "; look at `sasl`: mechanism, user and password",
+        Code::UnsupportedSASLMechanism => "; look at `sasl.mechanism`: the brokers do not offer it",
+        Code::SSL if why.contains("certificate verify failed") => {
+            "; look at `tls.ca_file`: it must hold the authority that signed the brokers' certificates"
+        }
+        Code::SSL => "; look at `tls`, and whether the brokers' port speaks TLS",
+        Code::TopicAuthorizationFailed => "; the user needs the rights Describe and Write on the topic",
+        Code::TransactionalIdAuthorizationFailed => {
+            "; the user needs the rights Describe and Write on transactional ids that begin with `checkpoint.kafka.group`"
+        }
+        Code::GroupAuthorizationFailed => "; the user needs the right Read on the group `checkpoint.kafka.group`",
+        Code::ClusterAuthorizationFailed => "; the user needs the right IdempotentWrite on the cluster",
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve => {
+            "; look at `brokers`, and whether they can be reached from here"
+        }
+        _ => "",
+    }
+}

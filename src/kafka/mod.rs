@@ -1,0 +1,22 @@
+//! What every use of Kafka shares: clients made from a [`ClusterConfig`], topics, messages and their acknowledgement.
+//!
+//! Knows nothing of records, cursors or lanes. Calls that block say so; none is made on the runtime's workers.
+
+mod client;
+mod failure;
+mod producer;
+mod topic;
+
+pub use client::{Context, Purpose, client_config};
+pub use failure::Failure;
+pub use producer::{Message, Producer, Report, Sending};
+pub use topic::{Cluster, Read, Topic, TopicError};
+
+/// The client library and its version.
+#[must_use]
+pub fn librdkafka_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+/// How long one question to a cluster may take before it counts as failed; it is asked again by whoever asks.
+pub(crate) const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);

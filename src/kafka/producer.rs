@@ -1,0 +1,335 @@
+//! Sends records and waits until each is acknowledged by all replicas in sync, or is known to have failed.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+
+use super::client::{Context, Purpose, client_config};
+use super::failure::Failure;
+use crate::config::ClusterConfig;
+use crate::dead_letter::{DeadLetterReason, Refused};
+use crate::metrics::SinkReason;
+
+/// A record for Kafka.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition; without one the key decides, and without a key chance.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers, in order.
+    pub headers: Vec<(&'static str, String)>,
+    /// Milliseconds since the epoch; none is the time of sending.
+    pub timestamp: Option<i64>,
+}
+
+impl Message {
+    /// Its bytes as a batch of one holds them at least: never more than the broker counts before compression.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        /// A batch's head, and a record's lengths, attributes, offset and time, each as short as it can be.
+        const FRAME: usize = 61 + 7;
+        let headers: usize = self.headers.iter().map(|(name, value)| 2 + name.len() + value.len()).sum();
+        FRAME + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// What became of messages that were sent.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The places, among those sent, of messages that failed, and why; all others are acknowledged.
+    failed: Vec<(usize, Code)>,
+}
+
+impl Report {
+    /// Which messages the broker refuses for good.
+    ///
+    /// # Errors
+    /// Others failed for a reason that may pass.
+    pub fn refused(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
+        let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
+            Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
+            None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
+        };
+        self.failed.iter().map(refusal).collect()
+    }
+}
+
+/// What no later try will change.
+const fn refusal(code: Code) -> Option<DeadLetterReason> {
+    match code {
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
+            Some(DeadLetterReason::TooLarge)
+        }
+        // Too long ago or too far ahead for the topic (`message.timestamp.before.max.ms`, `…after.max.ms`); a record
+        // that the topic's rules refuse, such as one without a key where records are compacted.
+        Code::InvalidTimestamp | Code::InvalidRecord => Some(DeadLetterReason::Invalid),
+        _ => None,
+    }
+}
+
+/// A connection that sends.
+pub struct Producer {
+    inner: ThreadedProducer<Deliveries>,
+    context: Context,
+}
+
+/// The largest that the client itself lets pass: what a topic takes is the broker's to say.
+const LARGEST: &str = "67108864";
+
+/// Room in a batch for what compression may add to bytes that do not compress, and for the batch's head.
+const BATCH_MARGIN: u64 = 1024;
+
+impl Producer {
+    /// Connects in the background. With a transactional id it is of use after [`Producer::begin_anew`] only.
+    /// `largest` is the smallest limit of the topics it sends to: several records in a batch must not exceed together
+    /// what each may have alone.
+    ///
+    /// # Errors
+    /// A secret or the settings are no good.
+    pub fn new(
+        cluster: &ClusterConfig,
+        properties: &[(String, String)],
+        largest: Option<u64>,
+        transactional_id: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let mut config = client_config(cluster, Purpose::Producer).map_err(|(key, error)| Failure {
+            reason: SinkReason::Credentials,
+            message: format!("{key}: {error}"),
+        })?;
+        // Bounds what waits in memory while brokers are away, whatever the number of lanes; properties may say more.
+        config.set("queue.buffering.max.kbytes", "32768").set("linger.ms", "1");
+        for (name, value) in properties {
+            config.set(name, value);
+        }
+        let fits = largest.map_or(1_000_000, |largest| largest.saturating_sub(BATCH_MARGIN)).clamp(1, 1_000_000);
+        let asked = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(u64::MAX);
+        config.set("batch.size", fits.min(asked).to_string());
+        config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
+        config.set("message.max.bytes", LARGEST);
+        // A lane decides what to do next; within this the client tries again by itself.
+        config.set("message.timeout.ms", "20000");
+        if let Some(id) = transactional_id {
+            config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
+        }
+        let context = Context::new(cluster);
+        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries(context.clone()))
+            .map_err(|error| Failure::new("make a producer", &error, &context))?;
+        Ok(Self { inner, context })
+    }
+
+    /// Sends those of `messages` that `wanted` picks and blocks until each is acknowledged or has failed, which it has
+    /// after 20 s at the latest.
+    ///
+    /// # Errors
+    /// The producer is of no more use.
+    pub fn send(&self, messages: &[Message], wanted: impl Fn(usize) -> bool) -> Result<Report, KafkaError> {
+        let sending = Sending::default();
+        self.enqueue(messages, wanted, 0, &sending)?;
+        Ok(self.wait(&sending))
+    }
+
+    /// Begins to send those of `messages` that `wanted` picks, to be reported by their places and `base`. Blocks while
+    /// the queue is full.
+    ///
+    /// # Errors
+    /// The producer is of no more use.
+    pub fn enqueue(
+        &self,
+        messages: &[Message],
+        wanted: impl Fn(usize) -> bool,
+        base: usize,
+        sending: &Sending,
+    ) -> Result<(), KafkaError> {
+        messages
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| wanted(*index))
+            .try_for_each(|(index, message)| self.enqueue_one(message, base + index, &sending.0))
+    }
+
+    /// Blocks until all that `sending` counts is acknowledged or has failed.
+    #[must_use]
+    pub fn wait(&self, sending: &Sending) -> Report {
+        let mut tally = sending.0.tally();
+        while tally.under_way > 0 {
+            tally = sending.0.changed.wait(tally).unwrap_or_else(PoisonError::into_inner);
+        }
+        if tally.failed.is_empty() {
+            self.context.well();
+        }
+        Report { failed: std::mem::take(&mut tally.failed) }
+    }
+
+    fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {
+        let headers = message.headers.iter().fold(
+            OwnedHeaders::new_with_capacity(message.headers.len()),
+            |headers, (key, value)| headers.insert(Header { key, value: Some(value) }),
+        );
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(
+            &message.topic,
+            Box::new(Ticket { index, waiting: Arc::clone(waiting) }),
+        );
+        (record.partition, record.timestamp) = (message.partition, message.timestamp);
+        (record.key, record.payload) = (message.key.as_deref(), message.value.as_deref());
+        record.headers = (!message.headers.is_empty()).then_some(headers);
+        waiting.tally().under_way += 1;
+        loop {
+            let (error, again) = match self.inner.send(record) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            match error.rdkafka_error_code() {
+                Some(Code::QueueFull) if self.inner.in_flight_count() > 0 => {
+                    let tally = waiting.tally();
+                    // Someone else's messages may be what fills it, and they do not wake us.
+                    drop(waiting.changed.wait_timeout(tally, Duration::from_millis(10)));
+                    record = again;
+                }
+                Some(code) if self.inner.client().fatal_error().is_none() && code != Code::State => {
+                    // Alone too large for the queue is too large.
+                    let code = if code == Code::QueueFull { Code::MessageSizeTooLarge } else { code };
+                    let mut tally = waiting.tally();
+                    tally.under_way -= 1;
+                    tally.failed.push((index, code));
+                    return Ok(());
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// The error that ended this producer's use, if one did.
+    #[must_use]
+    pub fn fatal(&self) -> Option<Code> {
+        self.inner.client().fatal_error().map(|(code, _)| code)
+    }
+
+    /// What it has to say beside its answers.
+    #[must_use]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Takes the transactional id over: fences whoever had it, ends the transaction that was open under it, and
+    /// returns once that is done. Blocks.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or refuses.
+    pub fn begin_anew(&self) -> Result<(), KafkaError> {
+        self.inner.init_transactions(super::ANSWER_WITHIN * 3)
+    }
+
+    /// Begins a transaction; asks nobody.
+    ///
+    /// # Errors
+    /// There is one, or the producer is of no more use.
+    pub fn begin(&self) -> Result<(), KafkaError> {
+        self.inner.begin_transaction()
+    }
+
+    /// Commits. To be called once all messages are acknowledged: otherwise it waits in slices of 100 ms. Blocks.
+    ///
+    /// # Errors
+    /// The transaction must be aborted, or its fate is unknown, or the producer is of no more use.
+    pub fn commit(&self) -> Result<(), KafkaError> {
+        self.until_answered(|timeout| self.inner.commit_transaction(timeout))
+    }
+
+    /// Aborts: nobody who reads committed records will ever see what was sent. Blocks.
+    ///
+    /// # Errors
+    /// The producer is of no more use.
+    pub fn abort(&self) -> Result<(), KafkaError> {
+        self.until_answered(|timeout| self.inner.abort_transaction(timeout))
+    }
+
+    /// Asks again where asking again is what is to be done, for a minute: a coordinator may be moving.
+    fn until_answered(&self, ask: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+        let mut left = 6;
+        loop {
+            match ask(super::ANSWER_WITHIN) {
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && left > 0 => left -= 1,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Messages that are being sent.
+#[derive(Debug, Default)]
+pub struct Sending(Arc<Waiting>);
+
+/// Counts messages that are under way.
+#[derive(Debug, Default)]
+struct Waiting {
+    tally: Mutex<Tally>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    under_way: usize,
+    failed: Vec<(usize, Code)>,
+}
+
+impl Waiting {
+    /// Two numbers cannot be left half-written.
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which message a report is of.
+struct Ticket {
+    index: usize,
+    waiting: Arc<Waiting>,
+}
+
+/// Takes reports.
+struct Deliveries(Context);
+
+impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.0.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.0.generate_oauth_token(config)
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let mut tally = ticket.waiting.tally();
+        tally.under_way -= 1;
+        if let Err((error, _)) = result {
+            tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        }
+        if tally.under_way == 0 {
+            drop(tally);
+            ticket.waiting.changed.notify_all();
+        }
+    }
+}

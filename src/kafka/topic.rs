@@ -1,0 +1,307 @@
+//! Topics: whether they are there, how they are set, and making them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tokio::runtime::Handle;
+
+use super::ANSWER_WITHIN;
+use super::client::{Context, Purpose, client_config};
+use super::failure::Failure;
+use crate::config::{ClusterConfig, CreateTopicConfig, SaslConfig};
+use crate::metrics::SinkReason;
+
+/// Asks a cluster about itself. All of it blocks, on a thread of the runtime's that may.
+pub struct Cluster {
+    config: ClusterConfig,
+    consumer: BaseConsumer<Context>,
+    context: Context,
+}
+
+/// A topic as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Its partitions.
+    pub partitions: u32,
+    /// The fewest replicas that any of its partitions has.
+    pub replicas: usize,
+    /// Its settings, by Kafka's names; none where the right to see them is missing.
+    pub settings: Option<BTreeMap<String, String>>,
+}
+
+impl Topic {
+    /// A setting that is a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.setting(name)?.parse().ok()
+    }
+
+    /// A setting, if settings are known.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// `max.message.bytes`
+    #[must_use]
+    pub fn largest(&self) -> Option<u64> {
+        self.number("max.message.bytes").and_then(|bytes| bytes.try_into().ok())
+    }
+}
+
+/// Why a topic is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// Asking failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// It is not there.
+    #[error(
+        "the topic `{0}` does not exist; make it, for example with `kafka-topics.sh --bootstrap-server … --create \
+         --topic {0} --partitions 6 --replication-factor 3`, or let trailcast make it: \
+         `create: {{ partitions: 6, replication: 3 }}`"
+    )]
+    Missing(String),
+}
+
+impl Cluster {
+    /// A client for questions. Connects in the background.
+    ///
+    /// # Errors
+    /// A secret or the settings are no good.
+    pub fn new(config: &ClusterConfig) -> Result<Self, Failure> {
+        let context = Context::new(config);
+        let settings = client_config(config, Purpose::Consumer).map_err(|(key, error)| Failure {
+            reason: SinkReason::Credentials,
+            message: format!("{key}: {error}"),
+        })?;
+        let consumer = BaseConsumer::from_config_and_context(&settings, context.clone())
+            .map_err(|error| Failure::new("make a client", &error, &context))?;
+        Ok(Self { config: config.clone(), consumer, context })
+    }
+
+    /// How many brokers there are, and the cluster's id.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    pub fn brokers(&self) -> Result<(usize, Option<String>), Failure> {
+        let brokers = self.ask("reach the brokers", |consumer, timeout| {
+            Ok(consumer.client().fetch_metadata(None, timeout)?.brokers().len())
+        })?;
+        Ok((brokers, self.consumer.client().fetch_cluster_id(Duration::from_secs(1))))
+    }
+
+    /// The topic as it is.
+    ///
+    /// # Errors
+    /// It is missing, or asking failed.
+    pub fn topic(&self, name: &str) -> Result<Topic, TopicError> {
+        let doing = format!("look up the topic `{name}`");
+        let found = self.ask(&doing, |consumer, timeout| {
+            let metadata = consumer.client().fetch_metadata(Some(name), timeout)?;
+            let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+            match topic.error().map(Code::from) {
+                None => {}
+                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
+                Some(code) => return Err(KafkaError::MetadataFetch(code)),
+            }
+            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+            Ok(Some((u32::try_from(topic.partitions().len()).unwrap_or(0), replicas)))
+        })?;
+        let Some((partitions, replicas)) = found else { return Err(TopicError::Missing(name.to_owned())) };
+        Ok(Topic { name: name.to_owned(), partitions, replicas, settings: self.settings(name) })
+    }
+
+    /// The topic, made as `create` says if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be looked up or made.
+    pub fn topic_or_create(&self, name: &str, create: &CreateTopicConfig) -> Result<Topic, TopicError> {
+        match self.topic(name) {
+            Err(TopicError::Missing(_)) if self.is_administrable() => self.create(name, create)?,
+            result => return result,
+        }
+        // The broker that is asked next may not have heard of it.
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            match self.topic(name) {
+                Err(TopicError::Missing(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether the client for administration can get in: with a token it never asks for one.
+    fn is_administrable(&self) -> bool {
+        !matches!(self.config.sasl, Some(SaslConfig::Token(_)))
+    }
+
+    fn create(&self, name: &str, create: &CreateTopicConfig) -> Result<(), Failure> {
+        let doing = format!("create the topic `{name}`");
+        let partitions = i32::try_from(create.partitions).unwrap_or(i32::MAX);
+        let replication = TopicReplication::Fixed(create.replication.map_or(-1, i32::from));
+        let topic = create.config.iter().fold(NewTopic::new(name, partitions, replication), |topic, (name, value)| {
+            topic.set(name, value)
+        });
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN)).request_timeout(Some(ANSWER_WITHIN));
+        let made = Handle::current().block_on(self.admin()?.create_topics([&topic], &options));
+        match made.map(|topics| topics.into_iter().next()) {
+            // Another replica was quicker.
+            Ok(Some(Ok(_)) | Some(Err((_, Code::TopicAlreadyExists)))) => Ok(()),
+            Ok(Some(Err((_, code)))) => Err(Failure::of(&doing, code, &code.to_string(), &self.context)),
+            Ok(None) => Err(Failure::of(&doing, Code::Fail, "no answer", &self.context)),
+            Err(error) => Err(Failure::new(&doing, &error, &self.context)),
+        }
+    }
+
+    fn settings(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        if !self.is_administrable() {
+            return None;
+        }
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let wanted = [ResourceSpecifier::Topic(name)];
+        let answer = Handle::current().block_on(self.admin().ok()?.describe_configs(&wanted, &options));
+        let resource = answer.ok()?.into_iter().next()?.ok()?;
+        Some(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+
+    fn admin(&self) -> Result<AdminClient<Context>, Failure> {
+        let settings = client_config(&self.config, Purpose::Producer).map_err(|(key, error)| Failure {
+            reason: SinkReason::Credentials,
+            message: format!("{key}: {error}"),
+        })?;
+        AdminClient::from_config_and_context(&settings, self.context.clone())
+            .map_err(|error| Failure::new("make a client", &error, &self.context))
+    }
+
+    /// Whether a producer may take this transactional id: takes it and lets go of it. Whoever has it is fenced.
+    ///
+    /// # Errors
+    /// It may not, or asking failed.
+    pub fn may_transact(&self, id: &str) -> Result<(), Failure> {
+        let producer = super::Producer::new(&self.config, &[], None, Some(id))?;
+        producer
+            .begin_anew()
+            .map_err(|error| Failure::new("take part in transactions", &error, producer.context()))
+    }
+
+    /// Reads one partition from its beginning, in order, aborted records left out. It ends once `visit` says that it has
+    /// found what it looked for; if there may be nothing to look for, also at the end of what is committed. Where there
+    /// is, the end does not count: a broker that has just become the leader may see it too early.
+    ///
+    /// # Errors
+    /// It cannot be read, or what is looked for does not come; some records may have been shown.
+    pub fn read_partition(
+        &self,
+        topic: &str,
+        partition: i32,
+        must_find: bool,
+        visit: &mut dyn FnMut(Read<'_>) -> bool,
+    ) -> Result<(), Failure> {
+        let doing = format!("read the topic `{topic}`");
+        let fail = |error: &KafkaError, context: &Context| Failure::new(&doing, error, context);
+        let mut settings = client_config(&self.config, Purpose::Consumer).map_err(|(key, error)| Failure {
+            reason: SinkReason::Credentials,
+            message: format!("{key}: {error}"),
+        })?;
+        settings.set("group.id", "trailcast-reader").set("enable.auto.commit", "false");
+        settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        settings.set("auto.offset.reset", "earliest").set("queued.max.messages.kbytes", "4096");
+        let context = Context::new(&self.config);
+        let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context.clone())
+            .map_err(|error| fail(&error, &context))?;
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(topic, partition, rdkafka::Offset::Beginning)
+            .and_then(|()| consumer.assign(&assignment))
+            .map_err(|error| fail(&error, &context))?;
+        let mut deadline = Instant::now() + ANSWER_WITHIN * 3;
+        loop {
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    if visit(Read::of(&message)) {
+                        return Ok(());
+                    }
+                    deadline = Instant::now() + ANSWER_WITHIN * 3;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) if !must_find => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) | None if Instant::now() < deadline => {}
+                Some(Err(error)) if is_lasting(&error) || Instant::now() >= deadline => {
+                    return Err(fail(&error, &context));
+                }
+                Some(Err(_)) => {}
+                None => {
+                    let silent = KafkaError::MessageConsumption(Code::OperationTimedOut);
+                    return Err(fail(&silent, &context));
+                }
+            }
+        }
+    }
+
+    /// Asks until there is an answer, serving what the client has to say in between: its own errors, and its wish for
+    /// a token.
+    fn ask<T>(
+        &self,
+        doing: &str,
+        question: impl Fn(&BaseConsumer<Context>, Duration) -> Result<T, KafkaError>,
+    ) -> Result<T, Failure> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            // Nothing is consumed here, so nothing is lost.
+            drop(self.consumer.poll(Duration::ZERO));
+            let error = match question(&self.consumer, Duration::from_millis(1000)) {
+                Ok(answer) => {
+                    self.context.well();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            drop(self.consumer.poll(Duration::from_millis(10)));
+            let failure = Failure::new(doing, &error, &self.context);
+            let lasting = matches!(failure.reason, SinkReason::Credentials | SinkReason::Refused);
+            if lasting || is_lasting(&error) || Instant::now() > deadline {
+                return Err(failure);
+            }
+        }
+    }
+}
+
+/// A record that was read.
+pub struct Read<'a> {
+    /// Its offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Read<'a> {
+    pub(crate) fn of<M: rdkafka::Message>(message: &'a M) -> Self {
+        Self {
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+            key: message.key().unwrap_or_default(),
+            value: message.payload(),
+        }
+    }
+}
+
+/// Asking again at once would not help.
+fn is_lasting(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::GroupAuthorizationFailed)
+    )
+}

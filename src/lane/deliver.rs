@@ -1,0 +1,199 @@
+//! A part becomes true: its events delivered or kept as dead letters, its changes committed. Tried until it is so or
+//! shutdown is requested.
+//!
+//! | sink and checkpoint | order |
+//! | --- | --- |
+//! | exactly once, in Kafka | events, dead letters and changes in one transaction |
+//! | any sink, checkpoint in Kafka | events; then dead letters and changes in one transaction |
+//! | any sink, another checkpoint | events; then dead letters; then changes |
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Kept, Lane, LaneError};
+use crate::checkpoint::Changes;
+use crate::checkpoint::kafka::{Partition, TransactError, Work};
+use crate::clock;
+use crate::dead_letter::{DeadLetter, Refused};
+use crate::kafka::{Failure, Message};
+use crate::metrics::SinkReason;
+use crate::retry::Backoff;
+use crate::shutdown::Shutdown;
+use crate::sink::{KafkaSink, Sink};
+use crate::state::admit::New;
+
+impl Lane {
+    /// Makes `part` and `changes` true. The answer says which events are kept as dead letters instead.
+    pub(super) async fn settle(
+        &self,
+        part: &[New],
+        changes: Changes,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Refused>, LaneError> {
+        let refused = match (&*self.sink, &self.kept) {
+            (Sink::Kafka(kafka), Kept::Partition(partition)) if kafka.config().exactly_once => {
+                self.transact_events(kafka, partition, part, changes, shutdown).await?
+            }
+            (_, Kept::Partition(partition)) => {
+                let refused = self.deliver(part, shutdown).await?;
+                let letters = self.letters(part, &refused, shutdown).await?;
+                let work = Work { messages: Arc::new(letters), changes, ..Work::default() };
+                self.transact(partition, work, 0, &mut Vec::new(), shutdown).await?;
+                refused
+            }
+            (_, Kept::Store(_)) => {
+                let refused = self.deliver(part, shutdown).await?;
+                self.letters(part, &refused, shutdown).await?;
+                self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await?;
+                refused
+            }
+        };
+        self.recovered("delivers again");
+        for refused in &refused {
+            self.metrics.dead_letter(refused.reason);
+            let (stream, sink, id) = (&self.feed.stream.name, &self.sink_name, part[refused.index].admitted.id);
+            let reason = refused.reason.label();
+            tracing::error!(stream, sink, %id, reason, "refused for good, kept as a dead letter: {}", refused.message);
+        }
+        Ok(refused)
+    }
+
+    /// Until the sink acknowledges.
+    async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<Vec<Refused>, LaneError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let began = Instant::now();
+            let result = self.sink.deliver(&self.feed.stream, part).await;
+            self.sink_metrics.request_finished(began.elapsed());
+            match result {
+                Ok(refused) => return Ok(refused),
+                Err(error) if error.is_final() => {
+                    self.metrics.sink_error(error.reason());
+                    self.board.failing(error.reason(), error.to_string());
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    self.failing(error.reason(), &error);
+                    self.pause(&mut backoff, error.reason(), shutdown).await?;
+                }
+            }
+        }
+    }
+
+    /// Events, letters of those that are refused, and changes, at once.
+    async fn transact_events(
+        &self,
+        kafka: &KafkaSink,
+        partition: &Partition,
+        part: &[New],
+        changes: Changes,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Refused>, LaneError> {
+        let mut backoff = Backoff::new();
+        while let Err(error) = kafka.look_up().await {
+            self.failing(error.reason(), &error);
+            self.pause(&mut backoff, error.reason(), shutdown).await?;
+        }
+        let mut messages = kafka.messages(&self.feed.stream, part);
+        let mut refused = kafka.surely_too_large(&messages);
+        // While it is not known which, each try tells of one more at least.
+        loop {
+            let without = refused.iter().map(|refused| refused.index).collect();
+            messages.truncate(part.len());
+            messages.extend(self.letters(part, &refused, shutdown).await?);
+            let began = Instant::now();
+            let shared = Arc::new(messages);
+            let work = Work { messages: Arc::clone(&shared), without, one_by_one: false, changes: changes.clone() };
+            let before = refused.len();
+            self.transact(partition, work, part.len(), &mut refused, shutdown).await?;
+            self.sink_metrics.request_finished(began.elapsed());
+            if refused.len() == before {
+                return Ok(refused);
+            }
+            messages = Arc::unwrap_or_clone(shared);
+        }
+    }
+
+    /// One work, until it is true or some of its first `events` messages turn out to be `refused`.
+    async fn transact(
+        &self,
+        partition: &Partition,
+        mut work: Work,
+        events: usize,
+        refused: &mut Vec<Refused>,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let mut backoff = Backoff::new();
+        loop {
+            match partition.transact(work.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(TransactError::Suspected) => work.one_by_one = true,
+                Err(TransactError::Beside) => {}
+                Err(TransactError::Refused(more)) => match more.iter().find(|refused| refused.index >= events) {
+                    None => {
+                        refused.extend(more);
+                        return Ok(());
+                    }
+                    Some(letter) => {
+                        let message = format!("the topic of dead letters refuses one: {}", letter.message);
+                        self.failing(SinkReason::DeadLetters, &Failure { reason: SinkReason::DeadLetters, message });
+                        self.pause(&mut backoff, SinkReason::DeadLetters, shutdown).await?;
+                    }
+                },
+                Err(TransactError::Failed(failure)) => {
+                    self.failing(failure.reason, &failure);
+                    self.pause(&mut backoff, failure.reason, shutdown).await?;
+                }
+                Err(TransactError::Lost) => return Err(LaneError::Lost),
+            }
+        }
+    }
+
+    /// Keeps what is refused, or says as which messages it is to be kept.
+    async fn letters(
+        &self,
+        part: &[New],
+        refused: &[Refused],
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Message>, LaneError> {
+        let now = clock::now();
+        let of = |refused: &Refused| {
+            DeadLetter::new(&self.feed.stream, &self.sink_name, &part[refused.index], refused, now)
+        };
+        let letters: Vec<DeadLetter> = refused.iter().map(of).collect();
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let files = match (&self.letters, &self.kept) {
+            (Some(files), _) => Arc::clone(files),
+            (None, Kept::Partition(partition)) => {
+                let message = |letter: &DeadLetter| Message {
+                    topic: Arc::clone(&partition.letters().name),
+                    key: Some(letter.id.to_string().into_bytes()),
+                    value: Some(letter.to_json_within(partition.letters().largest)),
+                    ..Message::default()
+                };
+                return Ok(letters.iter().map(message).collect());
+            }
+            (None, Kept::Store(_)) => unreachable!("only a lane whose state is in Kafka may have no files for letters"),
+        };
+        let letters = Arc::new(letters);
+        let mut backoff = Backoff::new();
+        loop {
+            let (files, letters) = (Arc::clone(&files), Arc::clone(&letters));
+            match self.blocking(move |_| Ok(files.append(&letters))).await? {
+                Ok(()) => return Ok(Vec::new()),
+                Err(error) => {
+                    self.failing(SinkReason::DeadLetters, &error);
+                    self.pause(&mut backoff, SinkReason::DeadLetters, shutdown).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next try.
+    async fn pause(&self, backoff: &mut Backoff, reason: SinkReason, shutdown: &Shutdown) -> Result<(), LaneError> {
+        let wait = backoff.wait(reason.needs_operator(), None);
+        shutdown.unless(tokio::time::sleep(wait)).await.ok_or(LaneError::NotDrained)
+    }
+}

@@ -1,0 +1,192 @@
+//! Membership in the consumer group on the state topic: which partitions are this replica's, told as it changes.
+//!
+//! The group only divides partitions among replicas; nothing is consumed through it, and no offset means anything.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc as channel, oneshot};
+
+use crate::config::KafkaCheckpointConfig;
+use crate::kafka::{Context, Failure, Purpose, client_config};
+use crate::metrics::SinkReason;
+
+/// How long a rebalance waits for lanes to stop. The others of the group wait with it; what is not stopped by then is
+/// fenced by whoever takes the partition.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// What changes.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// These are this replica's now, beside those that it has; perhaps none.
+    Gained(Vec<i32>),
+    /// These must be let go. The rebalance waits until `done` is sent or dropped.
+    Losing {
+        /// The partitions.
+        partitions: Vec<i32>,
+        /// Says that nothing is written there any more.
+        done: mpsc::Sender<()>,
+    },
+    /// The group does not work as it should, and is tried again.
+    Trouble(Failure),
+    /// This replica is out for good.
+    Ended(Failure),
+}
+
+/// A member of the group, until dropped. A restart within the session timeout finds its partitions where they were.
+pub(super) struct Member {
+    questions: mpsc::Sender<Question>,
+}
+
+/// Whether this replica is a member of the group in good standing.
+type Question = oneshot::Sender<bool>;
+
+impl Member {
+    /// Joins. Changes come in order.
+    pub(super) fn join(
+        config: &KafkaCheckpointConfig,
+        instance: &str,
+    ) -> Result<(Self, channel::UnboundedReceiver<Change>), Failure> {
+        let mut settings = client_config(&config.cluster, Purpose::Consumer).map_err(|(key, error)| Failure {
+            reason: SinkReason::Credentials,
+            message: format!("{key}: {error}"),
+        })?;
+        let session = config.session_timeout.as_millis();
+        settings.set("group.id", &config.group).set("group.instance.id", instance);
+        settings.set("session.timeout.ms", session.to_string());
+        settings.set("heartbeat.interval.ms", (session / 10).clamp(200, 3000).to_string());
+        settings.set("max.poll.interval.ms", session.max(300_000).to_string());
+        settings.set("partition.assignment.strategy", "cooperative-sticky");
+        settings.set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
+        settings.set("queued.max.messages.kbytes", "1024").set("topic.metadata.refresh.interval.ms", "60000");
+        let (changes, receiver) = channel::unbounded_channel();
+        let context = Watching { context: Context::new(&config.cluster), changes: changes.clone() };
+        let trouble = context.context.clone();
+        let failed = |error| Failure::new("join the group", &error, &trouble);
+        let consumer = BaseConsumer::from_config_and_context(&settings, context).map_err(failed)?;
+        consumer.subscribe(&[&config.topic]).map_err(failed)?;
+        let (questions, asked) = mpsc::channel();
+        let topic = config.topic.clone();
+        std::thread::Builder::new()
+            .name("group".to_owned())
+            .spawn(move || serve(&consumer, &topic, &trouble, &asked, &changes))
+            .expect("a process that cannot have one more thread cannot go on");
+        Ok((Self { questions }, receiver))
+    }
+
+    /// Whether the group knows this replica and holds it for the owner of what it has been given. Asks the group, so a
+    /// process that was stopped for longer than it knows learns it here.
+    pub(super) async fn is_in_good_standing(&self) -> bool {
+        let (question, answer) = oneshot::channel();
+        self.questions.send(question).is_ok() && answer.await.unwrap_or(false)
+    }
+}
+
+/// Until the member is dropped.
+fn serve(
+    consumer: &BaseConsumer<Watching>,
+    topic: &str,
+    context: &Context,
+    questions: &mpsc::Receiver<Question>,
+    changes: &channel::UnboundedSender<Change>,
+) {
+    let mut last_told: Option<(Code, Instant)> = None;
+    loop {
+        match consumer.poll(Duration::from_millis(50)) {
+            None | Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+                let failure = Failure::new("take part in the group", &error, context);
+                if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+                    let _ = changes.send(Change::Ended(failure));
+                    return;
+                }
+                // The same is not news again for a while.
+                let is_news = last_told
+                    .is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
+                if is_news && code != Code::AutoOffsetReset {
+                    last_told = Some((code, Instant::now()));
+                    let _ = changes.send(Change::Trouble(failure));
+                }
+            }
+        }
+        loop {
+            match questions.try_recv() {
+                Ok(answer) => drop(answer.send(is_in_good_standing(consumer, topic))),
+                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+}
+
+/// The group takes a commit of offsets from a member of its present generation only.
+fn is_in_good_standing(consumer: &BaseConsumer<Watching>, topic: &str) -> bool {
+    let Ok(assignment) = consumer.assignment() else { return false };
+    if assignment.count() == 0 || consumer.assignment_lost() {
+        return false;
+    }
+    let mut offsets = TopicPartitionList::new();
+    for element in assignment.elements_for_topic(topic) {
+        if offsets.add_partition_offset(topic, element.partition(), Offset::Offset(0)).is_err() {
+            return false;
+        }
+    }
+    consumer.commit(&offsets, CommitMode::Sync).is_ok()
+}
+
+/// Hands rebalances on.
+struct Watching {
+    context: Context,
+    changes: channel::UnboundedSender<Change>,
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|element| element.partition()).collect()
+}
+
+impl ClientContext for Watching {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.context.stats(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
+
+impl ConsumerContext for Watching {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let (done, stopped) = mpsc::channel();
+            let losing = Change::Losing { partitions: partitions(list), done };
+            if self.changes.send(losing).is_ok() {
+                // Heartbeats go on meanwhile, from a thread of the client's own.
+                let _ = stopped.recv_timeout(STOP_WITHIN);
+            }
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            // Nothing is read through the group.
+            let _ = consumer.pause(list);
+            let _ = self.changes.send(Change::Gained(partitions(list)));
+        }
+    }
+}
