@@ -40,6 +40,7 @@ import org.apache.kafka.common.acl.AclBinding;
 import org.apache.kafka.common.acl.AclOperation;
 import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.resource.PatternType;
 import org.apache.kafka.common.resource.ResourcePattern;
@@ -70,7 +71,7 @@ public final class Client {
               acl BOOTSTRAP add|remove PRINCIPAL RESOURCE_TYPE NAME OPERATION…
                   allows it, or takes that back; NAME may be * or end with it
               groups BOOTSTRAP GROUP
-                  the members of a consumer group
+                  the members of a consumer group; none if there is no such group
               transactions BOOTSTRAP TOPIC
                   the producers that the topic's partitions know, and all transactional ids with their state
               ready BOOTSTRAP N
@@ -345,8 +346,17 @@ public final class Client {
 
     private void group(String group) throws Exception {
         try (Admin admin = Admin.create(properties)) {
-            ConsumerGroupDescription description =
-                    admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+            ConsumerGroupDescription description;
+            try {
+                description = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+            } catch (ExecutionException error) {
+                if (!(error.getCause() instanceof GroupIdNotFoundException)) {
+                    throw error;
+                }
+                // No one has joined yet: for whoever waits for members, a group without any.
+                out.println(json(new TreeMap<>(Map.of("group", group, "state", "Dead", "members", List.of()))));
+                return;
+            }
             List<Object> members = new ArrayList<>();
             for (MemberDescription member : description.members()) {
                 Map<String, Object> entry = new LinkedHashMap<>();
