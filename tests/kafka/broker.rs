@@ -149,11 +149,6 @@ impl Broker {
         self.folder.certificates()
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it was not killed").id()
-    }
-
     /// Ends it at once, as a lost machine would, and waits until it has gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -164,7 +159,8 @@ impl Broker {
 
     /// Sends a signal such as `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        let pid = self.child.as_ref().expect("it was not killed").id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(status.expect("kill is there").success());
     }
 
@@ -198,13 +194,17 @@ impl Broker {
     async fn serves(&mut self, brokers: usize) {
         let (id, dir, at) = (self.id, self.dir.clone(), self.inside());
         let child = self.child.as_mut().expect("it was started");
-        until(&format!("broker {id}"), || log(&dir), async || {
-            if let Some(status) = child.try_wait().expect("it can be asked") {
-                panic!("broker {id} has ended, {status}:\n{}", log(&dir));
-            }
-            let at = at.clone();
-            blocking(move || serves(&at, id, brokers)).await.then_some(())
-        })
+        until(
+            &format!("broker {id}"),
+            || log(&dir),
+            async || {
+                if let Some(status) = child.try_wait().expect("it can be asked") {
+                    panic!("broker {id} has ended, {status}:\n{}", log(&dir));
+                }
+                let at = at.clone();
+                blocking(move || serves(&at, id, brokers)).await.then_some(())
+            },
+        )
         .await;
     }
 }
@@ -438,7 +438,7 @@ impl Java {
 
     /// `{"producers": [{"partition", "producer", "epoch", "last_sequence", "last_timestamp", "open_from"}],
     /// "transactions": [{"id", "state", "producer", "epoch", "timeout_ms", "partitions"}]}`: the producers that the
-    /// topic knows, and all transactional ids.
+    /// topic knows, and all transactional ids, `the-tests-own` among them.
     pub async fn transactions(&self, topic: &str) -> Value {
         parse(&self.does("transactions", &[topic]).await)
     }
