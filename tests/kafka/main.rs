@@ -1,0 +1,11 @@
+//! The program in front of real Apache Kafka. Run by `tests/run kafka`, which brings the JDK and Kafka.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
+mod broker;
+mod harness;
+#[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
+#[path = "../it/ledger.rs"]
+mod ledger;
+#[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
+#[path = "../it/program.rs"]
+mod program;
