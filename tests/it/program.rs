@@ -287,8 +287,8 @@ impl Program {
     /// What the admin server answers at `path`.
     pub async fn get(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.admin().await);
-        let answer = self.client.get(url).header("accept", "application/json").send().await.expect("an answer");
-        answer.text().await.expect("a text")
+        let answer = async { self.client.get(url).header("accept", "application/json").send().await?.text().await };
+        answer.await.unwrap_or_else(|error| panic!("{path} has no answer: {error}\n{}", self.log()))
     }
 
     /// `/status`

@@ -15,3 +15,4 @@ mod pipeline;
 #[path = "../it/program.rs"]
 mod program;
 mod replicas;
+mod security;
