@@ -126,7 +126,11 @@ impl Replica {
                     Some(Change::Losing { partitions, done }) => {
                         tracing::info!(?partitions, "the group takes partitions away");
                         let losing = partitions.iter().filter_map(|partition| running.remove(partition)).collect();
-                        failed = failed.and(stop(losing).await);
+                        match stop(losing).await {
+                            // What they could not deliver is the next owner's to deliver, perhaps ours again.
+                            Err(LaneError::NotDrained) => {}
+                            stopped => failed = failed.and(stopped),
+                        }
                         drop(done);
                     }
                     Some(Change::Trouble(failure)) => tracing::warn!("the group of replicas: {failure}"),
@@ -248,6 +252,8 @@ impl Shared {
             line.board.set_running(true, Some(&self.instance));
             for make in &line.lanes {
                 let lane = make(Kept::Partition(Arc::clone(taken)));
+                // Whatever kept it from going on before: it begins anew, and says what fails from here on.
+                lane.board.ok();
                 shown.push((lane.metrics.clone(), lane.board.clone()));
                 lanes.spawn(lane.run(self.until, end.clone()));
             }
@@ -256,6 +262,17 @@ impl Shared {
         let mut lost = None;
         loop {
             tokio::select! {
+                // In this order: lanes end because the partition is lost, and the reason is not to be lost with them.
+                biased;
+                failure = taken.lost(), if lost.is_none() => {
+                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
+                    for (metrics, board) in &shown {
+                        metrics.sink_error(failure.reason);
+                        board.failing(failure.reason, failure.to_string());
+                    }
+                    lost = Some(failure);
+                    stop.pull();
+                }
                 lane = lanes.join_next() => match lane {
                     None => break,
                     Some(Ok(Ok(()))) => {}
@@ -268,15 +285,6 @@ impl Shared {
                     }
                     Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
                 },
-                failure = taken.lost(), if lost.is_none() => {
-                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
-                    for (metrics, board) in &shown {
-                        metrics.sink_error(failure.reason);
-                        board.failing(failure.reason, failure.to_string());
-                    }
-                    lost = Some(failure);
-                    stop.pull();
-                }
                 () = shutdown.requested(), if !end.is_requested() => stop.pull(),
             }
         }
