@@ -5,7 +5,7 @@ mod stdout;
 
 use std::io;
 
-pub use kafka::KafkaSink;
+pub use kafka::{KafkaSink, deleted_at_once};
 pub use stdout::{Stdout, end_torn_line};
 
 use crate::config::{SecretError, SinkConfig};
