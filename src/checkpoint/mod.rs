@@ -182,11 +182,3 @@ pub enum CheckpointError {
     #[error("checkpoint.kafka: this replica no longer has the stream's partition")]
     Lost,
 }
-
-impl CheckpointError {
-    /// Whether the same may work later, with nothing done here.
-    #[must_use]
-    pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Kafka(_) | Self::File { .. } | Self::Refused(_))
-    }
-}

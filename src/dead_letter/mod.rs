@@ -117,7 +117,8 @@ impl DeadLetter {
         while json.len() > most && !letter.record.is_empty() {
             // A character may take up to six bytes in JSON, so what is cut is estimated and looked at again.
             let excess = (json.len() - most).div_ceil(6).max(letter.record.len() / 16);
-            let keep = letter.record.floor_char_boundary(letter.record.len().saturating_sub(excess));
+            let keep = letter.record.len().saturating_sub(excess);
+            let keep = (0..=keep).rev().find(|end| letter.record.is_char_boundary(*end)).unwrap_or(0);
             letter.record.truncate(keep);
             json = letter.to_json();
         }

@@ -185,19 +185,16 @@ impl StateTopic {
     fn load(&self, partition: i32, mark: Option<&Owner>) -> Result<MemoryStore, CheckpointError> {
         let state = MemoryStore::default();
         let mut format = Ok(());
-        Cluster::new(&self.config.cluster)?.read_partition(
-            &self.config.topic,
-            partition,
-            mark.is_some(),
-            &mut |read| {
-                match Entry::of(&read) {
-                    Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
-                    Entry::Format(value) => format = self.check_format(value),
-                    Entry::Map => state.put(read.key, read.value),
-                }
-                false
-            },
-        )?;
+        let visit = &mut |read: Read<'_>| {
+            match Entry::of(&read) {
+                Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
+                Entry::Format(value) => format = self.check_format(value),
+                Entry::Map => state.put(read.key, read.value),
+            }
+            false
+        };
+        let KafkaCheckpointConfig { cluster, group, topic, .. } = &self.config;
+        Cluster::new(cluster)?.read_partition(group, (topic, partition), mark.is_some(), visit)?;
         format?;
         Ok(state)
     }
