@@ -222,3 +222,7 @@ fn uri_segment(text: &str) -> String {
     }
     segment
 }
+
+#[cfg(test)]
+#[path = "kafka_tests.rs"]
+mod tests;

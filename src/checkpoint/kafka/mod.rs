@@ -274,3 +274,60 @@ pub fn check(topic: &Topic) -> Result<(), CheckpointError> {
         Some(policy) => Err(CheckpointError::StatePolicy { topic: topic.name.clone(), policy: policy.to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClusterConfig;
+
+    fn topic(partitions: u32) -> StateTopic {
+        let cluster =
+            ClusterConfig { brokers: vec!["b:1".to_owned()], tls: None, sasl: None, properties: BTreeMap::default() };
+        let config = KafkaCheckpointConfig {
+            cluster,
+            topic: "state".to_owned(),
+            group: "g".to_owned(),
+            instance_id: None,
+            session_timeout: std::time::Duration::from_secs(45),
+            partitions,
+            replication: None,
+        };
+        let letters = LetterTopic { name: "".into(), largest: 0 };
+        StateTopic { config, partitions, replicas: 1, letters }
+    }
+
+    /// A stream that is looked for in another partition begins anew.
+    #[test]
+    fn golden_partitions_never_change() {
+        let partitions = |count| ["users", "cloud", "a", ""].map(|stream| topic(count).partition_of(stream));
+        assert_eq!(partitions(8), [3, 4, 3, 6]);
+        assert_eq!(partitions(1), [0; 4]);
+        assert_eq!(topic(8).transactional_id(3), "g-3");
+    }
+
+    #[test]
+    fn only_state_that_is_understood_is_loaded() {
+        let topic = topic(8);
+        let ours = topic.format_message(0).value.unwrap();
+        assert_eq!(ours, br#"{"format":1,"partitions":8}"#);
+        assert!(topic.check_format(&ours).is_ok());
+        let was = topic.check_format(br#"{"format":1,"partitions":6}"#);
+        assert!(matches!(was, Err(CheckpointError::Partitions { was: 6, is: 8, .. })), "{was:?}");
+        let newer = topic.check_format(br#"{"format":2,"partitions":8,"more":1}"#);
+        assert!(matches!(newer, Err(CheckpointError::NewerState { found: 2, known: 1, .. })), "{newer:?}");
+        assert!(topic.check_format(b"?").is_err());
+    }
+
+    #[test]
+    fn a_topic_that_forgets_is_refused() {
+        let with = |policy: &str| Topic {
+            settings: Some([("cleanup.policy".to_owned(), policy.to_owned())].into()),
+            ..Topic::default()
+        };
+        assert!(check(&with("compact")).is_ok() && check(&Topic::default()).is_ok());
+        for policy in ["delete", "compact,delete"] {
+            let error = check(&with(policy)).unwrap_err().to_string();
+            assert!(error.contains(policy) && error.contains("--add-config cleanup.policy=compact"), "{error}");
+        }
+    }
+}
