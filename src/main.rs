@@ -36,6 +36,7 @@ async fn dispatch(command: Command) -> Exit {
             Ok(result) => answer(result),
             Err(ended) => std::panic::resume_unwind(ended.into_panic()),
         },
+        Command::DeadLetters(args) => answer(command::dead_letters(&args).await),
         Command::Schema => answer(
             serde_json::to_string_pretty(&config::schema()).map(Answer::done).map_err(|error| error.to_string().into()),
         ),

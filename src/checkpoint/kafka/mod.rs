@@ -230,10 +230,8 @@ fn open_letters(cluster: &Cluster, name: &str, config: &KafkaCheckpointConfig) -
     let create = CreateTopicConfig {
         partitions: 1,
         replication: config.replication,
-        // They are kept until someone has looked at them.
-        config: [("cleanup.policy", "delete"), ("retention.ms", "-1")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        // They are kept until a tombstone says that one has been dealt with.
+        config: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
     };
     match cluster.topic_or_create(name, &create) {
         Ok(topic) => {
