@@ -47,6 +47,9 @@ pub enum Command {
     /// Shows or changes where lanes stand
     #[command(subcommand)]
     Cursor(CursorCommand),
+    /// Shows what sinks refused for good, or tries it again
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Prints the JSON schema of the config
     #[command(after_help = "\
 Example:
@@ -69,6 +72,8 @@ pub struct ConfigArgs {
 Examples:
   trailcast run -c trailcast.yaml
   trailcast run -c trailcast.yaml --until-caught-up    for a schedule: read what there is, then end
+
+Processes that share a checkpoint in Kafka share the streams; each catches up with those that it is given.
 
 The first SIGTERM or SIGINT drains, the second ends at once. Status 0 says that all was drained.")]
 pub struct RunArgs {
@@ -124,8 +129,11 @@ Examples:
   trailcast cursor show -c trailcast.yaml
   trailcast cursor set -c trailcast.yaml --stream users --to 2026-01-31T00:00:00Z
   trailcast cursor delete -c trailcast.yaml --stream users --sink out --yes
+  trailcast cursor export -c file.yaml > cursors.ndjson
+  trailcast cursor import -c kafka.yaml --from cursors.ndjson --yes    from one checkpoint to another
 
-A cursor can be changed only while no trailcast runs on its checkpoint.")]
+With a checkpoint in a file, a cursor can be changed only while no trailcast runs on it. With one in Kafka, a replica
+that runs takes the changed cursor over at once.")]
 pub enum CursorCommand {
     /// Shows where lanes stand
     Show(CursorShowArgs),
@@ -133,6 +141,10 @@ pub enum CursorCommand {
     Set(CursorSetArgs),
     /// Forgets where lanes stand: they begin again at their stream's `start`
     Delete(CursorDeleteArgs),
+    /// Writes where lanes stand, and what they remember, to stdout, for `import` with another checkpoint
+    Export(CursorExportArgs),
+    /// Takes what `export` wrote over into this config's checkpoint, instead of what it has of the same lanes
+    Import(CursorImportArgs),
 }
 
 /// Which lanes.
@@ -183,6 +195,78 @@ pub struct CursorDeleteArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `trailcast cursor export`
+#[derive(Debug, Args)]
+pub struct CursorExportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only lanes of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// Only lanes into this sink
+    #[arg(long, value_name = "SINK")]
+    pub sink: Option<String>,
+}
+
+/// `trailcast cursor import`
+#[derive(Debug, Args)]
+pub struct CursorImportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What `export` wrote
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `trailcast dead-letters`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  trailcast dead-letters list -c trailcast.yaml
+  trailcast dead-letters list -c trailcast.yaml --reason too_large --json | jq .record
+  trailcast dead-letters retry -c trailcast.yaml --sink events    once the topic takes larger records
+
+Both work while trailcast runs.")]
+pub enum DeadLettersCommand {
+    /// Shows them, oldest first
+    List(DeadLettersListArgs),
+    /// Delivers them to their sinks again, with the same ids, and takes away what is accepted
+    Retry(DeadLettersArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only those of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// Only those that this sink refused
+    #[arg(long, value_name = "SINK")]
+    pub sink: Option<String>,
+    /// Only those that were refused for this reason, such as too_large
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+}
+
+/// `trailcast dead-letters list`
+#[derive(Debug, Args)]
+pub struct DeadLettersListArgs {
+    /// Which; default: all.
+    #[command(flatten)]
+    pub which: DeadLettersArgs,
+    /// Answer in JSON, one object a line, with the records
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How the process ends.

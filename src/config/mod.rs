@@ -309,7 +309,7 @@ pub enum Secret {
 #[derive(Debug, Clone)]
 pub enum SinkConfig {
     /// A Kafka topic.
-    Kafka(KafkaConfig),
+    Kafka(Box<KafkaConfig>),
     /// NDJSON on stdout.
     Stdout(StdoutConfig),
 }
@@ -443,7 +443,7 @@ pub enum CheckpointConfig {
         path: PathBuf,
     },
     /// A compacted Kafka topic, shared by the replicas of a group.
-    Kafka(KafkaCheckpointConfig),
+    Kafka(Box<KafkaCheckpointConfig>),
     /// Gone with the process: for tests and demos.
     Memory,
 }

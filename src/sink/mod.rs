@@ -5,7 +5,7 @@ mod stdout;
 
 use std::io;
 
-pub use kafka::KafkaSink;
+pub use kafka::{KafkaSink, deleted_at_once};
 pub use stdout::{Stdout, end_torn_line};
 
 use crate::config::{SecretError, SinkConfig};
@@ -73,7 +73,7 @@ impl Sink {
     #[must_use]
     pub fn build(config: &SinkConfig) -> Self {
         match config {
-            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new(kafka.clone())),
+            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new((**kafka).clone())),
             SinkConfig::Stdout(stdout) => Self::Stdout(Stdout::new(*stdout)),
         }
     }
