@@ -68,6 +68,7 @@ pub mod replica;
 
 pub mod admin;
 pub mod app;
+pub mod blocking;
 pub mod cli;
 pub mod clock;
 pub mod command;
