@@ -85,6 +85,10 @@ fn advice(code: Code, why: &str) -> &'static str {
             "; look at `tls.ca_file`: it must hold the authority that signed the brokers' certificates"
         }
         Code::SSL => "; look at `tls`, and whether the brokers' port speaks TLS",
+        // With TLS 1.3 a client takes itself for connected before the broker has looked at its certificate.
+        Code::BrokerTransportFailure if why.contains("SSL alert") => {
+            "; look at `tls.certificate_file`: the brokers want a certificate that an authority of theirs has signed"
+        }
         Code::TopicAuthorizationFailed => "; the user needs the rights Describe and Write on the topic",
         Code::TransactionalIdAuthorizationFailed => {
             "; the user needs the rights Describe and Write on transactional ids that begin with `checkpoint.kafka.group`"

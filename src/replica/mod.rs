@@ -165,7 +165,11 @@ impl Replica {
                     }
                     Some(Change::Losing { partitions, done }) => {
                         tracing::info!(?partitions, "the group takes partitions away");
-                        failed = failed.and(running.stop(&partitions).await);
+                        match running.stop(&partitions).await {
+                            // What they could not deliver is the next owner's to deliver, perhaps ours again.
+                            Err(LaneError::NotDrained) => {}
+                            stopped => failed = failed.and(stopped),
+                        }
                         drop(done);
                     }
                     Some(Change::Trouble(failure)) => tracing::warn!("the group of replicas: {failure}"),
@@ -285,6 +289,8 @@ impl Shared {
             line.board.set_running(true, Some(&self.instance));
             for make in &line.lanes {
                 let lane = make(Kept::Partition(Arc::clone(taken)));
+                // Whatever kept it from going on before: it begins anew, and says what fails from here on.
+                lane.board.ok();
                 shown.push((lane.metrics.clone(), lane.board.clone()));
                 lanes.spawn(lane.run(self.until, end.clone()));
             }
@@ -293,6 +299,17 @@ impl Shared {
         let mut lost = None;
         loop {
             tokio::select! {
+                // In this order: lanes end because the partition is lost, and the reason is not to be lost with them.
+                biased;
+                failure = taken.lost(), if lost.is_none() => {
+                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
+                    for (metrics, board) in &shown {
+                        metrics.sink_error(failure.reason);
+                        board.failing(failure.reason, failure.to_string());
+                    }
+                    lost = Some(failure);
+                    stop.pull();
+                }
                 lane = lanes.join_next() => match lane {
                     None => break,
                     Some(Ok(Ok(()))) => {}
@@ -305,15 +322,6 @@ impl Shared {
                     }
                     Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
                 },
-                failure = taken.lost(), if lost.is_none() => {
-                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
-                    for (metrics, board) in &shown {
-                        metrics.sink_error(failure.reason);
-                        board.failing(failure.reason, failure.to_string());
-                    }
-                    lost = Some(failure);
-                    stop.pull();
-                }
                 () = shutdown.requested(), if !end.is_requested() => stop.pull(),
             }
         }
