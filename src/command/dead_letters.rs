@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::cursor::usage;
 use super::{Answer, CommandError};
+use crate::blocking::blocking;
 use crate::cli::{DeadLettersArgs, DeadLettersCommand, Exit};
 use crate::config::{self, CheckpointConfig, Config, DeadLettersConfig, KafkaCheckpointConfig};
 use crate::dead_letter::{DeadLetter, LetterFiles, Refused};
@@ -104,7 +105,7 @@ async fn deliver(place: &Arc<Place>, sink: &Arc<Sink>, letters: &[DeadLetter]) -
     {
         let messages = kafka.messages(&stream, &part);
         let (checkpoint, topic) = (checkpoint.clone(), topic.clone());
-        return blocking(move || transact(&checkpoint, &topic, &messages, &owned)).await;
+        return Ok(blocking(move || transact(&checkpoint, &topic, &messages, &owned)).await?);
     }
     let refused = sink.deliver(&stream, &part).await.map_err(|error| CommandError::from(chain(&error)))?;
     let again = refused.len();
@@ -217,13 +218,4 @@ fn read_topic(checkpoint: &KafkaCheckpointConfig, topic: &str) -> Result<Vec<Dea
     let mut letters: Vec<_> = letters.into_values().collect();
     letters.sort_by_key(|letter| letter.refused_at);
     Ok(letters)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, CommandError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(CommandError::from),
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-    }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::admin::{Latch, StreamBoard};
+use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::kafka::{Partition, StateTopic};
 use crate::config::KafkaCheckpointConfig;
@@ -342,11 +343,4 @@ fn out(failure: Failure, instance: &str) -> LaneError {
          `checkpoint.kafka.instance_id`"
     );
     CheckpointError::Kafka(Failure { message, ..failure }).into()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-    }
 }
