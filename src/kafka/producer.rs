@@ -1,7 +1,7 @@
 //! Sends records and waits until each is acknowledged by all replicas in sync, or is known to have failed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -33,14 +33,35 @@ pub struct Message {
 }
 
 impl Message {
-    /// Its bytes as a batch of one holds them at least: never more than the broker counts before compression.
+    /// Its bytes in a batch of its own before compression, which is what the broker holds against the topic's limit.
+    ///
+    /// Record batches of magic 2: <https://kafka.apache.org/documentation/#recordbatch>
     #[must_use]
     pub fn size(&self) -> usize {
-        /// A batch's head, and a record's lengths, attributes, offset and time, each as short as it can be.
-        const FRAME: usize = 61 + 7;
-        let headers: usize = self.headers.iter().map(|(name, value)| 2 + name.len() + value.len()).sum();
-        FRAME + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+        /// From the base offset to the count of records.
+        const HEAD: usize = 61;
+        let bytes = |bytes: Option<usize>| bytes.map_or(1, |length| varint(length) + length);
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| bytes(Some(name.len())) + bytes(Some(value.len()))).sum();
+        // Attributes, and the differences of time and offset, which are 0.
+        let record = 3
+            + bytes(self.key.as_ref().map(Vec::len))
+            + bytes(self.value.as_ref().map(Vec::len))
+            + varint(self.headers.len())
+            + headers;
+        HEAD + varint(record) + record
     }
+}
+
+/// The bytes of a length as a zigzag varint.
+const fn varint(length: usize) -> usize {
+    let mut rest = length << 1;
+    let mut bytes = 1;
+    while rest >= 0x80 {
+        rest >>= 7;
+        bytes += 1;
+    }
+    bytes
 }
 
 /// What became of messages that were sent.
@@ -51,6 +72,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether all that failed did so for what had failed before, in a transaction that had ended or was never whole:
+    /// the same once more is all there is to do.
+    #[must_use]
+    pub fn has_no_cause(&self) -> bool {
+        !self.failed.is_empty() && self.failed.iter().all(|(_, code)| is_consequence(*code))
+    }
+
     /// Which messages the broker refuses for good.
     ///
     /// # Errors
@@ -90,6 +118,7 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
 /// A connection that sends.
 pub struct Producer {
     inner: ThreadedProducer<Deliveries>,
+    is_transactional: bool,
     context: Context,
 }
 
@@ -132,7 +161,7 @@ impl Producer {
         let context = Context::new(cluster);
         let inner = ThreadedProducer::from_config_and_context(&config, Deliveries(context.clone()))
             .map_err(|error| Failure::new("make a producer", &error, &context))?;
-        Ok(Self { inner, context })
+        Ok(Self { inner, is_transactional: transactional_id.is_some(), context })
     }
 
     /// Sends those of `messages` that `wanted` picks and blocks until each is acknowledged or has failed, which it has
@@ -165,11 +194,16 @@ impl Producer {
             .try_for_each(|(index, message)| self.enqueue_one(message, base + index, &sending.0))
     }
 
-    /// Blocks until all that `sending` counts is acknowledged or has failed.
+    /// Blocks until all that `sending` counts is acknowledged or has failed. In a transaction the first failure ends the
+    /// wait: the client sends nothing more of it, so what is left would only fail when its time is up.
     #[must_use]
     pub fn wait(&self, sending: &Sending) -> Report {
         let mut tally = sending.0.tally();
-        while tally.under_way > 0 {
+        let is_over = |tally: &Tally| {
+            let has_cause = || tally.failed.iter().any(|(_, code)| !is_consequence(*code));
+            tally.under_way == 0 || self.is_transactional && has_cause()
+        };
+        while !is_over(&tally) {
             tally = sending.0.changed.wait(tally).unwrap_or_else(PoisonError::into_inner);
         }
         if tally.failed.is_empty() {
@@ -252,7 +286,7 @@ impl Producer {
     /// # Errors
     /// The transaction must be aborted, or its fate is unknown, or the producer is of no more use.
     pub fn commit(&self) -> Result<(), KafkaError> {
-        self.until_answered(|timeout| self.inner.commit_transaction(timeout))
+        until_answered(super::ANSWER_WITHIN, |timeout| self.inner.commit_transaction(timeout))
     }
 
     /// Aborts: nobody who reads committed records will ever see what was sent. Blocks.
@@ -260,17 +294,18 @@ impl Producer {
     /// # Errors
     /// The producer is of no more use.
     pub fn abort(&self) -> Result<(), KafkaError> {
-        self.until_answered(|timeout| self.inner.abort_transaction(timeout))
+        // Asked again soon: what the client has missed of its queue when it was emptied it only finds when asked again.
+        until_answered(Duration::from_millis(100), |timeout| self.inner.abort_transaction(timeout))
     }
+}
 
-    /// Asks again where asking again is what is to be done, for a minute: a coordinator may be moving.
-    fn until_answered(&self, ask: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-        let mut left = 6;
-        loop {
-            match ask(super::ANSWER_WITHIN) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && left > 0 => left -= 1,
-                result => return result,
-            }
+/// Asks again where asking again is what is to be done, for a minute: a coordinator may be moving.
+fn until_answered(slice: Duration, ask: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match ask(slice) {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
+            result => return result,
         }
     }
 }
@@ -337,7 +372,7 @@ impl ProducerContext for Deliveries {
         if let Err((error, _)) = result {
             tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail)));
         }
-        if tally.under_way == 0 {
+        if tally.under_way == 0 || result.is_err() {
             drop(tally);
             ticket.waiting.changed.notify_all();
         }
@@ -370,14 +405,18 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_never_more_than_the_broker_counts() {
+    fn a_size_is_what_the_broker_counts() {
         let message = Message {
             key: Some(vec![0; 3]),
             value: Some(vec![0; 10]),
             headers: vec![("a", "bc".to_owned())],
             ..Message::default()
         };
-        // Record batch, magic 2: 61 bytes of head; length, attributes, time, offset, key, value, headers, each a byte here.
+        // 61 bytes of head; length, attributes, time, offset, key, value, headers, each with a byte of length here.
         assert_eq!(message.size(), 61 + (1 + 1 + 1 + 1) + (1 + 3) + (1 + 10) + 1 + (1 + 1 + 1 + 2));
+        assert_eq!(Message::default().size(), 61 + 4 + 1 + 1 + 1, "no key, no value, no headers");
+        for (length, bytes) in [(0, 1), (63, 1), (64, 2), (8191, 2), (8192, 3), (1 << 20, 4)] {
+            assert_eq!(varint(length), bytes, "{length}");
+        }
     }
 }

@@ -49,12 +49,7 @@ impl Lane {
             }
         };
         self.recovered("delivers again");
-        for refused in &refused {
-            self.metrics.dead_letter(refused.reason);
-            let (stream, sink, id) = (&self.feed.stream.name, &self.sink_name, part[refused.index].admitted.id);
-            let reason = refused.reason.label();
-            tracing::error!(stream, sink, %id, reason, "refused for good, kept as a dead letter: {}", refused.message);
-        }
+        self.tell_refused(part, &refused);
         Ok(refused)
     }
 
@@ -103,7 +98,7 @@ impl Lane {
             messages.extend(self.letters(part, &refused, shutdown).await?);
             let began = Instant::now();
             let shared = Arc::new(messages);
-            let work = Work { messages: Arc::clone(&shared), without, one_by_one: false, changes: changes.clone() };
+            let work = Work { messages: Arc::clone(&shared), without, changes: changes.clone(), ..Work::default() };
             let before = refused.len();
             self.transact(partition, work, part.len(), &mut refused, shutdown).await?;
             self.sink_metrics.request_finished(began.elapsed());
@@ -123,12 +118,15 @@ impl Lane {
         refused: &mut Vec<Refused>,
         shutdown: &Shutdown,
     ) -> Result<(), LaneError> {
+        let mut beside = false;
         let mut backoff = Backoff::new();
         loop {
             match partition.transact(work.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(TransactError::Suspected) => work.one_by_one = true,
-                Err(TransactError::Beside) => {}
+                Err(TransactError::Suspected(more)) => work.suspects.extend(more),
+                // For once at once: should it go on, it waits as for anything else.
+                Err(TransactError::Beside) if !std::mem::replace(&mut beside, true) => {}
+                Err(TransactError::Beside) => self.pause(&mut backoff, SinkReason::Unavailable, shutdown).await?,
                 Err(TransactError::Refused(more)) => match more.iter().find(|refused| refused.index >= events) {
                     None => {
                         refused.extend(more);

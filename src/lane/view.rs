@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Lane;
 use crate::clock;
 use crate::config::units;
-use crate::dead_letter::Refused;
+use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
@@ -36,6 +36,21 @@ impl Lane {
         let Ok(topic) = kafka.look_up().await else { return };
         if let Some(doubt) = deleted_at_once(topic, self.feed.now() - cursor.live) {
             tracing::warn!(stream = self.feed.stream.name, sink = self.sink_name, "{doubt}");
+        }
+    }
+
+    /// Counts what is kept as dead letters, and says so: once for each reason, however many there are.
+    pub(super) fn tell_refused(&self, part: &[New], refused: &[Refused]) {
+        for reason in DeadLetterReason::ALL {
+            let mut of_reason = refused.iter().filter(|refused| refused.reason == reason).peekable();
+            let Some(first) = of_reason.peek() else { continue };
+            let (stream, sink, id) = (&self.feed.stream.name, &self.sink_name, part[first.index].admitted.id);
+            let (message, reason_label) = (&first.message, reason.label());
+            let count = of_reason.inspect(|_| self.metrics.dead_letter(reason)).count();
+            tracing::error!(
+                stream, sink, count, reason = reason_label, first = %id,
+                "refused for good, kept as dead letters: {message}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ mod hostile;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
+mod letters;
 mod mended;
 mod pipeline;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
