@@ -233,7 +233,7 @@ fn text_that_is_no_config() {
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let Config { streams, sinks, checkpoint, admin, log } = good(&genauth("")).config;
+    let Config { streams, sinks, checkpoint, admin, log, .. } = good(&genauth("")).config;
     let stream = &streams["users"];
     let SourceConfig::Genauth(source) = &stream.source else { panic!("{stream:?}") };
     assert_eq!(source.endpoint.as_str(), "https://api.genauth.ai/");
@@ -248,7 +248,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((stream.connect_timeout, stream.request_timeout), (seconds(10), seconds(60)));
     assert_eq!((&stream.ca_file, stream.allow_http), (&None, false));
     assert_eq!(stream.sinks, ["out"]);
-    let SinkConfig::Stdout(out) = &sinks["out"];
+    let SinkConfig::Stdout(out) = &sinks["out"] else { panic!("{sinks:?}") };
     assert_eq!(*out, StdoutConfig { format: Format::Ocsf, raw: true });
     assert!(matches!(checkpoint, CheckpointConfig::File { path } if path == Path::new("/var/lib/trailcast/state")));
     assert_eq!(admin.listen.to_string(), "127.0.0.1:9464");
