@@ -360,7 +360,9 @@ fn same_events(one: &SourceConfig, other: &SourceConfig) -> bool {
     }
 }
 
-pub(super) fn is_loopback(url: &Url) -> bool {
+/// Whether an endpoint is on this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

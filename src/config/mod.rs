@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::encode::Format;
 use crate::event::Millis;
 
+pub use convert::is_loopback;
 pub use error::{ConfigErrors, Finding};
 pub use file::schema;
 pub use otlp::{BackfillConfig, Compression, MaxEventAgePolicy, OtlpConfig, OtlpProtocol, OtlpTls, Split};
