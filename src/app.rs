@@ -126,7 +126,9 @@ impl App {
         };
         let lines: Vec<Line> = clients
             .into_iter()
-            .map(|(stream, client)| line(&stream, &config.streams[&stream], client, &sinks, files.as_ref(), &metrics, &status))
+            .map(|(stream, client)| {
+                line(&stream, &config.streams[&stream], client, &sinks, files.as_ref(), &metrics, &status)
+            })
             .collect();
         let lanes: Vec<(String, String)> = config
             .streams

@@ -70,6 +70,8 @@ Examples:
   trailcast run -c trailcast.yaml
   trailcast run -c trailcast.yaml --until-caught-up    for a schedule: read what there is, then end
 
+Processes that share a checkpoint in Kafka share the streams; each catches up with those that it is given.
+
 The first SIGTERM or SIGINT drains, the second ends at once. Status 0 says that all was drained.")]
 pub struct RunArgs {
     /// The config.
@@ -124,8 +126,11 @@ Examples:
   trailcast cursor show -c trailcast.yaml
   trailcast cursor set -c trailcast.yaml --stream users --to 2026-01-31T00:00:00Z
   trailcast cursor delete -c trailcast.yaml --stream users --sink out --yes
+  trailcast cursor export -c file.yaml > cursors.ndjson
+  trailcast cursor import -c kafka.yaml --from cursors.ndjson --yes    from one checkpoint to another
 
-A cursor can be changed only while no trailcast runs on its checkpoint.")]
+With a checkpoint in a file, a cursor can be changed only while no trailcast runs on it. With one in Kafka, a replica
+that runs takes the changed cursor over at once.")]
 pub enum CursorCommand {
     /// Shows where lanes stand
     Show(CursorShowArgs),
@@ -133,6 +138,10 @@ pub enum CursorCommand {
     Set(CursorSetArgs),
     /// Forgets where lanes stand: they begin again at their stream's `start`
     Delete(CursorDeleteArgs),
+    /// Writes where lanes stand, and what they remember, to stdout, for `import` with another checkpoint
+    Export(CursorExportArgs),
+    /// Takes what `export` wrote over into this config's checkpoint, instead of what it has of the same lanes
+    Import(CursorImportArgs),
 }
 
 /// Which lanes.
@@ -180,6 +189,34 @@ pub struct CursorDeleteArgs {
     /// Which lanes; default: all.
     #[command(flatten)]
     pub lanes: LaneArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `trailcast cursor export`
+#[derive(Debug, Args)]
+pub struct CursorExportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only lanes of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// Only lanes into this sink
+    #[arg(long, value_name = "SINK")]
+    pub sink: Option<String>,
+}
+
+/// `trailcast cursor import`
+#[derive(Debug, Args)]
+pub struct CursorImportArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// What `export` wrote
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

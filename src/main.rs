@@ -31,7 +31,11 @@ async fn dispatch(command: Command) -> Exit {
             answer(command::demo(args).await)
         }
         Command::Check(args) => answer(command::check(&args).await),
-        Command::Cursor(args) => answer(command::cursor(&args)),
+        // It may ask Kafka, which blocks.
+        Command::Cursor(args) => match tokio::task::spawn_blocking(move || command::cursor(&args)).await {
+            Ok(result) => answer(result),
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        },
         Command::Schema => answer(
             serde_json::to_string_pretty(&config::schema()).map(Answer::done).map_err(|error| error.to_string().into()),
         ),

@@ -9,8 +9,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// from an archive or in an image has none, and must not differ otherwise.
 pub const REVISION: Option<&str> = option_env!("TRAILCAST_REVISION");
 
-/// One line of what the program is made of: the version, and the revision where it is known.
-pub static LINE: LazyLock<String> = LazyLock::new(|| match REVISION {
-    Some(revision) => format!("{VERSION} (revision {revision})"),
-    None => VERSION.to_owned(),
+/// One line of what the program is made of: the version, the revision where it is known, and librdkafka's version.
+pub static LINE: LazyLock<String> = LazyLock::new(|| {
+    let revision = REVISION.map(|revision| format!("revision {revision}, ")).unwrap_or_default();
+    format!("{VERSION} ({revision}librdkafka {})", crate::kafka::librdkafka_version())
 });

@@ -26,10 +26,15 @@ fn write_body(page: &mut String, status: &Status) -> fmt::Result {
     write!(page, "up {}, {ready}</p>", span(status.uptime_seconds))?;
 
     page.push_str(
-        "<h2>Streams</h2><table><tr><th>stream<th>source<th>tenant<th>state<th>read through<th>lag<th>clock offset",
+        "<h2>Streams</h2><table><tr><th>stream<th>source<th>tenant<th>runs<th>state<th>read through<th>lag<th>clock offset",
     );
     for stream in &status.streams {
         write!(page, "<tr><td>{}<td>{}<td>{}", Escaped(&stream.name), stream.source, Escaped(&stream.tenant))?;
+        match (stream.running, &stream.owner) {
+            (true, _) => write!(page, "<td>here")?,
+            (false, Some(owner)) => write!(page, "<td>last at {}", Escaped(owner))?,
+            (false, None) => write!(page, "<td>not here")?,
+        }
         health(page, &stream.health)?;
         write!(page, "<td>{}<td>{}", known(stream.read_through), seconds(stream.fetch_lag_seconds))?;
         write!(page, "<td>{}", seconds(stream.clock_offset_seconds))?;

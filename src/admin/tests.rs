@@ -101,7 +101,7 @@ async fn status_shows_streams_and_lanes() {
         assert!(json[of][0][lag].take().as_f64().is_some_and(|lag| lag > 0.0), "{lag} {body}");
     }
     let expected = serde_json::json!([{
-        "name": "users", "source": "genauth", "tenant": "<pool>", "state": "failing", "reason": "http_status",
+        "name": "users", "source": "genauth", "tenant": "<pool>", "running": false, "owner": null, "state": "failing", "reason": "http_status",
         "since": null, "message": "502 <script>alert(\"1\")</script>", "clock_offset_seconds": 0.5,
         "read_through": "2026-01-01T00:00:00Z", "fetch_lag_seconds": null,
     }]);

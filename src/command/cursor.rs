@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Answer, CommandError};
+use super::{Answer, CommandError, transfer};
 use crate::checkpoint::{self, Changes, Store};
 use crate::cli::{CursorCommand, Exit, LaneArgs};
 use crate::config;
@@ -32,25 +33,26 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         CursorCommand::Show(args) => &args.lanes,
         CursorCommand::Set(args) => &args.lanes,
         CursorCommand::Delete(args) => &args.lanes,
+        CursorCommand::Export(args) => return transfer::export(args),
+        CursorCommand::Import(args) => return transfer::import(args),
     };
-    let config = config::load(&lanes.config.config)?.config;
-    let checkpoint = checkpoint::open(&config.checkpoint).map_err(|error| usage(&chain(&error)))?;
+    let checkpoint = open(&lanes.config.config)?;
     let mut stored = chosen(&checkpoint, lanes)?;
     if stored.is_empty() && !matches!(command, CursorCommand::Show(_)) {
         return Err(usage("no such cursor is stored"));
     }
     match command {
-        CursorCommand::Show(_) => {}
+        CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) => {}
         CursorCommand::Set(args) => {
             let what = format!("go on from {}, delivering again what comes after it", time(args.to));
-            confirm(&stored, &what, args.yes)?;
+            confirm(&names(&stored), &what, args.yes)?;
             for lane in &mut stored {
                 lane.cursor.set_to(args.to);
                 change(&checkpoint, lane, true)?;
             }
         }
         CursorCommand::Delete(args) => {
-            confirm(&stored, "begin again at the stream's `start`", args.yes)?;
+            confirm(&names(&stored), "begin again at the stream's `start`", args.yes)?;
             for lane in &stored {
                 change(&checkpoint, lane, false)?;
             }
@@ -58,6 +60,16 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     }
     let deleted = matches!(command, CursorCommand::Delete(_));
     Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) }))
+}
+
+/// The checkpoint of a config.
+pub(super) fn open(config: &Path) -> Result<Arc<dyn Store>, CommandError> {
+    let config = config::load(config)?.config;
+    checkpoint::open(&config.checkpoint).map_err(|error| usage(&chain(&error)))
+}
+
+fn names(lanes: &[Stored]) -> Vec<String> {
+    lanes.iter().map(|lane| format!("{} to {}", lane.stream, lane.sink)).collect()
 }
 
 fn chosen(checkpoint: &Arc<dyn Store>, lanes: &LaneArgs) -> Result<Vec<Stored>, CommandError> {
@@ -79,19 +91,18 @@ fn chosen(checkpoint: &Arc<dyn Store>, lanes: &LaneArgs) -> Result<Vec<Stored>, 
     Ok(stored)
 }
 
-fn usage(message: &str) -> CommandError {
+pub(super) fn usage(message: &str) -> CommandError {
     CommandError { message: message.to_owned(), exit: Exit::Usage }
 }
 
 /// Asks on the terminal, unless told not to.
-fn confirm(lanes: &[Stored], what: &str, yes: bool) -> Result<(), CommandError> {
+pub(super) fn confirm(names: &[String], what: &str, yes: bool) -> Result<(), CommandError> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
         return Err(usage("not changed: nobody to ask; --yes does not ask"));
     }
-    let names: Vec<_> = lanes.iter().map(|lane| format!("{} to {}", lane.stream, lane.sink)).collect();
     let _ = write!(std::io::stderr(), "{} will {what}. Go ahead? [y/N] ", names.join(", "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;

@@ -4,6 +4,7 @@ mod check;
 mod cursor;
 mod demo;
 mod progress;
+mod transfer;
 
 pub use check::check;
 pub use cursor::cursor;

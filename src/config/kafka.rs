@@ -11,8 +11,8 @@ use super::convert::Converter;
 use super::file::{CreateTopic, Kafka, KafkaCheckpoint, KafkaTls, Sasl};
 use super::syntax::{Broker, Property, Written};
 use super::{
-    CheckpointConfig, ClusterConfig, CreateTopicConfig, KafkaCheckpointConfig, KafkaConfig, KafkaTlsConfig,
-    SaslConfig, SaslMechanism, SinkConfig,
+    CheckpointConfig, ClusterConfig, CreateTopicConfig, KafkaCheckpointConfig, KafkaConfig, KafkaTlsConfig, SaslConfig,
+    SaslMechanism, SinkConfig,
 };
 
 /// Properties of librdkafka that are not the user's to set, by the beginnings of their names, and why.

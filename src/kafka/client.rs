@@ -91,9 +91,7 @@ fn encrypt(config: &mut ClientConfig, tls: &KafkaTlsConfig) -> Result<(), (&'sta
         // OpenSSL is built in, so it does not know where this system keeps its authorities.
         None => config.set("ssl.ca.location", "probe"),
     };
-    for (name, path) in
-        [("ssl.certificate.location", &tls.certificate_file), ("ssl.key.location", &tls.key_file)]
-    {
+    for (name, path) in [("ssl.certificate.location", &tls.certificate_file), ("ssl.key.location", &tls.key_file)] {
         if let Some(path) = path {
             config.set(name, path.to_string_lossy());
         }

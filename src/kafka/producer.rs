@@ -102,10 +102,8 @@ impl Producer {
         largest: Option<u64>,
         transactional_id: Option<&str>,
     ) -> Result<Self, Failure> {
-        let mut config = client_config(cluster, Purpose::Producer).map_err(|(key, error)| Failure {
-            reason: SinkReason::Credentials,
-            message: format!("{key}: {error}"),
-        })?;
+        let mut config = client_config(cluster, Purpose::Producer)
+            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         // Bounds what waits in memory while brokers are away, whatever the number of lanes; properties may say more.
         config.set("queue.buffering.max.kbytes", "32768").set("linger.ms", "1");
         for (name, value) in properties {
@@ -171,10 +169,12 @@ impl Producer {
     }
 
     fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {
-        let headers = message.headers.iter().fold(
-            OwnedHeaders::new_with_capacity(message.headers.len()),
-            |headers, (key, value)| headers.insert(Header { key, value: Some(value) }),
-        );
+        let headers = message
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new_with_capacity(message.headers.len()), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
         let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(
             &message.topic,
             Box::new(Ticket { index, waiting: Arc::clone(waiting) }),

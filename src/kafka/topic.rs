@@ -78,10 +78,8 @@ impl Cluster {
     /// A secret or the settings are no good.
     pub fn new(config: &ClusterConfig) -> Result<Self, Failure> {
         let context = Context::new(config);
-        let settings = client_config(config, Purpose::Consumer).map_err(|(key, error)| Failure {
-            reason: SinkReason::Credentials,
-            message: format!("{key}: {error}"),
-        })?;
+        let settings = client_config(config, Purpose::Consumer)
+            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         let consumer = BaseConsumer::from_config_and_context(&settings, context.clone())
             .map_err(|error| Failure::new("make a client", &error, &context))?;
         Ok(Self { config: config.clone(), consumer, context })
@@ -96,6 +94,18 @@ impl Cluster {
             Ok(consumer.client().fetch_metadata(None, timeout)?.brokers().len())
         })?;
         Ok((brokers, self.consumer.client().fetch_cluster_id(Duration::from_secs(1))))
+    }
+
+    /// The members of a consumer group, by the ids that the brokers give them: a static member's begins with its name.
+    ///
+    /// # Errors
+    /// They cannot be asked for.
+    pub fn members(&self, group: &str) -> Result<Vec<String>, Failure> {
+        self.ask(&format!("look up the group `{group}`"), |consumer, timeout| {
+            let list = consumer.client().fetch_group_list(Some(group), timeout)?;
+            let members = list.groups().iter().flat_map(|group| group.members()).map(|member| member.id().to_owned());
+            Ok(members.collect())
+        })
     }
 
     /// The topic as it is.
@@ -149,9 +159,10 @@ impl Cluster {
         let doing = format!("create the topic `{name}`");
         let partitions = i32::try_from(create.partitions).unwrap_or(i32::MAX);
         let replication = TopicReplication::Fixed(create.replication.map_or(-1, i32::from));
-        let topic = create.config.iter().fold(NewTopic::new(name, partitions, replication), |topic, (name, value)| {
-            topic.set(name, value)
-        });
+        let topic = create
+            .config
+            .iter()
+            .fold(NewTopic::new(name, partitions, replication), |topic, (name, value)| topic.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN)).request_timeout(Some(ANSWER_WITHIN));
         let made = Handle::current().block_on(self.admin()?.create_topics([&topic], &options));
         match made.map(|topics| topics.into_iter().next()) {
@@ -175,10 +186,8 @@ impl Cluster {
     }
 
     fn admin(&self) -> Result<AdminClient<Context>, Failure> {
-        let settings = client_config(&self.config, Purpose::Producer).map_err(|(key, error)| Failure {
-            reason: SinkReason::Credentials,
-            message: format!("{key}: {error}"),
-        })?;
+        let settings = client_config(&self.config, Purpose::Producer)
+            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         AdminClient::from_config_and_context(&settings, self.context.clone())
             .map_err(|error| Failure::new("make a client", &error, &self.context))
     }
@@ -189,9 +198,7 @@ impl Cluster {
     /// It may not, or asking failed.
     pub fn may_transact(&self, id: &str) -> Result<(), Failure> {
         let producer = super::Producer::new(&self.config, &[], None, Some(id))?;
-        producer
-            .begin_anew()
-            .map_err(|error| Failure::new("take part in transactions", &error, producer.context()))
+        producer.begin_anew().map_err(|error| Failure::new("take part in transactions", &error, producer.context()))
     }
 
     /// Reads one partition from its beginning, in order, aborted records left out. It ends once `visit` says that it has
@@ -209,10 +216,8 @@ impl Cluster {
     ) -> Result<(), Failure> {
         let doing = format!("read the topic `{topic}`");
         let fail = |error: &KafkaError, context: &Context| Failure::new(&doing, error, context);
-        let mut settings = client_config(&self.config, Purpose::Consumer).map_err(|(key, error)| Failure {
-            reason: SinkReason::Credentials,
-            message: format!("{key}: {error}"),
-        })?;
+        let mut settings = client_config(&self.config, Purpose::Consumer)
+            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         settings.set("group.id", "trailcast-reader").set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         settings.set("auto.offset.reset", "earliest").set("queued.max.messages.kbytes", "4096");

@@ -150,16 +150,10 @@ impl Lane {
     }
 
     /// Keeps what is refused, or says as which messages it is to be kept.
-    async fn letters(
-        &self,
-        part: &[New],
-        refused: &[Refused],
-        shutdown: &Shutdown,
-    ) -> Result<Vec<Message>, LaneError> {
+    async fn letters(&self, part: &[New], refused: &[Refused], shutdown: &Shutdown) -> Result<Vec<Message>, LaneError> {
         let now = clock::now();
-        let of = |refused: &Refused| {
-            DeadLetter::new(&self.feed.stream, &self.sink_name, &part[refused.index], refused, now)
-        };
+        let of =
+            |refused: &Refused| DeadLetter::new(&self.feed.stream, &self.sink_name, &part[refused.index], refused, now);
         let letters: Vec<DeadLetter> = refused.iter().map(of).collect();
         if letters.is_empty() {
             return Ok(Vec::new());

@@ -151,6 +151,7 @@ impl Lane {
             cursor = self.open(begun).await?;
         }
         self.begin(&mut cursor);
+        shutdown.unless(self.warn_of_deletion(&cursor)).await;
         let Schedule { unit, poll, .. } = self.feed.schedule;
         let all = until == Until::CaughtUp;
         let mut now = begun;

@@ -10,6 +10,7 @@ use crate::dead_letter::Refused;
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
+use crate::sink::{Sink, deleted_at_once};
 use crate::state::admit::New;
 use crate::state::cursor::Cursor;
 use crate::telemetry::chain;
@@ -26,6 +27,16 @@ impl Lane {
         }
         tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
         self.show(cursor);
+    }
+
+    /// If events are about to be written to where they are deleted at once, that is said before it happens.
+    pub(super) async fn warn_of_deletion(&self, cursor: &Cursor) {
+        let Sink::Kafka(kafka) = &*self.sink else { return };
+        // A topic that cannot be looked up is told of when it is needed.
+        let Ok(topic) = kafka.look_up().await else { return };
+        if let Some(doubt) = deleted_at_once(topic, self.feed.now() - cursor.live) {
+            tracing::warn!(stream = self.feed.stream.name, sink = self.sink_name, "{doubt}");
+        }
     }
 
     pub(super) fn count(&self, part: &[New], refused: &[Refused], read: &WindowRead) {

@@ -11,6 +11,7 @@ use crate::source::FetchReason;
 const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_build_info", "gauge", &["revision", "version"]),
     ("trailcast_clock_offset_seconds", "gauge", &["stream"]),
+    ("trailcast_dead_letters_total", "counter", &["reason", "sink", "stream"]),
     ("trailcast_delivery_lag_seconds", "gauge", &["sink", "stream"]),
     ("trailcast_event_lateness_seconds", "histogram", &["stream"]),
     ("trailcast_events_delivered_total", "counter", &["sink", "stream"]),
@@ -25,6 +26,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_records_total", "counter", &["stream"]),
     ("trailcast_sink_errors_total", "counter", &["reason", "sink", "stream"]),
     ("trailcast_sink_request_duration_seconds", "histogram", &["sink"]),
+    ("trailcast_stream_running", "gauge", &["stream"]),
     ("trailcast_verified_through_timestamp_seconds", "gauge", &["sink", "stream"]),
 ];
 

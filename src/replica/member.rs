@@ -52,10 +52,8 @@ impl Member {
         config: &KafkaCheckpointConfig,
         instance: &str,
     ) -> Result<(Self, channel::UnboundedReceiver<Change>), Failure> {
-        let mut settings = client_config(&config.cluster, Purpose::Consumer).map_err(|(key, error)| Failure {
-            reason: SinkReason::Credentials,
-            message: format!("{key}: {error}"),
-        })?;
+        let mut settings = client_config(&config.cluster, Purpose::Consumer)
+            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         let session = config.session_timeout.as_millis();
         settings.set("group.id", &config.group).set("group.instance.id", instance);
         settings.set("session.timeout.ms", session.to_string());
@@ -107,8 +105,7 @@ fn serve(
                     return;
                 }
                 // The same is not news again for a while.
-                let is_news = last_told
-                    .is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
+                let is_news = last_told.is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
                 if is_news && code != Code::AutoOffsetReset {
                     last_told = Some((code, Instant::now()));
                     let _ = changes.send(Change::Trouble(failure));

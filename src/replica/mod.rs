@@ -204,7 +204,11 @@ impl Shared {
                     }
                 }
                 Some(Err(CheckpointError::Kafka(failure))) => {
-                    tracing::error!(partition, reason = failure.reason.label(), "cannot take it, trying again: {failure}");
+                    tracing::error!(
+                        partition,
+                        reason = failure.reason.label(),
+                        "cannot take it, trying again: {failure}"
+                    );
                     let wait = backoff.wait(failure.reason.needs_operator(), None);
                     shutdown.unless(tokio::time::sleep(wait)).await;
                 }

@@ -8,12 +8,13 @@
 //! [CloudEvent]: https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::SinkError;
-use crate::config::{KafkaConfig, Key};
+use crate::config::{KafkaConfig, Key, units};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::encode::{self, Format, event_name};
-use crate::event::StreamContext;
+use crate::event::{Millis, StreamContext};
 use crate::kafka::{Cluster, Failure, Message, Producer, Topic};
 use crate::normalize::{Event, normalize};
 use crate::record::time::Rfc3339;
@@ -92,11 +93,12 @@ impl KafkaSink {
     /// been looked up, nor where compression may yet make them fit.
     #[must_use]
     pub fn surely_too_large(&self, messages: &[Message]) -> Vec<Refused> {
-        let Some(largest) = self.found.get().and_then(Topic::largest).filter(|_| !self.is_compressed()) else { return Vec::new() };
+        let Some(largest) = self.found.get().and_then(Topic::largest).filter(|_| !self.is_compressed()) else {
+            return Vec::new();
+        };
         let too_large = |(index, message): (usize, &Message)| {
-            let message = (message.size() as u64 > largest).then(|| {
-                format!("{} bytes where the topic's max.message.bytes is {largest}", message.size())
-            })?;
+            let message = (message.size() as u64 > largest)
+                .then(|| format!("{} bytes where the topic's max.message.bytes is {largest}", message.size()))?;
             Some(Refused { index, reason: DeadLetterReason::TooLarge, message })
         };
         messages.iter().enumerate().filter_map(too_large).collect()
@@ -142,6 +144,33 @@ impl KafkaSink {
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What becomes of events that are `age` old, or older, if `topic` does not keep them.
+#[must_use]
+pub fn deleted_at_once(topic: &Topic, age: Millis) -> Option<String> {
+    // What Kafka itself writes down as the time of appending ages from then on.
+    if topic.setting("message.timestamp.type") == Some("LogAppendTime") {
+        return None;
+    }
+    let name = &topic.name;
+    let text = |millis: i64| units::duration_text(Duration::from_millis(millis.unsigned_abs()));
+    let within = |setting| topic.number(setting).filter(|limit| (0..age).contains(limit));
+    if let Some(limit) = within("message.timestamp.before.max.ms") {
+        return Some(format!(
+            "the topic `{name}` refuses records older than {} (message.timestamp.before.max.ms={limit}): older events \
+             become dead letters; raise it, or begin later with `start`",
+            text(limit)
+        ));
+    }
+    let deletes = topic.setting("cleanup.policy").is_some_and(|policy| policy.contains("delete"));
+    let limit = within("retention.ms").filter(|_| deletes)?;
+    Some(format!(
+        "the topic `{name}` deletes events older than {} as soon as they are written, and `start` reaches further back: \
+         raise its retention.ms (now {limit}; for example `kafka-configs.sh --bootstrap-server … --alter --topic {name} \
+         --add-config retention.ms=-1`), set message.timestamp.type=LogAppendTime, or begin later with `start`",
+        text(limit)
+    ))
 }
 
 /// Runs what blocks off the runtime's workers.

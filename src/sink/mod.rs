@@ -7,7 +7,7 @@ mod stdout;
 use std::io;
 use std::time::Duration;
 
-pub use kafka::KafkaSink;
+pub use kafka::{KafkaSink, deleted_at_once};
 pub use otlp::{OtlpError, OtlpSink};
 pub use stdout::{Stdout, end_torn_line};
 

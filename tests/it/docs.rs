@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use trailcast::cli::Cli;
 use trailcast::config;
+use trailcast::dead_letter::DeadLetterReason;
 use trailcast::metrics::{Metrics, SinkReason};
 use trailcast::reading::Outcome;
 use trailcast::simulate::{Options, genauth, scloud};
@@ -51,12 +52,12 @@ fn repository(path: &str) -> PathBuf {
 #[test]
 fn every_config_in_the_readme_loads() {
     let blocks = blocks("yaml");
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     for block in &blocks {
         let loaded = config::parse(Path::new("README.md"), block).unwrap_or_else(|errors| panic!("{errors}\n{block}"));
         assert_eq!(loaded.warnings, [], "{block}");
     }
-    for sample in ["config/minimal-genauth.yaml", "config/minimal-scloud.yaml"] {
+    for sample in ["config/minimal-genauth.yaml", "config/minimal-scloud.yaml", "config/minimal-kafka.yaml"] {
         let text = std::fs::read_to_string(repository(sample)).unwrap();
         assert!(blocks.contains(&text), "{sample} is not in the README word for word");
     }
@@ -166,9 +167,10 @@ fn the_table_of_metrics_is_what_a_process_shows() {
 
 #[test]
 fn every_label_value_and_every_metric_in_the_text_exists() {
-    let closed: [(&str, &str, BTreeSet<&str>); 3] = [
+    let closed: [(&str, &str, BTreeSet<&str>); 4] = [
         ("reason", "trailcast_fetch_errors_total", FetchReason::ALL.map(FetchReason::label).into()),
         ("reason", "trailcast_sink_errors_total", SinkReason::ALL.map(SinkReason::label).into()),
+        ("reason", "trailcast_dead_letters_total", DeadLetterReason::ALL.map(DeadLetterReason::label).into()),
         ("outcome", "trailcast_fetch_windows_total", Outcome::ALL.map(Outcome::label).into()),
     ];
     let spans = spans();
@@ -180,7 +182,9 @@ fn every_label_value_and_every_metric_in_the_text_exists() {
     for word in
         README.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).filter(|word| word.starts_with("trailcast_"))
     {
-        assert!(shown.contains_key(word.strip_suffix("_bucket").unwrap_or(word)), "{word}");
+        // Headers of Kafka records.
+        let header = matches!(word, "trailcast_stream" | "trailcast_late");
+        assert!(header || shown.contains_key(word.strip_suffix("_bucket").unwrap_or(word)), "{word}");
     }
 }
 
@@ -209,14 +213,20 @@ fn the_simulators_credentials_in_the_readme_work() {
         scloud::PUBLIC_KEY,
         scloud::PRIVATE_KEY,
     ] {
-        assert!(blocks("yaml")[2].contains(credential), "{credential}");
+        assert!(blocks("yaml")[3].contains(credential), "{credential}");
     }
 }
 
 /// A key says what it means beside it, above it, or in the comment above the keys before it.
 #[test]
-fn every_key_of_the_sample_has_a_comment() {
-    let sample = std::fs::read_to_string(repository("config/trailcast.yaml")).unwrap();
+fn every_key_of_the_samples_has_a_comment() {
+    for sample in ["config/trailcast.yaml", "config/kafka.yaml", "config/otlp.yaml"] {
+        has_comments(sample);
+    }
+}
+
+fn has_comments(file: &str) {
+    let sample = std::fs::read_to_string(repository(file)).unwrap();
     let mut explained: Vec<usize> = Vec::new();
     for (number, line) in sample.lines().enumerate() {
         let indent = line.len() - line.trim_start().len();
@@ -227,9 +237,9 @@ fn every_key_of_the_sample_has_a_comment() {
         if line.contains("# ") || line.trim() == "#" {
             explained.push(indent);
         }
-        // A user's own name, of which the comment above `sinks` speaks.
-        let named = line == "  out:" || line == "  cloud:";
-        assert!(named || explained.contains(&indent), "config/trailcast.yaml:{}: {line}", number + 1);
+        // A user's own name, of which the comment above speaks.
+        let named = matches!(line, "  out:" | "  cloud:" | "  users:" | "  events:" | "  loki:");
+        assert!(named || explained.contains(&indent), "{file}:{}: {line}", number + 1);
     }
 }
 
@@ -282,7 +292,7 @@ async fn the_schema_is_json_and_has_every_top_level_key() {
     let answer = trailcast(&["schema"]).await;
     assert_eq!(answer.code, Some(0));
     let schema: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
-    for key in ["streams", "sinks", "checkpoint", "admin", "log"] {
+    for key in ["streams", "sinks", "checkpoint", "dead_letters", "admin", "log"] {
         assert!(schema["properties"][key].is_object(), "{key}");
     }
 }
@@ -295,7 +305,7 @@ async fn the_readmes_test_with_the_simulator_works() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("simulated.yaml");
     // The secrets stand in the file here: the environment of tests that run at once is not theirs to change.
-    let config = blocks("yaml")[2]
+    let config = blocks("yaml")[3]
         .replace("http://127.0.0.1:8080", &simulator.url())
         .replace("{ env: GENAUTH_ACCESS_KEY_SECRET }", genauth::ACCESS_KEY_SECRET)
         .replace("{ env: SCLOUD_PRIVATE_KEY }", scloud::PRIVATE_KEY);

@@ -185,14 +185,19 @@ impl StateTopic {
     fn load(&self, partition: i32, mark: Option<&Owner>) -> Result<MemoryStore, CheckpointError> {
         let state = MemoryStore::default();
         let mut format = Ok(());
-        Cluster::new(&self.config.cluster)?.read_partition(&self.config.topic, partition, mark.is_some(), &mut |read| {
-            match Entry::of(&read) {
-                Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
-                Entry::Format(value) => format = self.check_format(value),
-                Entry::Map => state.put(read.key, read.value),
-            }
-            false
-        })?;
+        Cluster::new(&self.config.cluster)?.read_partition(
+            &self.config.topic,
+            partition,
+            mark.is_some(),
+            &mut |read| {
+                match Entry::of(&read) {
+                    Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
+                    Entry::Format(value) => format = self.check_format(value),
+                    Entry::Map => state.put(read.key, read.value),
+                }
+                false
+            },
+        )?;
         format?;
         Ok(state)
     }
@@ -222,11 +227,7 @@ impl StateTopic {
     }
 }
 
-fn open_letters(
-    cluster: &Cluster,
-    name: &str,
-    config: &KafkaCheckpointConfig,
-) -> Result<LetterTopic, CheckpointError> {
+fn open_letters(cluster: &Cluster, name: &str, config: &KafkaCheckpointConfig) -> Result<LetterTopic, CheckpointError> {
     /// For a record's head and key.
     const MARGIN: u64 = 256;
     let create = CreateTopicConfig {
@@ -266,12 +267,13 @@ fn creation(config: &KafkaCheckpointConfig) -> CreateTopicConfig {
 }
 
 /// Whether a topic that someone else made keeps what it must.
-fn check(topic: &Topic) -> Result<(), CheckpointError> {
+///
+/// # Errors
+/// It would lose state.
+pub fn check(topic: &Topic) -> Result<(), CheckpointError> {
     match topic.setting("cleanup.policy") {
         // Without the right to look, what is documented must be trusted.
         None | Some("compact") => Ok(()),
-        Some(policy) => {
-            Err(CheckpointError::StatePolicy { topic: topic.name.clone(), policy: policy.to_owned() })
-        }
+        Some(policy) => Err(CheckpointError::StatePolicy { topic: topic.name.clone(), policy: policy.to_owned() }),
     }
 }

@@ -159,3 +159,7 @@ impl Search {
         self.refused.extend(records.iter().map(refused));
     }
 }
+
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;

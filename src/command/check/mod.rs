@@ -1,6 +1,8 @@
 //! `trailcast check`: the config, then every part that it names, one line each.
 
-use std::collections::BTreeMap;
+mod kafka;
+mod otlp;
+
 use std::fmt::Write;
 use std::path::Path;
 
@@ -10,7 +12,9 @@ use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::checkpoint;
 use crate::cli::{CheckArgs, Exit};
-use crate::config::{self, CheckpointConfig, Config};
+use crate::clock;
+use crate::config::{self, CheckpointConfig, Config, SinkConfig, Start};
+use crate::event::Millis;
 use crate::source::{Client, PageRequest, Position, Priority, install_tls_provider};
 use crate::telemetry::chain;
 use crate::window::floor_to;
@@ -52,9 +56,16 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
             progress::step(&format!("asking streams.{name}"));
             findings.push(stream(&name, &client).await);
         }
+        let config = loaded.config;
+        progress::step("asking the sinks and the checkpoint");
+        findings.extend(otlp::sinks(&config).await);
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut findings = sinks(&config);
+            findings.extend(checkpoint(&config));
+            findings
+        });
+        findings.extend(asking.await.map_err(|error| CommandError::from(error.to_string()))?);
         progress::step("");
-        findings.extend(sinks(&loaded.config));
-        findings.push(checkpoint(&loaded.config.checkpoint));
     }
     let exit = if findings.iter().any(|finding| finding.state == State::Failed) { Exit::Failed } else { Exit::Done };
     Ok(Answer { text: if args.json { json(&findings) } else { text(&findings) }, exit })
@@ -92,29 +103,51 @@ async fn stream(name: &str, client: &Client) -> Finding {
 }
 
 fn sinks(config: &Config) -> Vec<Finding> {
-    let mut readers: BTreeMap<&str, usize> = BTreeMap::new();
-    for sink in config.streams.values().flat_map(|stream| &stream.sinks) {
-        *readers.entry(sink).or_default() += 1;
+    let mut findings = Vec::new();
+    for (name, sink) in &config.sinks {
+        let part = format!("sinks.{name}");
+        let streams: Vec<_> = config.streams.values().filter(|stream| stream.sinks.contains(name)).collect();
+        if streams.is_empty() {
+            let message = "no stream is delivered here".to_owned();
+            findings.push(Finding { part: part.clone(), state: State::Warning, message });
+        }
+        match sink {
+            SinkConfig::Kafka(config) => {
+                let now = clock::now();
+                let age = streams.iter().map(|stream| age(stream.start, now)).max().unwrap_or(0);
+                findings.extend(kafka::sink(name, config, age));
+            }
+            // Asked by themselves: their client is asynchronous.
+            SinkConfig::Otlp(_) => {}
+            SinkConfig::Stdout(_) if streams.is_empty() => {}
+            SinkConfig::Stdout(_) => {
+                let message = format!("stdout, from {} streams", streams.len());
+                findings.push(Finding { part, state: State::Ok, message });
+            }
+        }
     }
-    let sink = |name: &String| {
-        let streams = readers.get(name.as_str()).copied().unwrap_or(0);
-        let (state, message) = match streams {
-            0 => (State::Warning, "no stream is delivered here".to_owned()),
-            streams => (State::Ok, format!("stdout, from {streams} streams")),
-        };
-        Finding { part: format!("sinks.{name}"), state, message }
-    };
-    config.sinks.keys().map(sink).collect()
+    findings
 }
 
-fn checkpoint(config: &CheckpointConfig) -> Finding {
-    let (state, message) = match (checkpoint::open(config), config) {
-        (Ok(_), CheckpointConfig::Memory) => (State::Warning, "memory: cursors end with the process".to_owned()),
-        (Ok(_), CheckpointConfig::Kafka(kafka)) => (State::Ok, format!("topic {}", kafka.topic)),
-        (Ok(_), CheckpointConfig::File { path }) => (State::Ok, format!("{} can be read and written", path.display())),
-        (Err(error), _) => (State::Failed, chain(&error)),
+/// How old the oldest event may be that a lane without a cursor delivers.
+fn age(start: Start, now: Millis) -> Millis {
+    match start {
+        Start::Now => 0,
+        Start::Age(age) => clock::millis(age),
+        Start::At(time) => now - time,
+    }
+}
+
+fn checkpoint(config: &Config) -> Vec<Finding> {
+    let (state, message) = match &config.checkpoint {
+        CheckpointConfig::Kafka(checkpoint) => return kafka::checkpoint(checkpoint, &config.dead_letters),
+        CheckpointConfig::Memory => (State::Warning, "memory: cursors end with the process".to_owned()),
+        CheckpointConfig::File { path } => match checkpoint::open(&config.checkpoint) {
+            Ok(_) => (State::Ok, format!("{} can be read and written", path.display())),
+            Err(error) => (State::Failed, chain(&error)),
+        },
     };
-    Finding { part: "checkpoint".to_owned(), state, message }
+    vec![Finding { part: "checkpoint".to_owned(), state, message }]
 }
 
 fn text(findings: &[Finding]) -> String {
