@@ -133,8 +133,8 @@ impl Collector {
 
 /// A line; where a kill has torn one, the next goes on behind it.
 fn request(line: &str) -> Option<Value> {
-    let begins = line.match_indices("{\"resourceLogs\"").map(|(at, _)| at);
-    begins.rev().find_map(|at| serde_json::from_str(&line[at..]).ok())
+    let mut begins = line.rmatch_indices("{\"resourceLogs\"").map(|(at, _)| at);
+    begins.find_map(|at| serde_json::from_str(&line[at..]).ok())
 }
 
 fn records(request: &Value) -> Vec<Arrived> {

@@ -114,8 +114,8 @@ fn golden_bytes_never_change() {
     assert_eq!((hashes.0.as_str(), hashes.1.as_str()), golden);
 }
 
-const GOLDEN_GENAUTH: &str = "";
-const GOLDEN_SCLOUD: &str = "";
+const GOLDEN_GENAUTH: &str = "a7d58ebe85d2e34f27a1f0414b55525fd67e5731a11ceea17825930587eb986f";
+const GOLDEN_SCLOUD: &str = "f2d0919262f13d9eb096d230b5ed8cf990bc884787d64dea9479882aec5a791a";
 
 #[test]
 fn what_cannot_be_read_has_its_text_and_the_reason() {
