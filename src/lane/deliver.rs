@@ -74,6 +74,9 @@ impl Lane {
                 }
                 Err(error) => {
                     self.failing(error.reason(), &error);
+                    if error.has_progressed() {
+                        backoff.reset();
+                    }
                     self.wait(&mut backoff, error.reason(), error.retry_after(), shutdown).await?;
                 }
             }

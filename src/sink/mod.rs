@@ -79,6 +79,12 @@ impl SinkError {
         }
     }
 
+    /// Whether some of the part has become known all the same, so that the next try is a first one.
+    #[must_use]
+    pub const fn has_progressed(&self) -> bool {
+        matches!(self, Self::Otlp(error) if error.progressed)
+    }
+
     /// Whether trying again is of no use.
     #[must_use]
     pub const fn is_final(&self) -> bool {

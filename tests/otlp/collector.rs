@@ -2,7 +2,7 @@
 
 use trailcast::clock::now;
 use trailcast::event::{Millis, Source};
-use trailcast::simulate::Options;
+use trailcast::simulate::{Options, Start};
 
 use crate::ledger::{Event, compare};
 use crate::program::{Config, history, simulate};
@@ -18,7 +18,7 @@ async fn every_event_arrives_with_each_compression() {
             config.sinks = collector.sink(protocol, &format!(", compression: {compression}"));
             let answer = config.command(&["check"], &[]).await;
             assert_eq!(answer.code, Some(0), "{}", answer.stdout);
-            assert!(answer.stdout.contains("sinks.out  http://127.0.0.1:"), "{}", answer.stdout);
+            assert!(answer.stdout.contains("/v1/logs answers") || protocol == "grpc", "{}", answer.stdout);
             assert_eq!(collector.arrived().len(), 0, "check delivers nothing");
             let begun = now();
             config.catch_up().await;
@@ -38,10 +38,11 @@ async fn every_event_arrives_with_each_compression() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_killed_loses_nothing() {
     for protocol in ["http", "grpc"] {
-        let options = Options { rate: 25.0, twin_share: 0.1, odd_share: 0.02, ..Options::default() };
+        let start = Some(Start::At(now() - 120_000));
+        let options = Options { rate: 25.0, start, twin_share: 0.1, odd_share: 0.02, ..Options::default() };
         let simulator = simulate(options).await;
         let mut collector = Collector::start().await;
-        let mut config = Config::of(&simulator).starting_at(now() - 120_000);
+        let mut config = Config::of(&simulator).starting_at(now() - 180_000);
         config.sinks = collector.sink(protocol, ", connect_timeout: 1s, request_timeout: 2s, max_request_events: 100");
         let program = config.run();
         for kill in 0..4 {

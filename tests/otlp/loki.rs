@@ -6,7 +6,7 @@ use std::time::Duration;
 use trailcast::clock::now;
 use trailcast::dead_letter::DeadLetter;
 use trailcast::event::{Millis, Source};
-use trailcast::simulate::{Options, Simulator};
+use trailcast::simulate::{Options, Simulator, Start};
 
 use crate::ledger::{Event, compare};
 use crate::program::{Config, history, simulate};
@@ -30,6 +30,7 @@ fn letters(config: &Config) -> Vec<DeadLetter> {
 async fn every_event_is_in_loki_through_kills() {
     let options = Options {
         rate: 25.0,
+        start: Some(Start::At(now() - 300_000)),
         twin_share: 0.1,
         late_share: 0.1,
         late_max: Duration::from_secs(2),
@@ -38,7 +39,7 @@ async fn every_event_is_in_loki_through_kills() {
     };
     let simulator = simulate(options).await;
     let mut loki = Loki::start("").await;
-    let mut config = Config::of(&simulator).starting_at(now() - 300_000);
+    let mut config = Config::of(&simulator).starting_at(now() - 360_000);
     config.sinks = loki.sink(", max_request_events: 100");
     for kill in 0..KILLS {
         let mut program = config.run();
@@ -100,7 +101,7 @@ fn reasons(letters: &[DeadLetter]) -> BTreeSet<&'static str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_for_loki_is_a_dead_letter_and_the_rest_is_delivered() {
     // Two and a half hours, and an hour and a half of it is too old.
-    let simulator = simulate(Options { rate: 0.2, ..Options::default() }).await;
+    let simulator = simulate(Options { rate: 0.2, start: Some(Start::At(now() - 9_000_000)), ..Options::default() }).await;
     let loki = Loki::start("reject_old_samples_max_age: 1h").await;
     let mut config = Config::of(&simulator).starting_at(now() - 9_000_000);
     config.sinks = loki.sink("");

@@ -19,8 +19,8 @@ use crate::program::{BOUND, until};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp");
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// Entries that Loki gives at once, unless told otherwise.
-const PAGE: usize = 5000;
+/// Entries to ask Loki for at once: it gives 5,000, and no more than 4 MiB.
+const PAGE: usize = 1000;
 
 /// A process that is killed when dropped.
 struct Server {

@@ -44,11 +44,13 @@ pub struct OtlpError {
     pub message: String,
     /// How long the receiver asks to wait.
     pub retry_after: Option<Duration>,
+    /// Whether some of what was to be delivered has become known before.
+    pub progressed: bool,
 }
 
 impl OtlpError {
     pub(super) fn new(reason: SinkReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None }
+        Self { reason, message: message.into(), retry_after: None, progressed: false }
     }
 }
 
@@ -106,7 +108,7 @@ pub(super) fn of_http(answer: &HttpAnswer, secrets: &[&str]) -> Answer {
     };
     let later = |reason, advice| {
         let retry_after = answer.retry_after.as_deref().and_then(|asked| retry_after(asked, answer.now));
-        Answer::Later(OtlpError { reason, message: said(advice), retry_after })
+        Answer::Later(OtlpError { retry_after, ..OtlpError::new(reason, said(advice)) })
     };
     match answer.status {
         // Delivered, but for what a partial success says. 204 is Loki's.
@@ -143,7 +145,7 @@ pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &[&str
         words => format!("gRPC: {words} ({name}){advice}"),
     };
     let asked = retry_info(details);
-    let later = |reason, advice| Answer::Later(OtlpError { reason, message: said(advice), retry_after: asked });
+    let later = |reason, advice| Answer::Later(OtlpError { retry_after: asked, ..OtlpError::new(reason, said(advice)) });
     match code {
         Code::Ok => Answer::Delivered,
         Code::InvalidArgument => refused(said(""), &words),

@@ -43,6 +43,18 @@ pub struct OtlpSink {
     client: Mutex<Option<Arc<Client>>>,
     /// By stream: the part that its lane tries, if it was not delivered at once.
     tried: Mutex<HashMap<String, Tried>>,
+    largest: Mutex<Largest>,
+}
+
+/// So many parts in a row that were not throttled, and larger requests are tried again.
+const CALM_PARTS: u32 = 16;
+
+/// The most bytes of a request: what the config says, or less while larger ones are throttled however often they are
+/// tried, as Loki does with what is above its burst.
+struct Largest {
+    bytes: usize,
+    /// Parts that were not throttled since it was last changed.
+    calm: u32,
 }
 
 enum Client {
@@ -61,7 +73,8 @@ impl OtlpSink {
     /// Asks nobody.
     #[must_use]
     pub fn new(config: OtlpConfig) -> Self {
-        Self { config, client: Mutex::default(), tried: Mutex::default() }
+        let largest = Mutex::new(Largest { bytes: config.max_request_size, calm: 0 });
+        Self { config, client: Mutex::default(), tried: Mutex::default(), largest }
     }
 
     /// Its config.
@@ -77,7 +90,10 @@ impl OtlpSink {
     pub async fn deliver(&self, stream: &StreamContext, part: &[New]) -> Result<Vec<Refused>, SinkError> {
         let mut tried = self.tried(stream, part);
         match self.search(stream, &mut tried.search).await {
-            Ok(()) => Ok(tried.search.into_refused()),
+            Ok(()) => {
+                self.learn(tried.search.found_largest());
+                Ok(tried.search.into_refused())
+            }
             Err(error) => {
                 lock(&self.tried).insert(stream.name.clone(), tried);
                 Err(error)
@@ -107,13 +123,24 @@ impl OtlpSink {
         before.filter(|tried| tried.ids == ids).unwrap_or_else(|| {
             let (groups, refused) = plan::plan(&self.config, stream, part, clock::now());
             let search =
-                Search::new(groups, refused, self.config.max_request_size, self.config.max_request_events);
+                Search::new(groups, refused, lock(&self.largest).bytes, self.config.max_request_events);
             Tried { ids, search }
         })
     }
 
+    /// Of a part that is delivered: what it `found`, if it was throttled.
+    fn learn(&self, found: Option<usize>) {
+        let mut largest = lock(&self.largest);
+        match found {
+            Some(bytes) => *largest = Largest { bytes: bytes.min(largest.bytes), calm: 0 },
+            None if largest.calm + 1 < CALM_PARTS => largest.calm += 1,
+            None => *largest = Largest { bytes: largest.bytes.saturating_mul(2).min(self.config.max_request_size), calm: 0 },
+        }
+    }
+
     /// Until it is known of each record whether it is delivered.
     async fn search(&self, stream: &StreamContext, search: &mut Search) -> Result<(), SinkError> {
+        let mut progressed = false;
         loop {
             while let Some(request) = search.next() {
                 let headers = self.headers()?;
@@ -123,7 +150,8 @@ impl OtlpSink {
                     // Files of `tls` may have been replaced; the next try reads them.
                     lock(&self.client).take_if(|kept| Arc::ptr_eq(kept, &client));
                 }
-                search.answered(answer)?;
+                search.answered(answer).map_err(|error| OtlpError { progressed, ..error })?;
+                progressed = true;
             }
             let behind = search.take_behind();
             if behind.is_empty() {

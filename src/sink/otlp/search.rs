@@ -43,12 +43,13 @@ pub(super) struct Search {
     behind: Vec<Record>,
     largest: usize,
     most: usize,
+    throttled: bool,
 }
 
 impl Search {
     /// Requests have at most `largest` bytes, unless one record has more, and `most` records.
     pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, largest: usize, most: usize) -> Self {
-        let mut search = Self { groups: Vec::new(), work: Vec::new(), refused, behind: Vec::new(), largest, most };
+        let mut search = Self { groups: Vec::new(), work: Vec::new(), refused, behind: Vec::new(), largest, most, throttled: false };
         search.add(groups);
         search
     }
@@ -81,13 +82,29 @@ impl Search {
 
     /// The next request, or nothing if all is known.
     pub(super) fn next(&mut self) -> Option<bytes::Bytes> {
-        while self.work.last()?.bad && self.work.last()?.range.len() > 1 {
+        loop {
+            let item = self.work.last()?;
+            if item.range.len() == 1 || !item.bad && self.bytes(item) <= self.largest {
+                break;
+            }
             let item = self.work.pop()?;
-            self.split(&item, true);
+            self.split(&item, item.bad);
         }
         let Item { group, range, .. } = self.work.last()?;
         let group = &self.groups[*group];
         Some(group.frame.request(group.records[range.clone()].iter().map(|record| record.bytes.as_slice())))
+    }
+
+    /// The bytes of its request, or a few more.
+    fn bytes(&self, item: &Item) -> usize {
+        let group = &self.groups[item.group];
+        let records = &group.records[item.range.clone()];
+        group.frame.overhead() + records.iter().map(|record| size(record.bytes.len())).sum::<usize>()
+    }
+
+    /// What requests may have, if that was found to be less than was said: they were throttled until they were smaller.
+    pub(super) fn found_largest(&self) -> Option<usize> {
+        self.throttled.then_some(self.largest)
     }
 
     /// Takes the answer to what [`Search::next`] gave.
@@ -121,8 +138,11 @@ impl Search {
             Answer::Later(error) => {
                 let throttled = item.throttled + u32::from(error.reason == SinkReason::Throttled);
                 let item = Item { throttled, ..item };
-                // A half is suspected at once: what is asked to wait for the rate's sake passes sooner or later.
+                self.throttled |= throttled > 0;
                 if throttled >= THROTTLED_TRIES && count > 1 {
+                    // A half is suspected at once, and so are all others of its size: what is asked to wait for the
+                    // rate's sake alone passes sooner or later.
+                    self.largest = self.largest.min(self.bytes(&item).div_ceil(2) + self.groups[item.group].frame.overhead());
                     self.split(&item, false);
                 } else {
                     self.work.push(item);
