@@ -114,7 +114,7 @@ fn body(event: &Event<'_>) -> String {
         line = line.replace(char::is_control, " ");
     }
     if line.len() > LONGEST_BODY {
-        line.truncate(line.floor_char_boundary(LONGEST_BODY));
+        line.truncate((0..=LONGEST_BODY).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0));
         line.push('…');
     }
     line

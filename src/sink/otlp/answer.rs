@@ -222,7 +222,7 @@ fn clean(said: &str, secrets: &[&str]) -> String {
     let words = said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut line = words.map(|word| if word.contains('@') { "…" } else { word }).collect::<Vec<_>>().join(" ");
     if line.len() > LONGEST_QUOTE {
-        line.truncate(line.floor_char_boundary(LONGEST_QUOTE));
+        line.truncate((0..=LONGEST_QUOTE).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0));
         line.push('…');
     }
     line

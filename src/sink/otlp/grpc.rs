@@ -62,7 +62,10 @@ impl Grpc {
             };
             request.metadata_mut().insert(key, value);
         }
-        let mut client = Client::new(self.channel.clone());
+        // Whatever we send with: Go's servers answer with what they were asked with.
+        let mut client = Client::new(self.channel.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
         match config.compression {
             Compression::Gzip => client = client.send_compressed(CompressionEncoding::Gzip),
             Compression::Zstd => client = client.send_compressed(CompressionEncoding::Zstd),

@@ -188,9 +188,7 @@ async fn serve(mut socket: TcpStream, say: Say, seen: Arc<Mutex<Seen>>) -> Optio
         socket.write_all(frames).await.ok()?;
         // Until the other side has had enough of it.
         let mut rest = [0; 1024];
-        for _ in 0..2 {
-            socket.read(&mut rest).await.ok()?;
-        }
+        while socket.read(&mut rest).await.ok()? > 0 {}
         return None;
     }
     let mut buffer = Vec::new();
