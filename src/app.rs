@@ -141,7 +141,7 @@ impl App {
                     ((stream.clone(), sink.clone()), (metrics.lane(stream, sink), status.lane(stream, sink)))
                 };
                 Runs::Shared(Box::new(Replica {
-                    config: kafka.clone(),
+                    config: (**kafka).clone(),
                     instance: kafka.instance_id.clone().unwrap_or_else(host_name),
                     watched: Watched { lanes: lanes.iter().map(lane).collect() },
                     lines,

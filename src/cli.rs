@@ -47,6 +47,9 @@ pub enum Command {
     /// Shows or changes where lanes stand
     #[command(subcommand)]
     Cursor(CursorCommand),
+    /// Shows what sinks refused for good, or tries it again
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Prints the JSON schema of the config
     #[command(after_help = "\
 Example:
@@ -220,6 +223,50 @@ pub struct CursorImportArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `trailcast dead-letters`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  trailcast dead-letters list -c trailcast.yaml
+  trailcast dead-letters list -c trailcast.yaml --reason too_large --json | jq .record
+  trailcast dead-letters retry -c trailcast.yaml --sink events    once the topic takes larger records
+
+Both work while trailcast runs.")]
+pub enum DeadLettersCommand {
+    /// Shows them, oldest first
+    List(DeadLettersListArgs),
+    /// Delivers them to their sinks again, with the same ids, and takes away what is accepted
+    Retry(DeadLettersArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only those of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// Only those that this sink refused
+    #[arg(long, value_name = "SINK")]
+    pub sink: Option<String>,
+    /// Only those that were refused for this reason, such as too_large
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+}
+
+/// `trailcast dead-letters list`
+#[derive(Debug, Args)]
+pub struct DeadLettersListArgs {
+    /// Which; default: all.
+    #[command(flatten)]
+    pub which: DeadLettersArgs,
+    /// Answer in JSON, one object a line, with the records
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How the process ends.

@@ -11,11 +11,15 @@
 //!                         └───────────────────────── next window ◄──────────────────────────────────┘
 //! ```
 //!
+//! With the checkpoint in Kafka, app hands the streams to a replica: what partitions of the state topic the group gives
+//! to this process says which streams' lanes it runs, and deliver and commit are one transaction of a partition's.
+//!
 //! ## Words
 //! A *source* is an API; a *stream* one configured use of it; a *record* one raw entry as the API gave it; a
 //! *page* one response; a *window* a half-open interval of event time; an *event* a normalized record with an
 //! id; a *lane* one (stream, sink) pair with its own *cursor*; a *pass* a schedule on which a lane reads
-//! windows (the live pass, and sweeps at growing ages); a *checkpoint* holds cursors.
+//! windows (the live pass, and sweeps at growing ages); a *checkpoint* holds cursors; a *dead letter* is an event that
+//! a *sink* refuses for good, kept with the reason.
 //!
 //! ## Invariants
 //! 1. Nothing advances before delivery.
@@ -23,7 +27,7 @@
 //! 3. Twins (n equal records in one clock unit) are n events.
 //! 4. A window counts only when read completely.
 //! 5. Late records are delivered, marked late, up to the oldest sweep's age.
-//! 6. Nothing vanishes: a record that cannot be parsed is delivered with its text.
+//! 6. Nothing vanishes: a record that cannot be parsed is delivered with its text, an event that is refused is kept.
 //! 7. One lane's trouble stays in that lane; one stream's too.
 //! 8. Memory is bounded whatever the backlog, page content or sink outage.
 //! 9. Secrets never show.
@@ -34,11 +38,12 @@
 //! [`window`] and [`reading`], how a window is read completely; [`state`], where a lane stands and what is new to
 //! it; [`normalize`] and [`encode`], record → event → bytes.
 //!
-//! Doing: [`source`] asks for one page; [`checkpoint`] keeps cursors; [`sink`] delivers; [`feed`] reads whole windows
-//! and retries; [`lane`] is the line itself; [`retry`] says how long to wait.
+//! Doing: [`source`] asks for one page; [`kafka`] is what every use of Kafka shares; [`checkpoint`] keeps cursors;
+//! [`dead_letter`] keeps what is refused; [`sink`] delivers; [`feed`] reads whole windows and retries; [`lane`] is the
+//! line itself; [`replica`] runs the lanes of the streams that are this process's; [`retry`] says how long to wait.
 //!
 //! Shell: [`cli`], [`config`], [`app`] (builds and runs it all), [`command`] (what is not `run`), [`metrics`],
-//! [`admin`], [`telemetry`], [`shutdown`], [`clock`], [`version`].
+//! [`admin`], [`telemetry`], [`shutdown`], [`blocking`], [`clock`], [`version`].
 //!
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger. It shares no code with
 //! [`source`], so that one cannot hide the other's mistake.
@@ -68,6 +73,7 @@ pub mod replica;
 
 pub mod admin;
 pub mod app;
+pub mod blocking;
 pub mod cli;
 pub mod clock;
 pub mod command;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trailcast::app::{App, Ended};
+use trailcast::blocking::blocking;
 use trailcast::cli::{Cli, Command, Exit, RunArgs};
 use trailcast::command::{self, Answer};
 use trailcast::config::{self, LogConfig};
@@ -32,10 +33,8 @@ async fn dispatch(command: Command) -> Exit {
         }
         Command::Check(args) => answer(command::check(&args).await),
         // It may ask Kafka, which blocks.
-        Command::Cursor(args) => match tokio::task::spawn_blocking(move || command::cursor(&args)).await {
-            Ok(result) => answer(result),
-            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-        },
+        Command::Cursor(args) => answer(blocking(move || command::cursor(&args)).await),
+        Command::DeadLetters(args) => answer(command::dead_letters(&args).await),
         Command::Schema => answer(
             serde_json::to_string_pretty(&config::schema()).map(Answer::done).map_err(|error| error.to_string().into()),
         ),

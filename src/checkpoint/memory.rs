@@ -6,15 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Changes, CheckpointError, Store};
 
+type Map = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    map: Mutex<BTreeMap<Box<[u8]>, Box<[u8]>>>,
+    map: Mutex<Map>,
 }
 
 impl MemoryStore {
     /// A visitor that panics leaves the map as it was, so a poisoned lock is as good as any.
-    fn map(&self) -> MutexGuard<'_, BTreeMap<Box<[u8]>, Box<[u8]>>> {
+    fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,15 +70,12 @@ impl Store for MemoryStore {
     }
 }
 
-fn keys(map: &BTreeMap<Box<[u8]>, Box<[u8]>>, range: Range<&[u8]>) -> Vec<Vec<u8>> {
+fn keys(map: &Map, range: Range<&[u8]>) -> Vec<Vec<u8>> {
     entries(map, range).map(|(key, _)| key.to_vec()).collect()
 }
 
 /// A map panics at a range that ends before it starts; such a range holds nothing.
-fn entries<'m>(
-    map: &'m BTreeMap<Box<[u8]>, Box<[u8]>>,
-    range: Range<&[u8]>,
-) -> impl Iterator<Item = (&'m Box<[u8]>, &'m Box<[u8]>)> {
+fn entries<'m>(map: &'m Map, range: Range<&[u8]>) -> impl Iterator<Item = (&'m Box<[u8]>, &'m Box<[u8]>)> {
     let end = range.end.max(range.start);
     map.range::<[u8], _>((Bound::Included(range.start), Bound::Excluded(end)))
 }

@@ -134,7 +134,7 @@ pub enum CheckpointError {
     /// The topic of dead letters is missing and cannot be made with this way in.
     #[error(
         "dead_letters.kafka.topic: `{0}` does not exist, and with a token trailcast cannot make it; make it, for example \
-         with `kafka-topics.sh --bootstrap-server … --create --topic {0} --partitions 1 --config retention.ms=-1`"
+         with `kafka-topics.sh --bootstrap-server … --create --topic {0} --partitions 1 --config cleanup.policy=compact`"
     )]
     NoLettersTopic(String),
     /// The state topic forgets what it must keep.
@@ -181,12 +181,4 @@ pub enum CheckpointError {
     /// The partition is another's now, or must be taken again.
     #[error("checkpoint.kafka: this replica no longer has the stream's partition")]
     Lost,
-}
-
-impl CheckpointError {
-    /// Whether the same may work later, with nothing done here.
-    #[must_use]
-    pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Kafka(_) | Self::File { .. } | Self::Refused(_))
-    }
 }

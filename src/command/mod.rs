@@ -2,12 +2,14 @@
 
 mod check;
 mod cursor;
+mod dead_letters;
 mod demo;
 mod progress;
 mod transfer;
 
 pub use check::check;
 pub use cursor::cursor;
+pub use dead_letters::dead_letters;
 pub use demo::demo;
 pub use progress::{Progress, progress};
 

@@ -125,3 +125,35 @@ fn parse(text: &str) -> Result<BTreeMap<(String, String), Entries>, String> {
         None => Ok(lanes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(stream: &str, key: &[u8]) -> String {
+        let (key, value) = (BASE64.encode(key), BASE64.encode(b"v"));
+        json(&Line { stream: stream.to_owned(), sink: "out".to_owned(), key, value })
+    }
+
+    #[test]
+    fn only_a_whole_export_is_imported() {
+        let (lane, other) = (LaneKey::new("users", "out"), LaneKey::new("cloud", "out"));
+        let remembered = lane.remembered()[0].start.clone();
+        let head = json(&Head { trailcast_cursors: FORMAT });
+        let whole = [head.clone(), line("users", &lane.cursor()), line("users", &remembered)].join("\n");
+        let lanes = parse(&whole).unwrap();
+        let entries = &lanes[&("users".to_owned(), "out".to_owned())];
+        assert_eq!(*entries, [(lane.cursor(), b"v".to_vec()), (remembered.clone(), b"v".to_vec())]);
+        for (text, error) in [
+            (String::new(), "is not what `trailcast cursor export` writes"),
+            (whole.replacen(":1}", ":2}", 1), "has format 2"),
+            (whole[..whole.len() - 2].to_owned(), "line 3: is torn"),
+            (format!("{head}\n{}", line("users", &other.cursor())), "line 2: is of another lane than it says"),
+            (format!("{head}\n{}", line("users", &remembered)), "has no cursor of users to out"),
+            (whole.replace("\"key\":\"", "\"key\":\"!"), "line 2: is not Base64"),
+        ] {
+            let found = parse(&text).unwrap_err();
+            assert!(found.contains(error), "{error}: {found}");
+        }
+    }
+}

@@ -65,7 +65,7 @@ impl Converter<'_> {
     /// Whether it is exactly once is decided by [`Converter::exactly_once`], when the checkpoint is known.
     pub(super) fn kafka(&mut self, kafka: Kafka, path: &Path) -> SinkConfig {
         let cluster = self.cluster(kafka.brokers, kafka.tls, kafka.sasl, kafka.properties, path);
-        SinkConfig::Kafka(KafkaConfig {
+        SinkConfig::Kafka(Box::new(KafkaConfig {
             cluster,
             topic: kafka.topic.0.0,
             format: kafka.format,
@@ -73,7 +73,7 @@ impl Converter<'_> {
             key: kafka.key,
             exactly_once: kafka.exactly_once.unwrap_or(false),
             create: kafka.create.map(create),
-        })
+        }))
     }
 
     pub(super) fn kafka_checkpoint(&mut self, kafka: KafkaCheckpoint, path: &Path) -> CheckpointConfig {
@@ -89,7 +89,7 @@ impl Converter<'_> {
         if !range.contains(&kafka.session_timeout.0) {
             self.mistake(&path.child("session_timeout"), "must be from `1s` to `1h`");
         }
-        CheckpointConfig::Kafka(KafkaCheckpointConfig {
+        CheckpointConfig::Kafka(Box::new(KafkaCheckpointConfig {
             cluster,
             topic: kafka.topic.0.0,
             group: kafka.group,
@@ -97,7 +97,7 @@ impl Converter<'_> {
             session_timeout: kafka.session_timeout.0,
             partitions: kafka.partitions,
             replication: kafka.replication,
-        })
+        }))
     }
 
     fn cluster(

@@ -312,7 +312,7 @@ pub enum Secret {
 #[derive(Debug, Clone)]
 pub enum SinkConfig {
     /// A Kafka topic.
-    Kafka(KafkaConfig),
+    Kafka(Box<KafkaConfig>),
     /// OTLP logs.
     Otlp(Box<OtlpConfig>),
     /// NDJSON on stdout.
@@ -448,7 +448,7 @@ pub enum CheckpointConfig {
         path: PathBuf,
     },
     /// A compacted Kafka topic, shared by the replicas of a group.
-    Kafka(KafkaCheckpointConfig),
+    Kafka(Box<KafkaCheckpointConfig>),
     /// Gone with the process: for tests and demos.
     Memory,
 }

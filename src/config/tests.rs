@@ -470,7 +470,10 @@ fn what_otlp_cannot_have_is_told_with_the_reason() {
         ("endpoint: https://c, headers: { 'a b': hunter2 }", "headers.a b: is no name of a header"),
         ("endpoint: https://c, headers: { Content-Type: hunter2 }", "headers.Content-Type: is trailcast's own"),
         ("endpoint: https://c, headers: { X-A: \"a\\nhunter2\" }", "headers.X-A: holds characters that no header may"),
-        ("endpoint: https://c, resource: { service.name: x }", "resource.service.name: is trailcast's own: it is the so"),
+        (
+            "endpoint: https://c, resource: { service.name: x }",
+            "resource.service.name: is trailcast's own: it is the so",
+        ),
         ("endpoint: https://c, max_request_size: 4MiB", "max_request_size: must be from `1KiB` to `4032KiB`"),
         ("endpoint: https://c, max_request_events: 1001", "max_request_events: expected a whole number from 1 to 1000"),
         ("endpoint: https://c, request_timeout: 0s", "request_timeout: must be above zero"),
@@ -507,7 +510,14 @@ fn secrets_in_headers_are_warned_of_where_they_are_open() {
 #[test]
 fn the_samples_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    for name in ["trailcast.yaml", "kafka.yaml", "otlp.yaml", "minimal-genauth.yaml", "minimal-kafka.yaml", "minimal-scloud.yaml"] {
+    for name in [
+        "trailcast.yaml",
+        "kafka.yaml",
+        "otlp.yaml",
+        "minimal-genauth.yaml",
+        "minimal-kafka.yaml",
+        "minimal-scloud.yaml",
+    ] {
         let loaded = load(&folder.join(name)).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(loaded.warnings, [], "{name}");
     }
@@ -532,8 +542,11 @@ fn schema_keys(root: &Json, schema: &Json, path: &str, keys: &mut BTreeSet<Strin
 fn tree_keys(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
     let tree::Value::Map(entries) = &node.value else { return };
     for (key, node) in entries {
-        let named = matches!(path, ".streams" | ".sinks") || path.ends_with("properties") || path.ends_with(".config")
-            || path.ends_with(".headers") || path.ends_with(".resource");
+        let named = matches!(path, ".streams" | ".sinks")
+            || path.ends_with("properties")
+            || path.ends_with(".config")
+            || path.ends_with(".headers")
+            || path.ends_with(".resource");
         let name = if named { "*" } else { &key.name };
         let path = format!("{path}.{name}");
         tree_keys(node, &path, keys);

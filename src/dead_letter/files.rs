@@ -1,6 +1,6 @@
 //! Dead letters in files: `dead-letters-000001.ndjson` and on, one JSON object a line.
 //!
-//! Only ever appended to. A file that has grown to its size is followed by a new one; all files together have a limit,
+//! Appended to, and rewritten only by [`LetterFiles::remove`]. A file that has grown to its size is followed by a new one; all files together have a limit,
 //! and what would go beyond it is an error, not a loss. Every operation blocks.
 
 use std::fs::{self, File, OpenOptions};
@@ -16,8 +16,9 @@ pub struct LetterFiles {
     folder: PathBuf,
     max_file_size: u64,
     max_size: u64,
-    /// One appends at a time; what is on disk is looked at anew each time, as someone may have made room.
-    appending: Mutex<()>,
+    /// One at a time in this process; a lock in the folder is for others. What is on disk is looked at anew each time,
+    /// as someone may have made room.
+    turn: Mutex<()>,
 }
 
 /// Why dead letters cannot be stored.
@@ -52,7 +53,7 @@ impl LetterFiles {
     /// In `folder`, which is created with the first letter. Sizes in bytes.
     #[must_use]
     pub fn new(folder: &Path, max_file_size: u64, max_size: u64) -> Self {
-        Self { folder: folder.to_owned(), max_file_size, max_size, appending: Mutex::new(()) }
+        Self { folder: folder.to_owned(), max_file_size, max_size, turn: Mutex::new(()) }
     }
 
     /// Stores all of `letters`. When this returns `Ok` they outlive a power failure.
@@ -60,13 +61,14 @@ impl LetterFiles {
     /// # Errors
     /// They are not known to be stored; storing them again may store some twice, with the same ids.
     pub fn append(&self, letters: &[DeadLetter]) -> Result<(), FilesError> {
-        let _appending = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = Vec::new();
         for letter in letters {
             lines.extend(letter.to_json());
             lines.push(b'\n');
         }
         fs::create_dir_all(&self.folder).map_err(io_error("create the folder", &self.folder))?;
+        let _lock = self.lock()?;
         let files = self.files()?;
         let total: u64 = files.iter().map(|(_, size)| size).sum();
         let more = lines.len() as u64;
@@ -78,8 +80,71 @@ impl LetterFiles {
             Some((number, size)) if *size > 0 && size + more > self.max_file_size => (number + 1, true),
             Some((number, _)) => (*number, false),
         };
-        let path = self.folder.join(format!("{PREFIX}{number:06}{SUFFIX}"));
+        let path = self.path(number);
         self.write(&path, is_new, &lines).map_err(io_error("write", &path))
+    }
+
+    /// All letters, in the order in which they were stored; lines that are none are left out.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn read(&self) -> Result<Vec<DeadLetter>, FilesError> {
+        let mut letters = Vec::new();
+        if self.folder.exists() {
+            for (number, _) in self.files()? {
+                let path = self.path(number);
+                let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+                letters.extend(text.lines().filter_map(|line| serde_json::from_str::<DeadLetter>(line).ok()));
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Takes away the letters that `is_done` names; a file that is left with nothing goes, too. A crash leaves each
+    /// file as it was or as it is to be.
+    ///
+    /// # Errors
+    /// Some may still be there.
+    pub fn remove(&self, is_done: impl Fn(&DeadLetter) -> bool) -> Result<(), FilesError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.lock()?;
+        for (number, _) in self.files()? {
+            let path = self.path(number);
+            self.rewrite(&path, &is_done).map_err(io_error("rewrite", &path))?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&self, path: &Path, is_done: impl Fn(&DeadLetter) -> bool) -> io::Result<()> {
+        let text = fs::read_to_string(path)?;
+        // What cannot be read is kept: it may be a letter that someone can mend.
+        let stays = |line: &&str| !serde_json::from_str(line).is_ok_and(|letter| is_done(&letter));
+        let kept: Vec<&str> = text.lines().filter(stays).collect();
+        if kept.is_empty() {
+            fs::remove_file(path)?;
+        } else if kept.len() < text.lines().count() {
+            let beside = path.with_extension("new");
+            let mut file = File::create(&beside)?;
+            file.write_all((kept.join("\n") + "\n").as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&beside, path)?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Held against other processes: one that runs appends while a command may rewrite.
+    fn lock(&self) -> Result<File, FilesError> {
+        let path = self.folder.join("dead-letters.lock");
+        let lock = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map_err(io_error("lock", &path))
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{number:06}{SUFFIX}"))
     }
 
     /// The files in order, by their numbers and sizes.

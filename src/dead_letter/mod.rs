@@ -7,11 +7,12 @@ mod files;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use files::{FilesError, LetterFiles};
 
-use crate::event::{EventId, Millis, Source, StreamContext};
+use crate::event::{Admitted, EventId, Fingerprint, Millis, Source, StreamContext, StreamIdentity};
 use crate::state::admit::New;
 
 /// Why a sink refuses an event for good: the closed set of values of the label `reason` of
@@ -112,6 +113,30 @@ impl DeadLetter {
         }
     }
 
+    /// What tells it from other dead letters in a topic: the same event refused once more is the same letter.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        format!("{}/{}/{}", self.stream, self.sink, self.id).into_bytes()
+    }
+
+    /// Whether the record is whole, so that the event can be delivered again.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.record.len() == self.record_bytes
+    }
+
+    /// The event, to be delivered again under the same id.
+    #[must_use]
+    pub fn event(&self) -> (StreamContext, New) {
+        let identity = StreamIdentity { source: self.source, tenant: self.tenant.clone() };
+        let raw = Bytes::copy_from_slice(self.record.as_bytes());
+        let time = self.time.as_millisecond();
+        let admitted = Admitted { id: self.id, ordinal: self.ordinal, late: self.late, time, raw };
+        // Nothing is remembered of it anew, so it needs no fingerprint.
+        let new = New { admitted, fingerprint: Fingerprint([0; 16]), placed: true };
+        (StreamContext { identity, name: self.stream.clone() }, new)
+    }
+
     /// As one line of JSON, without its end.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
@@ -126,7 +151,8 @@ impl DeadLetter {
         while json.len() > most && !letter.record.is_empty() {
             // A character may take up to six bytes in JSON, so what is cut is estimated and looked at again.
             let excess = (json.len() - most).div_ceil(6).max(letter.record.len() / 16);
-            let keep = letter.record.floor_char_boundary(letter.record.len().saturating_sub(excess));
+            let keep = letter.record.len().saturating_sub(excess);
+            let keep = (0..=keep).rev().find(|end| letter.record.is_char_boundary(*end)).unwrap_or(0);
             letter.record.truncate(keep);
             json = letter.to_json();
         }

@@ -23,6 +23,7 @@ fn stored(folder: &Path) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ndjson"))
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
         .collect();
     files.sort();
@@ -96,4 +97,26 @@ fn a_place_that_cannot_be_written_is_named() {
     fs::write(&taken, "").unwrap();
     let error = LetterFiles::new(&taken, 1000, 1000).append(&[letter("x")]).unwrap_err();
     assert!(crate::telemetry::chain(&error).contains("taken"), "{error}");
+}
+
+#[test]
+fn what_was_dealt_with_is_taken_away_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (letter("x"), letter("y"));
+    let size = one.to_json().len() as u64 + 1;
+    let files = LetterFiles::new(folder.path(), 2 * size, 10 * size);
+    assert_eq!(files.read().unwrap(), []);
+    files.append(&[one.clone(), other.clone()]).unwrap();
+    files.append(std::slice::from_ref(&one)).unwrap();
+    let path = folder.path().join("dead-letters-000001.ndjson");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + "torn\n").unwrap();
+    assert_eq!(files.read().unwrap(), [one.clone(), other.clone(), one.clone()]);
+    files.remove(|letter| letter.record == "x").unwrap();
+    assert_eq!(files.read().unwrap(), std::slice::from_ref(&other));
+    let left = stored(folder.path());
+    assert_eq!(left.len(), 1, "a file with nothing in it goes");
+    assert!(left[0].1.ends_with("torn\n"), "what cannot be read stays");
+    let (stream, new) = other.event();
+    assert_eq!(new.admitted.id, other.id);
+    assert_eq!((stream.name.as_str(), &new.admitted.raw[..]), ("users", &b"y"[..]));
 }

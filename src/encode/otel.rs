@@ -50,7 +50,8 @@ pub fn scope() -> InstrumentationScope {
 
 /// One event alone, as the request that a receiver of OTLP decodes.
 pub(super) fn request(event: &Event<'_>, with_raw: bool, out: &mut Vec<u8>) {
-    let scope_logs = ScopeLogs { scope: Some(scope()), log_records: vec![record(event, with_raw, None)], ..ScopeLogs::default() };
+    let scope_logs =
+        ScopeLogs { scope: Some(scope()), log_records: vec![record(event, with_raw, None)], ..ScopeLogs::default() };
     let resource = Some(resource(&event.stream.identity, []));
     let resource_logs = vec![ResourceLogs { resource, scope_logs: vec![scope_logs], ..ResourceLogs::default() }];
     out.extend_from_slice(&ExportLogsServiceRequest { resource_logs }.encode_to_vec());
@@ -235,7 +236,11 @@ impl Attributes {
     }
 
     fn value(&mut self, name: &str, value: Value) {
-        self.0.push(KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() });
+        self.0.push(KeyValue {
+            key: name.to_owned(),
+            value: Some(AnyValue { value: Some(value) }),
+            ..KeyValue::default()
+        });
     }
 }
 

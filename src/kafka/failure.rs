@@ -85,6 +85,10 @@ fn advice(code: Code, why: &str) -> &'static str {
             "; look at `tls.ca_file`: it must hold the authority that signed the brokers' certificates"
         }
         Code::SSL => "; look at `tls`, and whether the brokers' port speaks TLS",
+        // With TLS 1.3 a client takes itself for connected before the broker has looked at its certificate.
+        Code::BrokerTransportFailure if why.contains("SSL alert") => {
+            "; look at `tls.certificate_file`: the brokers want a certificate that an authority of theirs has signed"
+        }
         Code::TopicAuthorizationFailed => "; the user needs the rights Describe and Write on the topic",
         Code::TransactionalIdAuthorizationFailed => {
             "; the user needs the rights Describe and Write on transactional ids that begin with `checkpoint.kafka.group`"
@@ -95,5 +99,51 @@ fn advice(code: Code, why: &str) -> &'static str {
             "; look at `brokers`, and whether they can be reached from here"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::client::ClientContext;
+
+    use super::*;
+
+    fn context() -> Context {
+        let brokers = vec!["b:1".to_owned()];
+        Context::new(&crate::config::ClusterConfig { brokers, tls: None, sasl: None, properties: Default::default() })
+    }
+
+    #[test]
+    fn a_call_that_was_not_answered_says_what_the_client_knows() {
+        let silent = KafkaError::MetadataFetch(Code::BrokerTransportFailure);
+        let context = context();
+        assert_eq!(Failure::new("reach the brokers", &silent, &context).reason, SinkReason::Connect);
+        context.error(KafkaError::Global(Code::Authentication), "SASL authentication failed");
+        context.error(KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        let failure = Failure::new("reach the brokers", &silent, &context);
+        assert_eq!(failure.reason, SinkReason::Credentials);
+        assert!(failure.message.contains("SASL authentication failed; look at `sasl`"), "{failure}");
+        let answered = KafkaError::MessageProduction(Code::TopicAuthorizationFailed);
+        let failure = Failure::new("send", &answered, &context);
+        assert_eq!(failure.reason, SinkReason::Refused, "an answer is not explained by older trouble");
+        context.well();
+        assert_eq!(Failure::new("reach the brokers", &silent, &context).reason, SinkReason::Connect);
+    }
+
+    #[test]
+    fn every_class_has_its_codes() {
+        for (code, class) in [
+            (Code::Resolve, SinkReason::Connect),
+            (Code::MessageTimedOut, SinkReason::Timeout),
+            (Code::SaslAuthenticationFailed, SinkReason::Credentials),
+            (Code::UnknownTopicOrPartition, SinkReason::Refused),
+            (Code::TransactionalIdAuthorizationFailed, SinkReason::Refused),
+            (Code::ThrottlingQuotaExceeded, SinkReason::Throttled),
+            (Code::ProducerFenced, SinkReason::Fenced),
+            (Code::NotEnoughReplicas, SinkReason::Unavailable),
+            (Code::CoordinatorLoadInProgress, SinkReason::Unavailable),
+        ] {
+            assert_eq!(reason(code), class, "{code:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What every use of Kafka shares: clients made from a [`ClusterConfig`], topics, messages and their acknowledgement.
+//! What every use of Kafka shares: clients made from a [`ClusterConfig`](crate::config::ClusterConfig), topics, messages and their acknowledgement.
 //!
 //! Knows nothing of records, cursors or lanes. Calls that block say so; none is made on the runtime's workers.
 

@@ -56,12 +56,22 @@ impl Report {
     /// # Errors
     /// Others failed for a reason that may pass.
     pub fn refused(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
-        let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
+        let (mut causes, consequences): (Vec<_>, Vec<_>) =
+            self.failed.iter().copied().partition(|(_, code)| !is_consequence(*code));
+        if causes.is_empty() {
+            causes = consequences;
+        }
+        let refusal = |(index, code): (usize, Code)| match refusal(code) {
             Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
             None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
         };
-        self.failed.iter().map(refusal).collect()
+        causes.into_iter().map(refusal).collect()
     }
+}
+
+/// Of a message that failed because another had failed before it in the same transaction.
+const fn is_consequence(code: Code) -> bool {
+    matches!(code, Code::State | Code::PurgeQueue | Code::PurgeInflight)
 }
 
 /// What no later try will change.
@@ -195,7 +205,7 @@ impl Producer {
                     drop(waiting.changed.wait_timeout(tally, Duration::from_millis(10)));
                     record = again;
                 }
-                Some(code) if self.inner.client().fatal_error().is_none() && code != Code::State => {
+                Some(code) if self.inner.client().fatal_error().is_none() => {
                     // Alone too large for the queue is too large.
                     let code = if code == Code::QueueFull { Code::MessageSizeTooLarge } else { code };
                     let mut tally = waiting.tally();
@@ -331,5 +341,43 @@ impl ProducerContext for Deliveries {
             drop(tally);
             ticket.waiting.changed.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn producer() -> Producer {
+        let brokers = vec!["127.0.0.1:1".to_owned()];
+        let cluster =
+            ClusterConfig { brokers, tls: None, sasl: None, properties: std::collections::BTreeMap::default() };
+        Producer::new(&cluster, &[], None, None).unwrap()
+    }
+
+    /// In a transaction one refusal fails all that comes after it, which is nothing against those.
+    #[test]
+    fn a_report_tells_causes_from_consequences() {
+        let producer = producer();
+        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused(&producer);
+        let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
+        assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
+        assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
+        let failed = refused(&[(1, Code::MessageSizeTooLarge), (2, Code::TopicAuthorizationFailed)]).unwrap_err();
+        assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
+        assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
+        assert_eq!(refused(&[]).unwrap(), []);
+    }
+
+    #[test]
+    fn a_size_is_never_more_than_the_broker_counts() {
+        let message = Message {
+            key: Some(vec![0; 3]),
+            value: Some(vec![0; 10]),
+            headers: vec![("a", "bc".to_owned())],
+            ..Message::default()
+        };
+        // Record batch, magic 2: 61 bytes of head; length, attributes, time, offset, key, value, headers, each a byte here.
+        assert_eq!(message.size(), 61 + (1 + 1 + 1 + 1) + (1 + 3) + (1 + 10) + 1 + (1 + 1 + 1 + 2));
     }
 }

@@ -203,14 +203,15 @@ impl Cluster {
 
     /// Reads one partition from its beginning, in order, aborted records left out. It ends once `visit` says that it has
     /// found what it looked for; if there may be nothing to look for, also at the end of what is committed. Where there
-    /// is, the end does not count: a broker that has just become the leader may see it too early.
+    /// is, the end does not count: a broker that has just become the leader may see it too early. The client wants to
+    /// know a group, though it takes no part in it.
     ///
     /// # Errors
     /// It cannot be read, or what is looked for does not come; some records may have been shown.
     pub fn read_partition(
         &self,
-        topic: &str,
-        partition: i32,
+        group: &str,
+        (topic, partition): (&str, i32),
         must_find: bool,
         visit: &mut dyn FnMut(Read<'_>) -> bool,
     ) -> Result<(), Failure> {
@@ -218,7 +219,7 @@ impl Cluster {
         let fail = |error: &KafkaError, context: &Context| Failure::new(&doing, error, context);
         let mut settings = client_config(&self.config, Purpose::Consumer)
             .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
-        settings.set("group.id", "trailcast-reader").set("enable.auto.commit", "false");
+        settings.set("group.id", group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         settings.set("auto.offset.reset", "earliest").set("queued.max.messages.kbytes", "4096");
         let context = Context::new(&self.config);

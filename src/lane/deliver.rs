@@ -166,7 +166,7 @@ impl Lane {
             (None, Kept::Partition(partition)) => {
                 let message = |letter: &DeadLetter| Message {
                     topic: Arc::clone(&partition.letters().name),
-                    key: Some(letter.id.to_string().into_bytes()),
+                    key: Some(letter.key()),
                     value: Some(letter.to_json_within(partition.letters().largest)),
                     ..Message::default()
                 };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{Lane, LaneError};
+use crate::blocking::blocking;
 use crate::checkpoint::{Changes, CheckpointError, Store};
 use crate::clock;
 use crate::config::Start;
@@ -137,9 +138,6 @@ impl Lane {
         work: impl FnOnce(&dyn Store) -> Result<T, LaneError> + Send + 'static,
     ) -> Result<T, LaneError> {
         let store = self.kept.store();
-        match tokio::task::spawn_blocking(move || work(&*store)).await {
-            Ok(result) => result,
-            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-        }
+        blocking(move || work(&*store)).await
     }
 }

@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::admin::{Latch, StreamBoard};
+use crate::blocking::blocking;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::kafka::{Partition, StateTopic};
 use crate::config::KafkaCheckpointConfig;
@@ -74,10 +75,57 @@ struct Shared {
     until: Until,
 }
 
-/// A partition that is this replica's.
+/// The partitions that are this replica's, each with a task that keeps it.
+#[derive(Default)]
 struct Running {
-    stop: Trigger,
-    task: JoinHandle<Result<(), LaneError>>,
+    partitions: HashMap<i32, (Trigger, AbortHandle)>,
+    tasks: JoinSet<(i32, Result<(), LaneError>)>,
+}
+
+impl Running {
+    fn start(&mut self, shared: &Arc<Shared>, partition: i32) {
+        if self.partitions.contains_key(&partition) {
+            return;
+        }
+        let (stop, end) = shutdown::channel();
+        let shared = Arc::clone(shared);
+        let task = self.tasks.spawn(async move { (partition, shared.keep(partition, end).await) });
+        self.partitions.insert(partition, (stop, task));
+    }
+
+    /// Takes note of a task that has ended.
+    fn over(&mut self, ended: Result<(i32, Result<(), LaneError>), JoinError>) -> Result<(), LaneError> {
+        match ended {
+            Ok((partition, result)) => {
+                self.partitions.remove(&partition);
+                result
+            }
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Asks the tasks of these partitions to end and waits for them, but not for ever.
+    async fn stop(&mut self, partitions: &[i32]) -> Result<(), LaneError> {
+        for (stop, _) in partitions.iter().filter_map(|partition| self.partitions.get(partition)) {
+            stop.pull();
+        }
+        let deadline = tokio::time::Instant::now() + STOP_WITHIN;
+        let mut result = Ok(());
+        while partitions.iter().any(|partition| self.partitions.contains_key(partition)) {
+            match tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+                Ok(Some(ended)) => result = result.and(self.over(ended)),
+                Ok(None) => break,
+                Err(_) => {
+                    for (_, task) in partitions.iter().filter_map(|partition| self.partitions.remove(partition)) {
+                        task.abort();
+                    }
+                    result = result.and(Err(LaneError::NotDrained));
+                }
+            }
+        }
+        result
+    }
 }
 
 impl Replica {
@@ -100,17 +148,9 @@ impl Replica {
             until,
         });
         let mut joined = Some(self.joined);
-        let mut running: HashMap<i32, Running> = HashMap::new();
+        let mut running = Running::default();
         let mut failed = Ok(());
         loop {
-            let ended = async {
-                loop {
-                    if let Some(partition) = running.iter().find(|(_, running)| running.task.is_finished()) {
-                        return *partition.0;
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
             tokio::select! {
                 () = shutdown.requested() => break,
                 change = changes.recv() => match change {
@@ -120,13 +160,16 @@ impl Replica {
                             joined.release();
                         }
                         for partition in partitions {
-                            running.entry(partition).or_insert_with(|| shared.start(partition));
+                            running.start(&shared, partition);
                         }
                     }
                     Some(Change::Losing { partitions, done }) => {
                         tracing::info!(?partitions, "the group takes partitions away");
-                        let losing = partitions.iter().filter_map(|partition| running.remove(partition)).collect();
-                        failed = failed.and(stop(losing).await);
+                        match running.stop(&partitions).await {
+                            // What they could not deliver is the next owner's to deliver, perhaps ours again.
+                            Err(LaneError::NotDrained) => {}
+                            stopped => failed = failed.and(stopped),
+                        }
                         drop(done);
                     }
                     Some(Change::Trouble(failure)) => tracing::warn!("the group of replicas: {failure}"),
@@ -136,19 +179,19 @@ impl Replica {
                     }
                     None => break,
                 },
-                partition = ended, if !running.is_empty() => {
-                    if let Some(ended) = running.remove(&partition) {
-                        failed = failed.and(stop(vec![ended]).await);
-                    }
+                Some(ended) = running.tasks.join_next() => {
+                    failed = failed.and(running.over(ended));
                     // A sink that is gone for good is gone for all lanes; other lanes run on beside one that ended.
-                    let all_done = until == Until::CaughtUp && running.is_empty();
-                    if all_done || matches!(failed, Err(LaneError::Sink(_))) {
+                    let none_left = running.partitions.keys().all(|partition| shared.lines(*partition).next().is_none());
+                    let all_done = until == Until::CaughtUp && running.partitions.is_empty();
+                    if all_done || failed.is_err() && none_left || matches!(failed, Err(LaneError::Sink(_))) {
                         break;
                     }
                 }
             }
         }
-        let stopped = stop(running.into_values().collect()).await;
+        let all: Vec<i32> = running.partitions.keys().copied().collect();
+        let stopped = running.stop(&all).await;
         failed.and(stopped)
     }
 
@@ -173,12 +216,6 @@ impl Replica {
 }
 
 impl Shared {
-    fn start(self: &Arc<Self>, partition: i32) -> Running {
-        let (stop, end) = shutdown::channel();
-        let shared = Arc::clone(self);
-        Running { stop, task: tokio::spawn(async move { shared.keep(partition, end).await }) }
-    }
-
     /// The streams whose state is in `partition`.
     fn lines(&self, partition: i32) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(move |line| self.topic.partition_of(&line.stream) == partition)
@@ -252,6 +289,8 @@ impl Shared {
             line.board.set_running(true, Some(&self.instance));
             for make in &line.lanes {
                 let lane = make(Kept::Partition(Arc::clone(taken)));
+                // Whatever kept it from going on before: it begins anew, and says what fails from here on.
+                lane.board.ok();
                 shown.push((lane.metrics.clone(), lane.board.clone()));
                 lanes.spawn(lane.run(self.until, end.clone()));
             }
@@ -260,6 +299,17 @@ impl Shared {
         let mut lost = None;
         loop {
             tokio::select! {
+                // In this order: lanes end because the partition is lost, and the reason is not to be lost with them.
+                biased;
+                failure = taken.lost(), if lost.is_none() => {
+                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
+                    for (metrics, board) in &shown {
+                        metrics.sink_error(failure.reason);
+                        board.failing(failure.reason, failure.to_string());
+                    }
+                    lost = Some(failure);
+                    stop.pull();
+                }
                 lane = lanes.join_next() => match lane {
                     None => break,
                     Some(Ok(Ok(()))) => {}
@@ -272,15 +322,6 @@ impl Shared {
                     }
                     Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
                 },
-                failure = taken.lost(), if lost.is_none() => {
-                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
-                    for (metrics, board) in &shown {
-                        metrics.sink_error(failure.reason);
-                        board.failing(failure.reason, failure.to_string());
-                    }
-                    lost = Some(failure);
-                    stop.pull();
-                }
                 () = shutdown.requested(), if !end.is_requested() => stop.pull(),
             }
         }
@@ -295,26 +336,6 @@ impl Shared {
     }
 }
 
-/// Asks partitions' tasks to end and waits for them, but not for ever.
-async fn stop(running: Vec<Running>) -> Result<(), LaneError> {
-    for partition in &running {
-        partition.stop.pull();
-    }
-    let deadline = tokio::time::Instant::now() + STOP_WITHIN;
-    let mut result = Ok(());
-    for Running { mut task, .. } in running {
-        result = result.and(match tokio::time::timeout_at(deadline, &mut task).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-            Err(_) => {
-                task.abort();
-                Err(LaneError::NotDrained)
-            }
-        });
-    }
-    result
-}
-
 /// Why this replica is out of the group.
 fn out(failure: Failure, instance: &str) -> LaneError {
     let message = format!(
@@ -322,11 +343,4 @@ fn out(failure: Failure, instance: &str) -> LaneError {
          `checkpoint.kafka.instance_id`"
     );
     CheckpointError::Kafka(Failure { message, ..failure }).into()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-    }
 }

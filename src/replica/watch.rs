@@ -66,7 +66,8 @@ impl Watcher {
         let config = self.topic.config();
         let mut settings =
             client_config(&config.cluster, Purpose::Consumer).map_err(|(key, error)| format!("{key}: {error}"))?;
-        settings.set("group.id", "trailcast-reader").set("enable.auto.commit", "false");
+        // The client wants to know a group, though it takes no part in it.
+        settings.set("group.id", &config.group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
         settings.set("queued.max.messages.kbytes", "1024").set("fetch.wait.max.ms", "1000");
         let consumer = BaseConsumer::from_config_and_context(&settings, Context::new(&config.cluster))?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::SinkError;
+use crate::blocking::blocking;
 use crate::config::{KafkaConfig, Key, units};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::encode::{self, Format, event_name};
@@ -173,14 +174,6 @@ pub fn deleted_at_once(topic: &Topic, age: Millis) -> Option<String> {
     ))
 }
 
-/// Runs what blocks off the runtime's workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-    }
-}
-
 /// Sends all and finds out which are refused for good. Records in one batch share its fate, so what was refused
 /// together is sent again one by one: only what is refused alone is refused.
 fn send(producer: &Producer, messages: &[Message]) -> Result<Vec<Refused>, Failure> {
@@ -222,3 +215,7 @@ fn uri_segment(text: &str) -> String {
     }
     segment
 }
+
+#[cfg(test)]
+#[path = "kafka_tests.rs"]
+mod tests;

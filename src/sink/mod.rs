@@ -97,7 +97,7 @@ impl Sink {
     #[must_use]
     pub fn build(config: &SinkConfig) -> Self {
         match config {
-            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new(kafka.clone())),
+            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new((**kafka).clone())),
             SinkConfig::Otlp(otlp) => Self::Otlp(Box::new(OtlpSink::new((**otlp).clone()))),
             SinkConfig::Stdout(stdout) => Self::Stdout(Stdout::new(*stdout)),
         }

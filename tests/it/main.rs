@@ -6,6 +6,7 @@ mod commands;
 mod conservation;
 mod delivery;
 mod docs;
+mod hostile;
 mod ledger;
 mod program;
 mod stdout;

@@ -43,6 +43,10 @@ pub struct Config {
     pub sinks: String,
     /// The folder of the checkpoint.
     pub checkpoint: PathBuf,
+    /// YAML: what stands below `checkpoint` instead of a file in that folder.
+    pub store: Option<String>,
+    /// YAML: what stands below `dead_letters`, if anything is to.
+    pub dead_letters: Option<String>,
     /// `log.level`
     pub level: &'static str,
 }
@@ -100,6 +104,8 @@ impl Config {
             streams: streams.into_iter().collect(),
             sinks: "{ out: { stdout: { format: native } } }".to_owned(),
             checkpoint: folder.path().join("state"),
+            store: None,
+            dead_letters: None,
             level: "info",
             folder,
         }
@@ -129,7 +135,13 @@ impl Config {
             }
         }
         let _ = writeln!(text, "sinks: {}", self.sinks);
-        let _ = writeln!(text, "checkpoint: {{ file: {{ path: \"{}\" }} }}", self.checkpoint.display());
+        match &self.store {
+            Some(store) => drop(writeln!(text, "checkpoint: {store}")),
+            None => drop(writeln!(text, "checkpoint: {{ file: {{ path: \"{}\" }} }}", self.checkpoint.display())),
+        }
+        if let Some(dead_letters) = &self.dead_letters {
+            let _ = writeln!(text, "dead_letters: {dead_letters}");
+        }
         let _ = writeln!(text, "admin: {{ listen: \"127.0.0.1:0\" }}\nlog: {{ level: \"{}\" }}", self.level);
         let path = self.folder.path().join("trailcast.yaml");
         std::fs::write(&path, text).expect("the config can be written");
@@ -275,8 +287,8 @@ impl Program {
     /// What the admin server answers at `path`.
     pub async fn get(&self, path: &str) -> String {
         let url = format!("http://{}{path}", self.admin().await);
-        let answer = self.client.get(url).header("accept", "application/json").send().await.expect("an answer");
-        answer.text().await.expect("a text")
+        let answer = async { self.client.get(url).header("accept", "application/json").send().await?.text().await };
+        answer.await.unwrap_or_else(|error| panic!("{path} has no answer: {error}\n{}", self.log()))
     }
 
     /// `/status`
@@ -301,6 +313,16 @@ impl Program {
     pub async fn delivered(&self, stream: &str, sink: &str) -> f64 {
         let series = format!("trailcast_events_delivered_total{{sink=\"{sink}\",stream=\"{stream}\"}}");
         self.metric(&series).await.unwrap_or(0.0)
+    }
+
+    /// Waits until these lanes were swept through `end` at the oldest age.
+    pub async fn verified(&self, streams: &[&str], sink: &str, end: Millis) {
+        for stream in streams {
+            let series = format!("trailcast_verified_through_timestamp_seconds{{sink=\"{sink}\",stream=\"{stream}\"}}");
+            #[expect(clippy::cast_precision_loss, reason = "a time of this century")]
+            let through = async || self.metric(&series).await.filter(|mark| mark * 1000.0 >= end as f64);
+            self.shows(&format!("{stream} verified through {end}"), through).await;
+        }
     }
 
     /// Its process id.

@@ -2,10 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod broker;
+mod brokers;
+mod exactly_once;
 mod harness;
+#[path = "../it/hostile.rs"]
+mod hostile;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
+mod pipeline;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/program.rs"]
 mod program;
+mod replicas;
+mod security;

@@ -32,8 +32,11 @@ fn copies_differ(arrived: &[Arrived]) -> BTreeMap<String, usize> {
             continue;
         };
         let names = one.attributes.keys().chain(first.attributes.keys()).collect::<BTreeSet<_>>();
-        let mut others: Vec<&str> =
-            names.into_iter().filter(|name| one.attributes.get(*name) != first.attributes.get(*name)).map(String::as_str).collect();
+        let mut others: Vec<&str> = names
+            .into_iter()
+            .filter(|name| one.attributes.get(*name) != first.attributes.get(*name))
+            .map(String::as_str)
+            .collect();
         if one.labels != first.labels {
             others.push("labels");
         }
@@ -109,7 +112,12 @@ async fn every_event_is_in_loki_through_kills() {
 }
 
 /// What arrived and what is kept as dead letters is what happened, each event in one place.
-async fn refused(simulator: &Simulator, loki: &Loki, config: &Config, begun: Millis) -> (Vec<Arrived>, Vec<DeadLetter>) {
+async fn refused(
+    simulator: &Simulator,
+    loki: &Loki,
+    config: &Config,
+    begun: Millis,
+) -> (Vec<Arrived>, Vec<DeadLetter>) {
     let arrived = loki.entries(ALL).await;
     let letters = letters(config);
     let kept = letters.iter().map(|letter| Event {
@@ -130,7 +138,8 @@ fn reasons(letters: &[DeadLetter]) -> BTreeSet<&'static str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_for_loki_is_a_dead_letter_and_the_rest_is_delivered() {
     // Two and a half hours, and an hour and a half of it is too old.
-    let simulator = simulate(Options { rate: 0.2, start: Some(Start::At(now() - 9_000_000)), ..Options::default() }).await;
+    let simulator =
+        simulate(Options { rate: 0.2, start: Some(Start::At(now() - 9_000_000)), ..Options::default() }).await;
     let loki = Loki::start("reject_old_samples_max_age: 1h").await;
     let mut config = Config::of(&simulator).starting_at(now() - 9_060_000);
     config.sinks = loki.sink("");
@@ -141,7 +150,8 @@ async fn what_is_too_old_for_loki_is_a_dead_letter_and_the_rest_is_delivered() {
     assert!(letters.len() > 500 && arrived.len() > 200, "{} and {}", letters.len(), arrived.len());
     assert!(letters.iter().all(|letter| letter.message.contains("too old")), "{:?}", letters[0]);
     // Those between fifty minutes and an hour.
-    let backfill = arrived.iter().filter(|one| one.labels.get("service_instance_id").is_some_and(|id| id == "backfill"));
+    let backfill =
+        arrived.iter().filter(|one| one.labels.get("service_instance_id").is_some_and(|id| id == "backfill"));
     assert!(backfill.count() > 20);
     simulator.shutdown().await;
 }

@@ -185,19 +185,16 @@ impl StateTopic {
     fn load(&self, partition: i32, mark: Option<&Owner>) -> Result<MemoryStore, CheckpointError> {
         let state = MemoryStore::default();
         let mut format = Ok(());
-        Cluster::new(&self.config.cluster)?.read_partition(
-            &self.config.topic,
-            partition,
-            mark.is_some(),
-            &mut |read| {
-                match Entry::of(&read) {
-                    Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
-                    Entry::Format(value) => format = self.check_format(value),
-                    Entry::Map => state.put(read.key, read.value),
-                }
-                false
-            },
-        )?;
+        let visit = &mut |read: Read<'_>| {
+            match Entry::of(&read) {
+                Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
+                Entry::Format(value) => format = self.check_format(value),
+                Entry::Map => state.put(read.key, read.value),
+            }
+            false
+        };
+        let KafkaCheckpointConfig { cluster, group, topic, .. } = &self.config;
+        Cluster::new(cluster)?.read_partition(group, (topic, partition), mark.is_some(), visit)?;
         format?;
         Ok(state)
     }
@@ -233,10 +230,8 @@ fn open_letters(cluster: &Cluster, name: &str, config: &KafkaCheckpointConfig) -
     let create = CreateTopicConfig {
         partitions: 1,
         replication: config.replication,
-        // They are kept until someone has looked at them.
-        config: [("cleanup.policy", "delete"), ("retention.ms", "-1")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        // They are kept until a tombstone says that one has been dealt with.
+        config: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
     };
     match cluster.topic_or_create(name, &create) {
         Ok(topic) => {
@@ -275,5 +270,62 @@ pub fn check(topic: &Topic) -> Result<(), CheckpointError> {
         // Without the right to look, what is documented must be trusted.
         None | Some("compact") => Ok(()),
         Some(policy) => Err(CheckpointError::StatePolicy { topic: topic.name.clone(), policy: policy.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClusterConfig;
+
+    fn topic(partitions: u32) -> StateTopic {
+        let cluster =
+            ClusterConfig { brokers: vec!["b:1".to_owned()], tls: None, sasl: None, properties: BTreeMap::default() };
+        let config = KafkaCheckpointConfig {
+            cluster,
+            topic: "state".to_owned(),
+            group: "g".to_owned(),
+            instance_id: None,
+            session_timeout: std::time::Duration::from_secs(45),
+            partitions,
+            replication: None,
+        };
+        let letters = LetterTopic { name: "".into(), largest: 0 };
+        StateTopic { config, partitions, replicas: 1, letters }
+    }
+
+    /// A stream that is looked for in another partition begins anew.
+    #[test]
+    fn golden_partitions_never_change() {
+        let partitions = |count| ["users", "cloud", "a", ""].map(|stream| topic(count).partition_of(stream));
+        assert_eq!(partitions(8), [3, 4, 3, 6]);
+        assert_eq!(partitions(1), [0; 4]);
+        assert_eq!(topic(8).transactional_id(3), "g-3");
+    }
+
+    #[test]
+    fn only_state_that_is_understood_is_loaded() {
+        let topic = topic(8);
+        let ours = topic.format_message(0).value.unwrap();
+        assert_eq!(ours, br#"{"format":1,"partitions":8}"#);
+        assert!(topic.check_format(&ours).is_ok());
+        let was = topic.check_format(br#"{"format":1,"partitions":6}"#);
+        assert!(matches!(was, Err(CheckpointError::Partitions { was: 6, is: 8, .. })), "{was:?}");
+        let newer = topic.check_format(br#"{"format":2,"partitions":8,"more":1}"#);
+        assert!(matches!(newer, Err(CheckpointError::NewerState { found: 2, known: 1, .. })), "{newer:?}");
+        assert!(topic.check_format(b"?").is_err());
+    }
+
+    #[test]
+    fn a_topic_that_forgets_is_refused() {
+        let with = |policy: &str| Topic {
+            settings: Some([("cleanup.policy".to_owned(), policy.to_owned())].into()),
+            ..Topic::default()
+        };
+        assert!(check(&with("compact")).is_ok() && check(&Topic::default()).is_ok());
+        for policy in ["delete", "compact,delete"] {
+            let error = check(&with(policy)).unwrap_err().to_string();
+            assert!(error.contains(policy) && error.contains("--add-config cleanup.policy=compact"), "{error}");
+        }
     }
 }

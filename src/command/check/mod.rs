@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Answer, CommandError, progress};
 use crate::app;
+use crate::blocking::blocking;
 use crate::checkpoint;
 use crate::cli::{CheckArgs, Exit};
 use crate::clock;
@@ -59,12 +60,12 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         let config = loaded.config;
         progress::step("asking the sinks and the checkpoint");
         findings.extend(otlp::sinks(&config).await);
-        let asking = tokio::task::spawn_blocking(move || {
+        let asking = move || {
             let mut findings = sinks(&config);
             findings.extend(checkpoint(&config));
             findings
-        });
-        findings.extend(asking.await.map_err(|error| CommandError::from(error.to_string()))?);
+        };
+        findings.extend(blocking(asking).await);
         progress::step("");
     }
     let exit = if findings.iter().any(|finding| finding.state == State::Failed) { Exit::Failed } else { Exit::Done };

@@ -145,7 +145,8 @@ pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &[&str
         words => format!("gRPC: {words} ({name}){advice}"),
     };
     let asked = retry_info(details);
-    let later = |reason, advice| Answer::Later(OtlpError { retry_after: asked, ..OtlpError::new(reason, said(advice)) });
+    let later =
+        |reason, advice| Answer::Later(OtlpError { retry_after: asked, ..OtlpError::new(reason, said(advice)) });
     match code {
         Code::Ok => Answer::Delivered,
         Code::InvalidArgument => refused(said(""), &words),

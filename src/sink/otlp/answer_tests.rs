@@ -107,7 +107,10 @@ fn how_long_to_wait_in_each_form() {
     };
     let wait = Some(Delay { seconds: 2, nanos: 500_000_000 });
     assert_eq!(grpc(&details(wait)), Some((SinkReason::Throttled, Some(Duration::from_millis(2500)))));
-    assert_eq!(grpc(&details(Some(Delay { seconds: -2, nanos: 0 }))), Some((SinkReason::Throttled, Some(Duration::ZERO))));
+    assert_eq!(
+        grpc(&details(Some(Delay { seconds: -2, nanos: 0 }))),
+        Some((SinkReason::Throttled, Some(Duration::ZERO)))
+    );
     assert_eq!(grpc(b"\xff\xff"), None, "no RetryInfo, and it is about size");
 }
 
@@ -125,7 +128,8 @@ fn a_partial_success_counts() {
 
 #[test]
 fn a_refusal_has_its_name_and_its_words() {
-    let far = "entry with timestamp 2026-01-01 ignored, reason: 'entry too far behind, oldest acceptable timestamp is x'";
+    let far =
+        "entry with timestamp 2026-01-01 ignored, reason: 'entry too far behind, oldest acceptable timestamp is x'";
     for (words, expected, is_behind) in [
         (far, DeadLetterReason::TooOld, true),
         ("has timestamp too old: 2020", DeadLetterReason::TooOld, false),

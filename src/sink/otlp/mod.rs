@@ -122,8 +122,7 @@ impl OtlpSink {
         let before = lock(&self.tried).remove(&stream.name);
         before.filter(|tried| tried.ids == ids).unwrap_or_else(|| {
             let (groups, refused) = plan::plan(&self.config, stream, part, clock::now());
-            let search =
-                Search::new(groups, refused, lock(&self.largest).bytes, self.config.max_request_events);
+            let search = Search::new(groups, refused, lock(&self.largest).bytes, self.config.max_request_events);
             Tried { ids, search }
         })
     }
@@ -134,7 +133,9 @@ impl OtlpSink {
         match found {
             Some(bytes) => *largest = Largest { bytes: bytes.min(largest.bytes), calm: 0 },
             None if largest.calm + 1 < CALM_PARTS => largest.calm += 1,
-            None => *largest = Largest { bytes: largest.bytes.saturating_mul(2).min(self.config.max_request_size), calm: 0 },
+            None => {
+                *largest = Largest { bytes: largest.bytes.saturating_mul(2).min(self.config.max_request_size), calm: 0 }
+            }
         }
     }
 
@@ -173,9 +174,7 @@ impl OtlpSink {
     fn headers(&self) -> Result<Vec<(&str, SecretString)>, SinkError> {
         let read = |(name, secret): (&'_ String, &crate::config::Secret)| match secret.read() {
             Ok(value) => Ok(value),
-            Err(error) => {
-                Err(OtlpError::new(SinkReason::Credentials, format!("headers.{name}: {error}")))
-            }
+            Err(error) => Err(OtlpError::new(SinkReason::Credentials, format!("headers.{name}: {error}"))),
         };
         let headers = self.config.headers.iter().map(|(name, secret)| Ok((name.as_str(), read((name, secret))?)));
         Ok(headers.collect::<Result<_, OtlpError>>()?)

@@ -49,7 +49,8 @@ pub(super) struct Search {
 impl Search {
     /// Requests have at most `largest` bytes, unless one record has more, and `most` records.
     pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, largest: usize, most: usize) -> Self {
-        let mut search = Self { groups: Vec::new(), work: Vec::new(), refused, behind: Vec::new(), largest, most, throttled: false };
+        let mut search =
+            Self { groups: Vec::new(), work: Vec::new(), refused, behind: Vec::new(), largest, most, throttled: false };
         search.add(groups);
         search
     }
@@ -142,7 +143,8 @@ impl Search {
                 if throttled >= THROTTLED_TRIES && count > 1 {
                     // A half is suspected at once, and so are all others of its size: what is asked to wait for the
                     // rate's sake alone passes sooner or later.
-                    self.largest = self.largest.min(self.bytes(&item).div_ceil(2) + self.groups[item.group].frame.overhead());
+                    self.largest =
+                        self.largest.min(self.bytes(&item).div_ceil(2) + self.groups[item.group].frame.overhead());
                     self.split(&item, false);
                 } else {
                     self.work.push(item);

@@ -118,7 +118,8 @@ proptest! {
 #[test]
 fn how_many_requests_it_takes() {
     for (count, expected) in [(0, 1), (1, 13), (10, 117), (100, 735), (1000, 1999)] {
-        let bad: BTreeSet<usize> = (0..count).map(|n| n * (1000 / count.max(1)) + 499 % (1000 / count.max(1))).collect();
+        let bad: BTreeSet<usize> =
+            (0..count).map(|n| n * (1000 / count.max(1)) + 499 % (1000 / count.max(1))).collect();
         assert_eq!(bad.len(), count);
         let search = Search::new(vec![group(0..1000, true)], Vec::new(), 1 << 20, 1000);
         let (.., requests) = run(search, |sent| strict(sent, &bad));
@@ -145,9 +146,13 @@ fn too_large_is_halved_down_to_one() {
 fn what_is_throttled_for_ever_is_halved_and_what_is_not_is_not() {
     let throttled = || Answer::Later(OtlpError::new(SinkReason::Throttled, "429"));
     let search = || Search::new(vec![group(0..64, true)], Vec::new(), 1 << 20, 1000);
-    let (arrived, refused, requests) = run(search(), |sent| {
-        if sent.len() > 10 { (throttled(), Vec::new()) } else { (Answer::Delivered, sent.to_vec()) }
-    });
+    let (arrived, refused, requests) =
+        run(
+            search(),
+            |sent| {
+                if sent.len() > 10 { (throttled(), Vec::new()) } else { (Answer::Delivered, sent.to_vec()) }
+            },
+        );
     assert_eq!((arrived.len(), refused.len()), (64, 0));
     assert!(requests < 40, "{requests}");
     let mut sizes = Vec::new();

@@ -22,7 +22,8 @@ fn stream() -> StreamContext {
 
 fn event(n: usize, time: i64, detail: &str) -> New {
     let fingerprint = Fingerprint([u8::try_from(n).unwrap(); 16]);
-    let raw = Bytes::from(format!(r#"{{"eventType":"login","eventDetail":"{detail}","timestamp":"2026-01-01T00:00:00Z"}}"#));
+    let raw =
+        Bytes::from(format!(r#"{{"eventType":"login","eventDetail":"{detail}","timestamp":"2026-01-01T00:00:00Z"}}"#));
     let id = EventId::new(&stream().identity, fingerprint, 0);
     New { admitted: Admitted { id, ordinal: 0, late: false, time, raw }, fingerprint, placed: true }
 }
@@ -218,7 +219,8 @@ async fn a_part_is_tried_again_with_the_same_bytes() {
 #[tokio::test]
 async fn old_events_are_a_stream_of_their_own_or_treated_as_the_policy_says() {
     let now = clock::now();
-    let part = [event(0, now - 1000, "new"), event(1, now - 2 * 3_600_000, "old"), event(2, now - 48 * 3_600_000, "older")];
+    let part =
+        [event(0, now - 1000, "new"), event(1, now - 2 * 3_600_000, "old"), event(2, now - 48 * 3_600_000, "older")];
     for (keys, requests, refused) in [
         ("", vec![(Some("backfill".to_owned()), 2), (None, 1)], 0),
         ("max_event_age: 1d", vec![(Some("backfill".to_owned()), 1), (None, 1)], 1),

@@ -184,7 +184,8 @@ impl Http {
 async fn serve(mut socket: TcpStream, say: Say, seen: Arc<Mutex<Seen>>) -> Option<()> {
     if say == Say::GoAway {
         // Our settings, and GOAWAY: no stream was looked at.
-        let frames = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+        let frames =
+            b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
         socket.write_all(frames).await.ok()?;
         // Until the other side has had enough of it.
         let mut rest = [0; 1024];

@@ -1,0 +1,181 @@
+//! Brokers that are lost while events flow: each event arrives once all the same.
+
+use serde_json::Value;
+use trailcast::event::Millis;
+use trailcast::simulate::Simulator;
+
+use crate::broker::{Broker, Cluster, Options};
+use crate::hostile::{RATE, SECONDS, config, hostile};
+use crate::ledger::Difference;
+use crate::pipeline::{
+    Ends, STATE, STREAMS, TOPIC, arrived, delivered, delivers_more, differences, exactly_once, finish_exactly_once,
+    in_kafka, into_kafka, seconds_ago,
+};
+use crate::program::{Config, Program, history, simulate, until};
+
+/// APIs at their worst, where something arrives for so many seconds from now; and when it ends.
+async fn arriving(seconds: u64) -> (Simulator, Config, Millis) {
+    let start = seconds_ago(20);
+    let simulator = simulate(hostile(start, seconds.saturating_sub(SECONDS) + 20)).await;
+    let config = config(&simulator, start);
+    (simulator, config, start + (20 + i64::try_from(seconds.max(SECONDS)).unwrap() + 1) * 1000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_is_killed_and_comes_back() {
+    let (simulator, config, end) = arriving(35).await;
+    let mut broker = Broker::start(Options::default()).await;
+    let config = exactly_once(config, &broker.bootstrap());
+    let program = config.run();
+    delivers_more(&program, 100.0).await;
+    for _ in 0..2 {
+        // While records are being written: the end of the topic has just moved.
+        let ends = Ends::of(&broker.client(), TOPIC);
+        let before = ends.sum();
+        until("more records", || program.log(), async || (ends.sum() > before).then_some(())).await;
+        broker.kill();
+        let stuck = delivered(&program).await;
+        broker.restart().await;
+        assert!(delivered(&program).await - stuck <= f64::from(RATE), "something was delivered without a broker");
+        delivers_more(&program, 50.0).await;
+    }
+    assert!(simulator.now() < end, "the broker was not killed while events arrived");
+    finish_exactly_once(program, &simulator, end, &broker.java()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_brokers_are_killed_in_turn() {
+    let (simulator, config, end) = arriving(60).await;
+    let mut cluster = Cluster::start(3).await;
+    let config = exactly_once(config, &cluster.bootstrap());
+    let program = config.run();
+    delivers_more(&program, 100.0).await;
+    let java = cluster.java();
+    for topic in [TOPIC, STATE] {
+        let described = java.describe(topic).await;
+        let partitions = described["partitions"].as_array().unwrap();
+        assert!(partitions.iter().all(|partition| partition["replicas"].as_array().unwrap().len() == 3), "{described}");
+        assert_eq!(described["configs"]["min.insync.replicas"], "2");
+    }
+    for index in 0..3 {
+        cluster.brokers[index].kill();
+        // Two of three are enough.
+        delivers_more(&program, 50.0).await;
+        cluster.brokers[index].restart().await;
+        for topic in [TOPIC, STATE] {
+            cluster.in_sync(topic, 3).await;
+        }
+        delivers_more(&program, 1.0).await;
+    }
+    assert!(simulator.now() < end, "no broker was killed while events arrived");
+    finish_exactly_once(program, &simulator, end, &java).await;
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// The most that memory may grow while nothing can be delivered.
+const GROWTH: u64 = 64 << 20;
+
+/// With most of a history still to come the broker goes, until `gone` says that this has been noticed for good; and all
+/// is well again once it has come back.
+async fn away(broker: &mut Broker, simulator: &Simulator, mut config: Config, gone: impl AsyncFnOnce(&Program)) {
+    for stream in &mut config.streams {
+        stream.keys.push(("rate_limit", "20".to_owned()));
+    }
+    let program = config.run();
+    delivers_more(&program, 2000.0).await;
+    let before = resident(program.id());
+    broker.kill();
+    let sent = delivered(&program).await;
+    gone(&program).await;
+    let after = resident(program.id());
+    assert!(delivered(&program).await - sent <= 2000.0, "it delivered without a broker");
+    assert!(after < before + GROWTH, "{before} bytes grew to {after} while nothing could be delivered");
+    broker.restart().await;
+    delivers_more(&program, 2000.0).await;
+    let ok = async || {
+        let status = program.status().await;
+        let all_ok = |what: &str| status[what].as_array().unwrap().iter().all(|one| one["state"] == "ok");
+        (all_ok("lanes") && all_ok("streams")).then_some(())
+    };
+    program.shows("that all is well again", ok).await;
+    assert!(delivered(&program).await < 30_000.0, "too little was still to come");
+    program.drain().await;
+    // The rest as quickly as it can.
+    for stream in &mut config.streams {
+        stream.keys.pop();
+    }
+    let program = config.run();
+    finish_exactly_once(program, simulator, simulator.now(), &broker.java()).await;
+}
+
+/// A history that begins an hour ago.
+async fn long_history() -> (Simulator, Config) {
+    let simulator = simulate(history(20_000)).await;
+    let config = Config::of(&simulator).starting_at(simulator.now() - 3_600_000);
+    (simulator, config)
+}
+
+/// Longer than a message waits for its acknowledgement and than the session of a replica, which is then out of a group
+/// that nobody can see.
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_are_away_for_longer_than_a_session() {
+    let (simulator, config) = long_history().await;
+    let mut broker = Broker::start(Options::default()).await;
+    let at = broker.bootstrap();
+    let config = in_kafka(into_kafka(config, &at, "create: { partitions: 3 }"), &at, "session_timeout: 25s");
+    away(&mut broker, &simulator, config, async |program| drop(program.says("the group takes partitions away").await))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_are_away_for_longer_than_a_message_waits() {
+    let (simulator, config) = long_history().await;
+    let mut broker = Broker::start(Options::default()).await;
+    let config = into_kafka(config, &broker.bootstrap(), "create: { partitions: 3 }");
+    away(&mut broker, &simulator, config, async |program| {
+        for stream in STREAMS {
+            let errors = async || {
+                let text = program.get("/metrics").await;
+                let ours = format!("sink=\"events\",stream=\"{stream}\"}}");
+                let mut errors = text
+                    .lines()
+                    .filter(|line| line.starts_with("trailcast_sink_errors_total{") && line.contains(&ours));
+                errors.any(|line| !line.ends_with(" 0")).then_some(())
+            };
+            program.shows("failed deliveries", errors).await;
+            let status = program.status().await;
+            let failing = |lane: &&Value| lane["stream"] == stream && lane["state"] == "failing";
+            assert!(status["lanes"].as_array().unwrap().iter().any(|lane| failing(&lane)), "{status}");
+        }
+    })
+    .await;
+}
+
+/// Replicas in sync are too few: nothing counts as delivered until there are enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_in_sync() {
+    let simulator = simulate(history(1_000)).await;
+    for transactions in [true, false] {
+        let broker = Broker::start(Options::default()).await;
+        let java = broker.java();
+        java.create(TOPIC, 3, 1, &["min.insync.replicas=2"]).await;
+        let mut config = into_kafka(Config::of(&simulator), &broker.bootstrap(), "");
+        if transactions {
+            config = in_kafka(config, &broker.bootstrap(), "session_timeout: 10s");
+        }
+        let program = config.run();
+        program.says("cannot go on, trying again").await;
+        assert_eq!(delivered(&program).await, 0.0);
+        assert_eq!(java.counts(TOPIC).await.all, 0);
+        java.configure(TOPIC, &["min.insync.replicas=1"]).await;
+        program.verified(&STREAMS, "events", simulator.now()).await;
+        program.drain().await;
+        differences(&simulator, &arrived(&java).await).iter().for_each(Difference::assert_none);
+    }
+}

@@ -1,0 +1,130 @@
+//! Each event exactly once through kills at any moment, with APIs at their worst; and what plain mode promises instead.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use trailcast::event::Millis;
+use trailcast::simulate::Simulator;
+
+use crate::broker::{Broker, Options};
+use crate::hostile::{SECONDS, assert_hostile, config, hostile};
+use crate::ledger::Difference;
+use crate::pipeline::{
+    Ends, LETTERS, STREAMS, TOPIC, arrived, differences, exactly_once, finish_exactly_once, into_kafka, seconds_ago,
+};
+use crate::program::{Config, simulate};
+
+/// How often trailcast is killed; `TRAILCAST_KILLS` says another number.
+const KILLS: usize = 20;
+/// For each kill, seconds of history that are there at the start, and seconds in which more arrives: so that there is
+/// something to deliver after the last one, too, and pages shift until then.
+const HISTORY: i64 = 10;
+const ARRIVALS: i64 = 2;
+
+/// APIs at their worst for a test of so many kills; with the begin and the end of what happens.
+async fn worst(kills: usize) -> (Millis, Millis, Simulator) {
+    let kills = i64::try_from(kills).unwrap();
+    let (start, seconds) = (seconds_ago(HISTORY * kills), (HISTORY + ARRIVALS) * kills);
+    let backlog = u64::try_from(seconds).unwrap();
+    let simulator = simulate(hostile(start, backlog)).await;
+    (start, start + (seconds + Millis::try_from(SECONDS).unwrap() + 1) * 1000, simulator)
+}
+
+/// Kills the runs of `config` one after the other; returns how many had sent something.
+async fn kill(config: &Config, ends: &Ends, kills: usize, seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut had_sent = 0;
+    for _ in 0..kills {
+        let mut program = config.run();
+        // After a random number of records, committed or not, or at a random moment if no more come.
+        let before = ends.sum();
+        let enough = before + rng.random_range(0..800);
+        let patience = Duration::from_millis(rng.random_range(50..4000));
+        let began = Instant::now();
+        while ends.sum() <= enough && began.elapsed() < patience {
+            assert!(program.runs(), "{}", program.log());
+            tokio::task::yield_now().await;
+        }
+        program.signal("KILL");
+        program.ended().await;
+        had_sent += usize::from(ends.sum() > before);
+    }
+    had_sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "a run with another number of kills tells what it saw")]
+async fn kills_at_any_moment_and_every_fault_at_once() {
+    let kills: usize = std::env::var("TRAILCAST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let began = Instant::now();
+    let (start, end, simulator) = worst(kills).await;
+    let broker = Broker::start(Options::default()).await;
+    let java = broker.java();
+    let config = exactly_once(config(&simulator, start), &broker.bootstrap());
+    let had_sent = kill(&config, &Ends::of(&broker.client(), TOPIC), kills, 5).await;
+
+    let killed = java.counts(TOPIC).await;
+    let program = config.run();
+    program.verified(&STREAMS, "events", end).await;
+    program.drain().await;
+    let events = arrived(&java).await;
+    let counts = java.counts(TOPIC).await;
+    let found = differences(&simulator, &events);
+    let sum = |count: fn(&Difference) -> usize| found.iter().map(count).sum::<usize>();
+    eprintln!(
+        "{kills} kills, {had_sent} of runs that had sent; {} records happened, {} events committed, {} records \
+         aborted; {} missing, {} ids repeated, {} invented, {} altered; {:.0} s",
+        sum(|found| found.expected),
+        counts.committed,
+        counts.all - counts.committed,
+        sum(|found| found.missing.len()),
+        sum(|found| found.repeated.len()),
+        sum(|found| found.invented.len()),
+        sum(|found| found.altered.len()),
+        began.elapsed().as_secs_f64(),
+    );
+    found.iter().for_each(Difference::assert_none);
+    assert_hostile(&simulator.stats());
+    assert_eq!(java.counts(LETTERS).await.all, 0);
+    // The dangerous thing happened: runs were killed while they delivered, and in the middle of transactions.
+    assert!(had_sent > kills / 3, "{had_sent} of {kills} runs had sent anything");
+    assert!(counts.all > counts.committed, "no kill hit an open transaction: {counts:?}");
+    assert!(killed.committed > 0 && killed.committed < counts.committed, "{killed:?}, then {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_to_end_leaves_no_transaction_open() {
+    let start = seconds_ago(60);
+    let simulator = simulate(hostile(start, 50)).await;
+    let broker = Broker::start(Options::default()).await;
+    let config = exactly_once(config(&simulator, start), &broker.bootstrap());
+    for _ in 0..3 {
+        let program = config.run();
+        crate::pipeline::delivers_more(&program, 50.0).await;
+        program.drain().await;
+    }
+    let end = start + 71_000;
+    finish_exactly_once(config.run(), &simulator, end, &broker.java()).await;
+    let counts = broker.java().counts(TOPIC).await;
+    assert_eq!(counts.all, counts.committed, "what is drained leaves no transaction to be aborted");
+}
+
+/// Without transactions: nothing is lost or invented, and what comes twice has one id.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_mode_through_kills_repeats_only_with_the_same_id() {
+    let (start, end, simulator) = worst(KILLS).await;
+    let broker = Broker::start(Options::default()).await;
+    let config = into_kafka(config(&simulator, start), &broker.bootstrap(), "create: { partitions: 3 }");
+    let had_sent = kill(&config, &Ends::of(&broker.client(), TOPIC), KILLS, 6).await;
+    let program = config.run();
+    program.verified(&STREAMS, "events", end).await;
+    program.drain().await;
+    let found = differences(&simulator, &arrived(&broker.java()).await);
+    let mut repeated = 0;
+    for mut difference in found {
+        repeated += std::mem::take(&mut difference.repeated).len();
+        difference.assert_none();
+    }
+    assert!(had_sent > KILLS / 3 && repeated > 0, "{had_sent} of {KILLS} runs had sent anything, {repeated} repeated");
+}

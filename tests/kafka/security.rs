@@ -1,0 +1,177 @@
+//! Brokers that ask who is there: what works, what is said where it does not, and what is never said.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use trailcast::simulate::Simulator;
+
+use crate::broker::{Broker, Options};
+use crate::pipeline::{LETTERS, STATE, TOPIC, delivers_more, finish_exactly_once, in_kafka, into_kafka};
+use crate::program::{Config, Program, simulate};
+
+const PASSWORD: &str = "wonder-land-42";
+const WRONG: &str = "looking-glass-43";
+
+/// Both streams of `simulator` into a broker with such `tls` and `sasl`, as talkative as it can be.
+fn secured(simulator: &Simulator, start: i64, broker: &Broker, security: &str) -> Config {
+    let config = Config::of(simulator).starting_at(start);
+    let mut config = into_kafka(config, &broker.bootstrap(), security);
+    config = in_kafka(config, &broker.bootstrap(), &format!("session_timeout: 10s, {security}"));
+    config.level = "debug";
+    config
+}
+
+/// Topics are made by someone else: with a token there is no client for that.
+async fn topics(broker: &Broker) {
+    let java = broker.java();
+    java.create(TOPIC, 3, 1, &[]).await;
+    java.create(STATE, 2, 1, &["cleanup.policy=compact"]).await;
+    java.create(LETTERS, 1, 1, &[]).await;
+}
+
+fn tls(broker: &Broker, ca: &str) -> String {
+    format!("tls: {{ ca_file: \"{}\" }}", broker.certificates().join(ca).display())
+}
+
+fn password(mechanism: &str, file: &Path) -> String {
+    format!("sasl: {{ mechanism: {mechanism}, username: alice, password: {{ file: \"{}\" }} }}", file.display())
+}
+
+/// All that it shows holds none of these.
+async fn tells_none(program: &Program, secrets: &[&str]) {
+    let shown = [program.log(), program.get("/metrics").await, program.get("/status").await].concat();
+    for secret in secrets {
+        assert!(!shown.contains(secret), "it tells {secret:?}");
+    }
+}
+
+/// The line of its log at ERROR that says `text`, with the reason that metrics and status give.
+async fn complains(program: &Program, text: &str, reason: &str) -> String {
+    let look = async || {
+        let lines = program.logged(text).into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        lines.into_iter().find(|line| line["level"] == "ERROR" && line["reason"] == reason)
+    };
+    let line = program.shows(&format!("an error of {reason} with {text:?}"), look).await;
+    line["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mechanism_over_tls_and_what_is_said_of_a_wrong_password_or_authority() {
+    let mechanisms = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER";
+    // Without a validator of its own a broker believes tokens that nobody signed.
+    let unsecured = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
+                     unsecuredLoginStringClaim_sub=\"broker\";";
+    let options = Options::default().tls().user("alice", PASSWORD);
+    let options = options.with("listener.name.client.sasl.enabled.mechanisms", mechanisms);
+    let broker = Broker::start(options.with("listener.name.client.oauthbearer.sasl.jaas.config", unsecured)).await;
+    let simulator = simulate(trailcast::simulate::Options { rate: 50.0, ..Default::default() }).await;
+    let start = simulator.now() / 1000 * 1000;
+    topics(&broker).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+
+    // Wrong: said, and tried again with what the file says by then.
+    std::fs::write(&file, WRONG).unwrap();
+    let scram = format!("{}, {}", tls(&broker, "ca.pem"), password("SCRAM-SHA-512", &file));
+    let config = secured(&simulator, start, &broker, &scram);
+    let program = config.run();
+    let message = complains(&program, "look at `sasl`", "credentials").await;
+    assert!(message.contains("uthentication failed"), "{message}");
+    assert_eq!(program.get("/readyz").await, "waiting for: checkpoint\n");
+    std::fs::write(&file, PASSWORD).unwrap();
+    delivers_more(&program, 20.0).await;
+    tells_none(&program, &[PASSWORD, WRONG]).await;
+    program.drain().await;
+
+    // The same of the sink alone, whose checkpoint is a file.
+    std::fs::write(&file, WRONG).unwrap();
+    let mut plain = secured(&simulator, start, &broker, &scram);
+    plain.store = None;
+    let program = plain.run();
+    complains(&program, "look at `sasl`", "credentials").await;
+    let lanes = program.status().await["lanes"].clone();
+    let failing = |lane: &Value| lane["state"] == "failing" && lane["reason"] == "credentials";
+    assert!(lanes.as_array().unwrap().iter().any(failing), "{lanes}");
+    tells_none(&program, &[PASSWORD, WRONG]).await;
+    drop(program);
+    std::fs::write(&file, PASSWORD).unwrap();
+
+    // An authority that did not sign the broker's certificate.
+    let unknown = format!("{}, {}", tls(&broker, "other-ca.pem"), password("SCRAM-SHA-512", &file));
+    let config = secured(&simulator, start, &broker, &unknown);
+    let program = config.run();
+    let message = complains(&program, "look at `tls.ca_file`", "connect").await;
+    assert!(message.contains("certificate verify failed"), "{message}");
+    drop(program);
+
+    // No TLS at all.
+    let config = secured(&simulator, start, &broker, &password("SCRAM-SHA-512", &file));
+    let program = config.run();
+    complains(&program, "look at `", "connect").await;
+    tells_none(&program, &[PASSWORD]).await;
+    drop(program);
+
+    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
+        let security = format!("{}, {}", tls(&broker, "ca.pem"), password(mechanism, &file));
+        let config = secured(&simulator, start, &broker, &security);
+        let program = config.run();
+        delivers_more(&program, 20.0).await;
+        tells_none(&program, &[PASSWORD]).await;
+        program.drain().await;
+    }
+    let token = token();
+    std::fs::write(&file, &token).unwrap();
+    let sasl = format!("sasl: {{ mechanism: OAUTHBEARER, token: {{ file: \"{}\" }} }}", file.display());
+    let config = secured(&simulator, start, &broker, &format!("{}, {sasl}", tls(&broker, "ca.pem")));
+    let program = config.run();
+    delivers_more(&program, 20.0).await;
+    tells_none(&program, &[&token]).await;
+    let before = simulator.now() / 1000 * 1000;
+    program.verified(&crate::pipeline::STREAMS, "events", before).await;
+    program.drain().await;
+    let simulator = std::sync::Arc::new(simulator);
+    assert_arrived(&simulator, start, before, &broker).await;
+}
+
+/// Of what goes on and on: all from `start` until before `end` arrived, once.
+async fn assert_arrived(simulator: &Simulator, start: i64, end: i64, broker: &Broker) {
+    let mut events = crate::pipeline::arrived(&broker.java()).await;
+    events.retain(|event| (start..end).contains(&event.time));
+    for source in [trailcast::event::Source::Genauth, trailcast::event::Source::Scloud] {
+        let difference = crate::ledger::compare(simulator, source, (start, end), i64::MAX, &events);
+        assert!(difference.expected > 0, "{source}: nothing happened, so nothing was shown");
+        difference.assert_none();
+    }
+}
+
+/// A token that nobody signed.
+fn token() -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let now = trailcast::clock::now() / 1000;
+    let claims = json!({ "sub": "alice", "iat": now, "exp": now + 3600 });
+    format!("{}.{}.", part(json!({ "alg": "none" })), part(claims))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_both_sides() {
+    let broker = Broker::start(Options::default().mutual_tls()).await;
+    let simulator = simulate(crate::program::history(300)).await;
+    let certificates = broker.certificates();
+    let with = |ca: &str, own: &str| {
+        let path = |name: &str| certificates.join(name).display().to_string();
+        let (ca, certificate, key) = (path(ca), path(&format!("{own}.pem")), path(&format!("{own}.key")));
+        let tls = format!("tls: {{ ca_file: \"{ca}\", certificate_file: \"{certificate}\", key_file: \"{key}\" }}");
+        secured(&simulator, simulator.now() - 600_000, &broker, &format!("{tls}"))
+    };
+    topics(&broker).await;
+    let without = secured(&simulator, 0, &broker, &tls(&broker, "ca.pem"));
+    for config in [without, with("ca.pem", "other")] {
+        let program = config.run();
+        complains(&program, "look at `tls`", "connect").await;
+    }
+    let config = with("ca.pem", "client");
+    let program = config.run();
+    finish_exactly_once(program, &simulator, simulator.now(), &broker.java()).await;
+}
