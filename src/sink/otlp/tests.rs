@@ -235,6 +235,7 @@ async fn old_events_are_a_stream_of_their_own_or_treated_as_the_policy_says() {
         assert_eq!(letters.len(), refused, "{keys}");
         assert!(letters.iter().all(|letter| (letter.index, letter.reason) == (2, DeadLetterReason::TooOld)), "{keys}");
         assert_eq!(double.streams(), requests, "{keys}");
+        assert!(double.times().is_sorted(), "{keys}: {:?}", double.times());
         if keys.contains("clamp") {
             let times = double.times();
             assert!(times[0] > now - 25 * 3_600_000 && times[0] % 3_600_000 == 0, "{times:?}");
@@ -281,4 +282,39 @@ async fn a_probe_delivers_nothing_and_tells_who_is_there() {
         assert_eq!(result.is_ok(), good, "{say:?}: {result:?}");
         assert_eq!(double.arrived(), 0);
     }
+}
+
+#[tokio::test]
+async fn tls_trusts_whom_it_is_told_to_and_shows_what_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (ca, certificate) =
+        (file("ca.pem", double::AUTHORITY), file("client.pem", include_str!("tests/tls/client.pem")));
+    let key = file("client.key", include_str!("tests/tls/client.key"));
+    let mutual = format!("tls: {{ ca_file: \"{ca}\", certificate_file: \"{certificate}\", key_file: \"{key}\" }}");
+    let trusting = format!("tls: {{ ca_file: \"{ca}\" }}");
+    for (asks, tls, good) in [
+        (false, trusting.as_str(), true),
+        (false, "tls: {}", false),
+        (true, mutual.as_str(), true),
+        (true, trusting.as_str(), false),
+    ] {
+        let double = Grpc::start_secured(asks).await;
+        let url = format!("https://localhost:{}", double.address.port());
+        let sink = sink(&format!("endpoint: \"{url}\", protocol: grpc, {tls}"));
+        let expected = if good { End::Delivered } else { End::Retry(SinkReason::Connect, None) };
+        assert_eq!(end(&sink, || double.arrived()).await, expected, "asks: {asks}, {tls}");
+    }
+    let port = double::https();
+    for (tls, good) in [(mutual.as_str(), true), (trusting.as_str(), false), ("tls: {}", false)] {
+        let result = sink(&format!("endpoint: \"https://localhost:{port}\", {tls}")).probe().await;
+        assert_eq!(result.is_ok(), good, "{tls}: {result:?}");
+    }
+    let missing = sink("endpoint: https://localhost:1, tls: { ca_file: /none.pem }").probe().await.unwrap_err();
+    assert_eq!(missing.reason(), SinkReason::Credentials);
+    assert!(missing.to_string().starts_with("tls.ca_file: cannot read `/none.pem`"), "{missing}");
 }

@@ -1,7 +1,7 @@
 //! Receivers that answer as they are told.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -13,13 +13,20 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
+
+pub(super) const AUTHORITY: &str = include_str!("../../../source/tests/tls/ca.pem");
+const CERTIFICATE: &str = include_str!("../../../source/tests/tls/server.pem");
+const KEY: &str = include_str!("../../../source/tests/tls/server.key");
+const CLIENTS: &str = include_str!("tls/client-ca.pem");
 
 /// What a double answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -276,7 +283,7 @@ fn answer(say: &Say, head: &str, body: Vec<u8>, seen: &mut Seen) -> Option<Vec<u
 
 /// Over gRPC.
 pub(super) struct Grpc {
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
@@ -298,13 +305,25 @@ impl Grpc {
     }
 
     pub(super) async fn start_at(address: SocketAddr, say: Say) -> Self {
+        Self::serve(address, say, Server::builder()).await
+    }
+
+    /// Speaks TLS, and asks for a certificate if it is to.
+    pub(super) async fn start_secured(mutual: bool) -> Self {
+        crate::source::install_tls_provider();
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(CERTIFICATE, KEY));
+        let tls = if mutual { tls.client_ca_root(Certificate::from_pem(CLIENTS)) } else { tls };
+        Self::serve(loopback(), Say::Code(Code::Ok), Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn serve(address: SocketAddr, say: Say, mut server: Server) -> Self {
         let listener = listen(address).await;
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let service = LogsServiceServer::new(Service { say, seen: Arc::clone(&seen) })
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd);
-        let server = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
+        let server = server.add_service(service).serve_with_incoming(TcpIncoming::from(listener));
         let task = tokio::spawn(async move { server.await.unwrap() });
         Self { address, seen, task }
     }
@@ -360,4 +379,34 @@ fn retry_info(seconds: i64) -> Vec<u8> {
     let info = field(1, &delay);
     let any = [field(1, b"type.googleapis.com/google.rpc.RetryInfo"), field(2, &info)].concat();
     field(3, &any)
+}
+
+/// Answers one HTTPS request a connection with 204, and asks for a certificate.
+pub(super) fn https() -> u16 {
+    crate::source::install_tls_provider();
+    let pem = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut clients = rustls::RootCertStore::empty();
+    clients.add(pem(CLIENTS)).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(clients)).build().unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![pem(CERTIFICATE)], PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream);
+            let reply = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            // A client that does not trust us, or that we do not, hangs up.
+            let mut some = [0; 4096];
+            let _ = tls.read(&mut some).and_then(|_| tls.write_all(reply)).and_then(|()| tls.flush());
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+            while tls.read(&mut some).is_ok_and(|read| read > 0) {}
+        }
+    });
+    port
 }
