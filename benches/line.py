@@ -28,8 +28,8 @@ def utc(seconds):
 class Simulator:
     """`trailcast simulate` with a history of `events` records that ended before every sweep's age, unless told."""
 
-    def __init__(self, trailcast, *options):
-        command = [*pinned(1), trailcast, "simulate", *map(str, options)]
+    def __init__(self, trailcast, *options, pin=True):
+        command = [*(pinned(1) if pin else []), trailcast, "simulate", *map(str, options)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.said = json.loads(self.process.stdout.readline())
 
@@ -68,11 +68,12 @@ class Usage:
 
 
 class Exporter:
-    """`trailcast run` with a file checkpoint in `folder`."""
+    """`trailcast run` into stdout, with a file checkpoint in `folder`, unless told."""
 
     def __init__(self, trailcast, simulator, folder, *, source="genauth", start, concurrency=4, output="ocsf",
-                 raw=True, stream=None, rate_limit=1_000_000):
+                 raw=True, stream=None, rate_limit=1_000_000, sink=None, checkpoint=None, pin=True):
         self.trailcast = trailcast
+        self.pin = pinned(0) if pin else []
         self.log = os.path.join(folder, "log")
         said = simulator.said[source]
         keys = {
@@ -90,8 +91,8 @@ class Exporter:
             "streams": {"bench": {
                 source: keys, "start": start, "concurrency": concurrency, "rate_limit": rate_limit, **(stream or {}),
             }},
-            "sinks": {"out": {"stdout": {"format": output, "raw": raw}}},
-            "checkpoint": {"file": {"path": os.path.join(folder, "state")}},
+            "sinks": {"out": sink or {"stdout": {"format": output, "raw": raw}}},
+            "checkpoint": checkpoint or {"file": {"path": os.path.join(folder, "state")}},
             "admin": {"listen": "127.0.0.1:0"},
             "log": {"format": "text", "level": "info"},
         }
@@ -102,7 +103,7 @@ class Exporter:
 
     def spawn(self, *options, stdout=subprocess.DEVNULL, before=()):
         """Starts it. `before`: a command to run it under."""
-        command = [*pinned(0), *before, self.trailcast, "run", "-c", self.config, *options]
+        command = [*self.pin, *before, self.trailcast, "run", "-c", self.config, *options]
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log,
@@ -110,7 +111,7 @@ class Exporter:
             )
 
     def catch_up(self, deadline=900, before=()):
-        """Runs until it has caught up, into /dev/null."""
+        """Runs until it has caught up; what goes to stdout goes to /dev/null."""
         began = time.monotonic()
         process = self.spawn("--until-caught-up", before=before)
         with watchdog(process, deadline):

@@ -1,6 +1,7 @@
 //! Topics: whether they are there, how they are set, and making them.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -20,7 +21,23 @@ use crate::metrics::SinkReason;
 pub struct Cluster {
     config: ClusterConfig,
     consumer: BaseConsumer<Context>,
+    /// Made when first needed.
+    admin: OnceLock<AdminClient<Context>>,
     context: Context,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let_go(self.admin.take());
+    }
+}
+
+/// Ends a client in the background: that waits for threads of its own that look up ten times a second.
+fn let_go(client: impl Send + 'static) {
+    match Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(client))),
+        Err(_) => drop(client),
+    }
 }
 
 /// A topic as it is.
@@ -82,7 +99,7 @@ impl Cluster {
             .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
         let consumer = BaseConsumer::from_config_and_context(&settings, context.clone())
             .map_err(|error| Failure::new("make a client", &error, &context))?;
-        Ok(Self { config: config.clone(), consumer, context })
+        Ok(Self { config: config.clone(), consumer, admin: OnceLock::new(), context })
     }
 
     /// How many brokers there are, and the cluster's id.
@@ -185,11 +202,15 @@ impl Cluster {
         Some(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    fn admin(&self) -> Result<AdminClient<Context>, Failure> {
+    fn admin(&self) -> Result<&AdminClient<Context>, Failure> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(admin);
+        }
         let settings = client_config(&self.config, Purpose::Producer)
             .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
-        AdminClient::from_config_and_context(&settings, self.context.clone())
-            .map_err(|error| Failure::new("make a client", &error, &self.context))
+        let admin = AdminClient::from_config_and_context(&settings, self.context.clone())
+            .map_err(|error| Failure::new("make a client", &error, &self.context))?;
+        Ok(self.admin.get_or_init(|| admin))
     }
 
     /// Whether a producer may take this transactional id: takes it and lets go of it. Whoever has it is fenced.
@@ -222,35 +243,21 @@ impl Cluster {
         settings.set("group.id", group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         settings.set("auto.offset.reset", "earliest").set("queued.max.messages.kbytes", "4096");
+        // How long it stops to fetch when so much is waiting; a whole second otherwise, however soon that is taken.
+        settings.set("fetch.queue.backoff.ms", "5");
         let context = Context::new(&self.config);
         let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&settings, context.clone())
             .map_err(|error| fail(&error, &context))?;
         let mut assignment = TopicPartitionList::new();
         assignment
-            .add_partition_offset(topic, partition, rdkafka::Offset::Beginning)
+            // A number, not `Offset::Beginning`: looking that up waits half a second for a leader that is not known yet.
+            // Where the partition begins later, it is set to its beginning.
+            .add_partition_offset(topic, partition, rdkafka::Offset::Offset(0))
             .and_then(|()| consumer.assign(&assignment))
             .map_err(|error| fail(&error, &context))?;
-        let mut deadline = Instant::now() + ANSWER_WITHIN * 3;
-        loop {
-            match consumer.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => {
-                    if visit(Read::of(&message)) {
-                        return Ok(());
-                    }
-                    deadline = Instant::now() + ANSWER_WITHIN * 3;
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) if !must_find => return Ok(()),
-                Some(Err(KafkaError::PartitionEOF(_))) | None if Instant::now() < deadline => {}
-                Some(Err(error)) if is_lasting(&error) || Instant::now() >= deadline => {
-                    return Err(fail(&error, &context));
-                }
-                Some(Err(_)) => {}
-                None => {
-                    let silent = KafkaError::MessageConsumption(Code::OperationTimedOut);
-                    return Err(fail(&silent, &context));
-                }
-            }
-        }
+        let result = read(&consumer, must_find, visit).map_err(|error| fail(&error, &context));
+        let_go(consumer);
+        result
     }
 
     /// Asks until there is an answer, serving what the client has to say in between: its own errors, and its wish for
@@ -277,6 +284,30 @@ impl Cluster {
             if lasting || is_lasting(&error) || Instant::now() > deadline {
                 return Err(failure);
             }
+        }
+    }
+}
+
+/// See [`Cluster::read_partition`].
+fn read(
+    consumer: &BaseConsumer<Context>,
+    must_find: bool,
+    visit: &mut dyn FnMut(Read<'_>) -> bool,
+) -> Result<(), KafkaError> {
+    let mut deadline = Instant::now() + ANSWER_WITHIN * 3;
+    loop {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                if visit(Read::of(&message)) {
+                    return Ok(());
+                }
+                deadline = Instant::now() + ANSWER_WITHIN * 3;
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) if !must_find => return Ok(()),
+            Some(Err(KafkaError::PartitionEOF(_))) | None if Instant::now() < deadline => {}
+            Some(Err(error)) if is_lasting(&error) || Instant::now() >= deadline => return Err(error),
+            Some(Err(_)) => {}
+            None => return Err(KafkaError::MessageConsumption(Code::OperationTimedOut)),
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::metrics::SinkReason;
 /// fenced by whoever takes the partition.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
+/// Who is fenced twice within this time is fenced by another process, not by itself.
+const FENCED_IN_A_ROW: Duration = Duration::from_secs(60);
+
 /// What changes.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -52,27 +55,13 @@ impl Member {
         config: &KafkaCheckpointConfig,
         instance: &str,
     ) -> Result<(Self, channel::UnboundedReceiver<Change>), Failure> {
-        let mut settings = client_config(&config.cluster, Purpose::Consumer)
-            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
-        let session = config.session_timeout.as_millis();
-        settings.set("group.id", &config.group).set("group.instance.id", instance);
-        settings.set("session.timeout.ms", session.to_string());
-        settings.set("heartbeat.interval.ms", (session / 10).clamp(200, 3000).to_string());
-        settings.set("max.poll.interval.ms", session.max(300_000).to_string());
-        settings.set("partition.assignment.strategy", "cooperative-sticky");
-        settings.set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
-        settings.set("queued.max.messages.kbytes", "1024").set("topic.metadata.refresh.interval.ms", "60000");
         let (changes, receiver) = channel::unbounded_channel();
-        let context = Watching { context: Context::new(&config.cluster), changes: changes.clone() };
-        let trouble = context.context.clone();
-        let failed = |error| Failure::new("join the group", &error, &trouble);
-        let consumer = BaseConsumer::from_config_and_context(&settings, context).map_err(failed)?;
-        consumer.subscribe(&[&config.topic]).map_err(failed)?;
+        let consumer = consumer(config, instance, &changes)?;
         let (questions, asked) = mpsc::channel();
-        let topic = config.topic.clone();
+        let (config, instance) = (config.clone(), instance.to_owned());
         std::thread::Builder::new()
             .name("group".to_owned())
-            .spawn(move || serve(&consumer, &topic, &trouble, &asked, &changes))
+            .spawn(move || take_part(consumer, &config, &instance, &asked, &changes))
             .expect("a process that cannot have one more thread cannot go on");
         Ok((Self { questions }, receiver))
     }
@@ -85,28 +74,84 @@ impl Member {
     }
 }
 
-/// Until the member is dropped.
-fn serve(
-    consumer: &BaseConsumer<Watching>,
-    topic: &str,
-    context: &Context,
+/// A consumer that joins the group.
+fn consumer(
+    config: &KafkaCheckpointConfig,
+    instance: &str,
+    changes: &channel::UnboundedSender<Change>,
+) -> Result<BaseConsumer<Watching>, Failure> {
+    let mut settings = client_config(&config.cluster, Purpose::Consumer)
+        .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
+    let session = config.session_timeout.as_millis();
+    settings.set("group.id", &config.group).set("group.instance.id", instance);
+    settings.set("session.timeout.ms", session.to_string());
+    settings.set("heartbeat.interval.ms", (session / 10).clamp(200, 3000).to_string());
+    settings.set("max.poll.interval.ms", session.max(300_000).to_string());
+    settings.set("partition.assignment.strategy", "cooperative-sticky");
+    settings.set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
+    settings.set("queued.max.messages.kbytes", "1024").set("topic.metadata.refresh.interval.ms", "60000");
+    let context = Context::new(&config.cluster);
+    let watching = Watching { context: context.clone(), changes: changes.clone() };
+    let failed = |error| Failure::new("join the group", &error, &context);
+    let consumer = BaseConsumer::from_config_and_context(&settings, watching).map_err(failed)?;
+    consumer.subscribe(&[&config.topic]).map_err(failed)?;
+    Ok(consumer)
+}
+
+/// Until the member is dropped, or is out for good.
+///
+/// A member is fenced where another has joined under its name. That may be this very process: it joined again after
+/// brokers were away for longer than its session, and its first try had been counted after all. So it joins once more;
+/// of two processes with one name, this ends the one that is fenced twice in a row.
+fn take_part(
+    mut consumer: BaseConsumer<Watching>,
+    config: &KafkaCheckpointConfig,
+    instance: &str,
     questions: &mpsc::Receiver<Question>,
     changes: &channel::UnboundedSender<Change>,
 ) {
+    let mut fenced: Option<Instant> = None;
+    loop {
+        let Some(failure) = serve(&consumer, &config.topic, questions, changes) else { return };
+        let is_first = fenced.is_none_or(|before| before.elapsed() > FENCED_IN_A_ROW);
+        if failure.reason != SinkReason::Fenced || !is_first {
+            let _ = changes.send(Change::Ended(failure));
+            return;
+        }
+        fenced = Some(Instant::now());
+        let message = format!("{failure}; joins again");
+        let _ = changes.send(Change::Trouble(Failure { message, ..failure }));
+        if let Ok(list) = consumer.assignment() {
+            consumer.context().lose(partitions(&list));
+        }
+        drop(consumer);
+        consumer = match self::consumer(config, instance, changes) {
+            Ok(consumer) => consumer,
+            Err(failure) => return drop(changes.send(Change::Ended(failure))),
+        };
+    }
+}
+
+/// Until the member is dropped, or has a failure that ends this consumer's use.
+fn serve(
+    consumer: &BaseConsumer<Watching>,
+    topic: &str,
+    questions: &mpsc::Receiver<Question>,
+    changes: &channel::UnboundedSender<Change>,
+) -> Option<Failure> {
     let mut last_told: Option<(Code, Instant)> = None;
     loop {
         match consumer.poll(Duration::from_millis(50)) {
             None | Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                let failure = Failure::new("take part in the group", &error, context);
+                let failure = Failure::new("take part in the group", &error, &consumer.context().context);
                 if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-                    let _ = changes.send(Change::Ended(failure));
-                    return;
+                    return Some(failure);
                 }
-                // The same is not news again for a while.
+                // The same is not news again for a while; that all brokers are down follows from what came before it.
                 let is_news = last_told.is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
-                if is_news && code != Code::AutoOffsetReset {
+                if is_news && !matches!(code, Code::AutoOffsetReset | Code::AllBrokersDown) {
                     last_told = Some((code, Instant::now()));
                     let _ = changes.send(Change::Trouble(failure));
                 }
@@ -116,7 +161,7 @@ fn serve(
             match questions.try_recv() {
                 Ok(answer) => drop(answer.send(is_in_good_standing(consumer, topic))),
                 Err(mpsc::TryRecvError::Empty) => break,
-                Err(mpsc::TryRecvError::Disconnected) => return,
+                Err(mpsc::TryRecvError::Disconnected) => return None,
             }
         }
     }
@@ -147,6 +192,16 @@ fn partitions(list: &TopicPartitionList) -> Vec<i32> {
     list.elements().iter().map(|element| element.partition()).collect()
 }
 
+impl Watching {
+    /// Has these partitions let go, and waits for that.
+    fn lose(&self, partitions: Vec<i32>) {
+        let (done, stopped) = mpsc::channel();
+        if !partitions.is_empty() && self.changes.send(Change::Losing { partitions, done }).is_ok() {
+            let _ = stopped.recv_timeout(STOP_WITHIN);
+        }
+    }
+}
+
 impl ClientContext for Watching {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
 
@@ -170,12 +225,8 @@ impl ClientContext for Watching {
 impl ConsumerContext for Watching {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
-            let (done, stopped) = mpsc::channel();
-            let losing = Change::Losing { partitions: partitions(list), done };
-            if self.changes.send(losing).is_ok() {
-                // Heartbeats go on meanwhile, from a thread of the client's own.
-                let _ = stopped.recv_timeout(STOP_WITHIN);
-            }
+            // Heartbeats go on meanwhile, from a thread of the client's own.
+            self.lose(partitions(list));
         }
     }
 

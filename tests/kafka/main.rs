@@ -10,9 +10,11 @@ mod hostile;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
+mod mended;
 mod pipeline;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/program.rs"]
 mod program;
+mod refusals;
 mod replicas;
 mod security;

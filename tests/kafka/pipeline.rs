@@ -73,24 +73,34 @@ fn event(record: &Record) -> Event {
     event
 }
 
-/// Both sources' events against what happened, all of it.
-pub fn differences(simulator: &Simulator, events: &[Event]) -> [Difference; 2] {
+/// Both sources' events against all that was readable at `readable_by`.
+pub fn differences(simulator: &Simulator, readable_by: Millis, events: &[Event]) -> [Difference; 2] {
     [Source::Genauth, Source::Scloud].map(|source| {
-        let difference = compare(simulator, source, (0, Millis::MAX), Millis::MAX, events);
+        let difference = compare(simulator, source, (0, Millis::MAX), readable_by, events);
         assert!(difference.expected > 0, "{source}: nothing happened, so nothing was shown");
         difference
     })
 }
 
-/// Waits until both lanes were swept through `end`, drains, and returns what arrived.
+/// Waits until both lanes were swept at the oldest age through all that is readable now, drains, and returns what arrived.
 ///
 /// # Panics
 /// Unless that is what happened, each event once.
-pub async fn finish_exactly_once(program: Program, simulator: &Simulator, end: Millis, java: &Java) -> Vec<Event> {
-    program.verified(&STREAMS, "events", end).await;
-    program.drain().await;
+pub async fn finish_exactly_once<const N: usize>(
+    replicas: [Program; N],
+    simulator: &Simulator,
+    java: &Java,
+) -> Vec<Event> {
+    let now = simulator.now();
+    // Whichever runs them: each shows what all do.
+    for program in &replicas {
+        program.verified(&STREAMS, "events", now).await;
+    }
+    for program in replicas {
+        program.drain().await;
+    }
     let events = arrived(java).await;
-    differences(simulator, &events).iter().for_each(Difference::assert_none);
+    differences(simulator, now, &events).iter().for_each(Difference::assert_none);
     events
 }
 
