@@ -68,6 +68,8 @@ fn demo_config(url: &str, format: Format) -> String {
         Format::Ocsf => "ocsf",
         Format::Ecs => "ecs",
         Format::Native => "native",
+        // No line: the command line does not offer it.
+        Format::Otlp => "otlp",
     };
     format!(
         "streams:

@@ -16,6 +16,7 @@ use super::{
     Secret, SinkConfig, SourceConfig, Start, StreamConfig,
 };
 use crate::clock::millis;
+use crate::encode::Format;
 use crate::event::{Millis, Source};
 
 /// How far back SCloud keeps its events, as its documentation says.
@@ -88,10 +89,18 @@ impl Converter<'_> {
     /// `None`, with a mistake, when the sink has no kind; the schema has already ruled that out.
     fn sink(&mut self, sink: Sink, path: &Path) -> Option<SinkConfig> {
         match sink {
-            Sink { kafka: Some(kafka), stdout: None } => Some(self.kafka(kafka, &path.child("kafka"))),
-            Sink { kafka: None, stdout: Some(stdout) } => Some(SinkConfig::Stdout(stdout)),
+            Sink { kafka: Some(kafka), otlp: None, stdout: None } => Some(self.kafka(kafka, &path.child("kafka"))),
+            Sink { kafka: None, otlp: Some(otlp), stdout: None } => Some(self.otlp(otlp, &path.child("otlp"))),
+            Sink { kafka: None, otlp: None, stdout: Some(stdout) } => {
+                if stdout.format == Format::Otlp {
+                    let why = "`otlp` is no text, and stdout has one event a line: `ocsf`, `ecs` or `native`; for OTLP \
+                               there is a sink `otlp`";
+                    self.mistake(&path.child("stdout").child("format"), why);
+                }
+                Some(SinkConfig::Stdout(stdout))
+            }
             _ => {
-                self.mistake(path, "expected exactly one of the keys `kafka`, `stdout`");
+                self.mistake(path, "expected exactly one of the keys `kafka`, `otlp`, `stdout`");
                 None
             }
         }
@@ -237,12 +246,7 @@ impl Converter<'_> {
     }
 
     fn endpoint(&mut self, url: &Url, allow_http: bool, path: &Path) {
-        let loopback = match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
+        let loopback = is_loopback(url);
         match url.scheme() {
             "https" => {}
             "http" if loopback || allow_http => {}
@@ -353,6 +357,17 @@ fn same_events(one: &SourceConfig, other: &SourceConfig) -> bool {
             (&one.public_key, &one.project_id, &one.filter) == (&other.public_key, &other.project_id, &other.filter)
         }
         _ => false,
+    }
+}
+
+/// Whether an endpoint is on this machine.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 

@@ -14,6 +14,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use serde::Deserialize;
 use url::Url;
 
+use super::otlp::Otlp;
 use super::syntax::{Broker, LogFilter, Property, Size, TopicName, Written};
 use super::{
     AdminConfig, GenauthAuth, GenauthBrand, GenauthFilter, Key, LogConfig, LogFormat, SaslMechanism, ScloudFilter,
@@ -179,10 +180,12 @@ pub(super) struct SecretReference {
 /// A destination of events: exactly one kind.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{ "required": ["kafka"] }, { "required": ["stdout"] }]))]
+#[schemars(extend("oneOf" = [{ "required": ["kafka"] }, { "required": ["otlp"] }, { "required": ["stdout"] }]))]
 pub(super) struct Sink {
     /// One record an event in a Kafka topic.
     pub kafka: Option<Kafka>,
+    /// Log records by the OpenTelemetry protocol: to a Collector, Loki, or whoever else takes them.
+    pub otlp: Option<Otlp>,
     /// One event a line on stdout.
     pub stdout: Option<StdoutConfig>,
 }
@@ -404,7 +407,7 @@ fn start() -> Written<Start> {
     Written(Start::Age(Duration::from_secs(30 * 86_400)))
 }
 
-fn seconds<const SECONDS: u64>() -> Written<Duration> {
+pub(super) fn seconds<const SECONDS: u64>() -> Written<Duration> {
     Written(Duration::from_secs(SECONDS))
 }
 
@@ -424,7 +427,7 @@ const fn max_response_size() -> Written<Size> {
     Written(Size(16 << 20))
 }
 
-const fn yes() -> bool {
+pub(super) const fn yes() -> bool {
     true
 }
 

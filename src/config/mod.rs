@@ -9,6 +9,7 @@ mod convert;
 mod error;
 mod file;
 mod kafka;
+mod otlp;
 mod secret;
 mod syntax;
 mod tree;
@@ -28,8 +29,10 @@ use serde::{Deserialize, Serialize};
 use crate::encode::Format;
 use crate::event::Millis;
 
+pub use convert::is_loopback;
 pub use error::{ConfigErrors, Finding};
 pub use file::schema;
+pub use otlp::{BackfillConfig, Compression, MaxEventAgePolicy, OtlpConfig, OtlpProtocol, OtlpTls, Split};
 pub use secret::SecretError;
 
 /// This host's name, by which Kafka knows a replica unless the config says otherwise: a pod's own name in Kubernetes.
@@ -310,6 +313,8 @@ pub enum Secret {
 pub enum SinkConfig {
     /// A Kafka topic.
     Kafka(Box<KafkaConfig>),
+    /// OTLP logs.
+    Otlp(Box<OtlpConfig>),
     /// NDJSON on stdout.
     Stdout(StdoutConfig),
 }
@@ -422,7 +427,7 @@ pub struct CreateTopicConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StdoutConfig {
-    /// How an event is written.
+    /// How an event is written; not as `otlp`, which has no lines.
     pub format: Format,
     /// Whether the record's own text is inside the event.
     pub raw: bool,

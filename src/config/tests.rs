@@ -132,8 +132,8 @@ t.yaml:15:5: streams.users.max_response_size: expected a size such as `512KiB` o
 t.yaml:16:3: streams.both: expected exactly one of the keys `genauth`, `scloud`, found 2
 t.yaml:18:30: streams.both.scloud.private_key: expected a mapping with `env` or `file` or text, found a list
 t.yaml:19:3: streams.text: expected a mapping with `genauth` or `scloud`, found text
-t.yaml:21:3: sinks.out: expected exactly one of the keys `kafka`, `stdout`, found none
-t.yaml:22:5: sinks.out.kafak: unknown key; did you mean `kafka`? known: `kafka`, `stdout`
+t.yaml:21:3: sinks.out: expected exactly one of the keys `kafka`, `otlp`, `stdout`, found none
+t.yaml:22:5: sinks.out.kafak: unknown key; did you mean `kafka`? known: `kafka`, `otlp`, `stdout`
 t.yaml:23:3: the key `out` is already given in line 21
 t.yaml:25:1: checkpoint: expected exactly one of the keys `file`, `kafka`, `memory`, found none
 t.yaml:26:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
@@ -426,10 +426,98 @@ fn no_secret_shows_in_debug() {
     assert!(!format!("{loaded:?}").contains("hunter2"));
 }
 
+/// A config with one stream into an OTLP receiver.
+fn otlp(sink: &str) -> String {
+    genauth(&format!("sinks: {{ o: {{ otlp: {{ {sink} }} }} }}\n")).replacen("sinks: { out: { stdout: } }\n", "", 1)
+}
+
+fn otlp_config(sink: &str) -> OtlpConfig {
+    let SinkConfig::Otlp(otlp) = &good(&otlp(sink)).config.sinks["o"] else { panic!("{sink}") };
+    (**otlp).clone()
+}
+
+#[test]
+fn an_otlp_endpoint_is_one_for_logs() {
+    for (sink, url) in [
+        ("endpoint: http://loki:3100/otlp", "http://loki:3100/otlp/v1/logs"),
+        ("endpoint: http://loki:3100/otlp/", "http://loki:3100/otlp/v1/logs"),
+        ("endpoint: http://c:4318", "http://c:4318/v1/logs"),
+        ("endpoint: https://c/v1/logs", "https://c/v1/logs"),
+        ("endpoint: http://c:4317, protocol: grpc", "http://c:4317/"),
+    ] {
+        assert_eq!(otlp_config(sink).endpoint.as_str(), url, "{sink}");
+    }
+    let OtlpConfig { compression, raw, max_request_size, max_event_age, max_event_age_policy, backfill, .. } =
+        otlp_config("endpoint: http://c:4318");
+    assert_eq!((compression, raw, max_request_size, max_event_age), (Compression::Gzip, true, 1 << 20, None));
+    assert_eq!(max_event_age_policy, MaxEventAgePolicy::DeadLetter);
+    assert_eq!((backfill.older_than, backfill.instance_id.as_str()), (Duration::from_secs(3000), "backfill"));
+    // The contract's own example.
+    let example = "endpoint: \"http://loki:3100/otlp\", protocol: http, compression: gzip, \
+                   headers: { X-Scope-OrgID: t1 }, max_event_age: 7d";
+    assert_eq!(good(&otlp(example)).warnings, []);
+}
+
+#[test]
+fn what_otlp_cannot_have_is_told_with_the_reason() {
+    for (sink, error) in [
+        ("protocol: http", "the key `endpoint` is missing"),
+        ("endpoint: 'mailto:x'", "must begin with `http://` or `https://` and name a host"),
+        ("endpoint: https://u:hunter2@c", "must hold no user name or password"),
+        ("endpoint: https://c?a=hunter2", "must end with the host or a path"),
+        ("endpoint: https://c/otlp, protocol: grpc", "must end with the port: gRPC has no path"),
+        ("endpoint: https://c, protocol: udp", "expected one of `http`, `grpc`"),
+        ("endpoint: https://c, headers: { 'a b': hunter2 }", "headers.a b: is no name of a header"),
+        ("endpoint: https://c, headers: { Content-Type: hunter2 }", "headers.Content-Type: is trailcast's own"),
+        ("endpoint: https://c, headers: { X-A: \"a\\nhunter2\" }", "headers.X-A: holds characters that no header may"),
+        (
+            "endpoint: https://c, resource: { service.name: x }",
+            "resource.service.name: is trailcast's own: it is the so",
+        ),
+        ("endpoint: https://c, max_request_size: 4MiB", "max_request_size: must be from `1KiB` to `4032KiB`"),
+        ("endpoint: https://c, max_request_events: 1001", "max_request_events: expected a whole number from 1 to 1000"),
+        ("endpoint: https://c, request_timeout: 0s", "request_timeout: must be above zero"),
+        ("endpoint: http://c, tls: {}", "tls: needs an `endpoint` that begins with `https://`"),
+        ("endpoint: https://c, tls: { key_file: k }", "`certificate_file` and `key_file` go together"),
+        ("endpoint: https://c, backfill: { older: 1h }", "backfill.older: unknown key"),
+    ] {
+        let errors = errors(&otlp(sink));
+        assert!(errors.contains(error) && !errors.contains("hunter2"), "{error}\n{errors}");
+    }
+    let stdout = genauth("").replace("stdout: }", "stdout: { format: otlp } }");
+    assert!(errors(&stdout).contains("sinks.out.stdout.format: `otlp` is no text"), "{}", errors(&stdout));
+    let kafka = kafka(", format: otlp", "checkpoint: { memory: {} }");
+    assert!(matches!(&good(&kafka).config.sinks["k"], SinkConfig::Kafka(kafka) if kafka.format == Format::Otlp));
+}
+
+#[test]
+fn secrets_in_headers_are_warned_of_where_they_are_open() {
+    for (sink, warning) in [
+        ("endpoint: http://loki:3100, headers: { A: { env: A } }", Some("cross the network in the clear")),
+        ("endpoint: http://127.0.0.1:3100, headers: { A: { env: A } }", None),
+        ("endpoint: https://loki, headers: { A: { env: A } }", None),
+        ("endpoint: https://loki, headers: { Authorization: hunter2 }", Some("the secret stands in the config")),
+        ("endpoint: http://loki:3100, headers: { X-Scope-OrgID: a }", None),
+    ] {
+        let loaded = good(&otlp(sink));
+        assert!(!format!("{loaded:?}").contains("hunter2"), "{sink}");
+        let said: Vec<_> = loaded.warnings.iter().map(|warning| warning.message.clone()).collect();
+        assert!(said.len() == usize::from(warning.is_some()), "{sink}: {said:?}");
+        assert!(warning.is_none_or(|warning| said[0].contains(warning)), "{sink}: {said:?}");
+    }
+}
+
 #[test]
 fn the_samples_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    for name in ["trailcast.yaml", "kafka.yaml", "minimal-genauth.yaml", "minimal-kafka.yaml", "minimal-scloud.yaml"] {
+    for name in [
+        "trailcast.yaml",
+        "kafka.yaml",
+        "otlp.yaml",
+        "minimal-genauth.yaml",
+        "minimal-kafka.yaml",
+        "minimal-scloud.yaml",
+    ] {
         let loaded = load(&folder.join(name)).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(loaded.warnings, [], "{name}");
     }
@@ -454,7 +542,11 @@ fn schema_keys(root: &Json, schema: &Json, path: &str, keys: &mut BTreeSet<Strin
 fn tree_keys(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
     let tree::Value::Map(entries) = &node.value else { return };
     for (key, node) in entries {
-        let named = matches!(path, ".streams" | ".sinks") || path.ends_with("properties") || path.ends_with(".config");
+        let named = matches!(path, ".streams" | ".sinks")
+            || path.ends_with("properties")
+            || path.ends_with(".config")
+            || path.ends_with(".headers")
+            || path.ends_with(".resource");
         let name = if named { "*" } else { &key.name };
         let path = format!("{path}.{name}");
         tree_keys(node, &path, keys);
@@ -480,10 +572,12 @@ fn the_samples_hold_every_key() {
             assert!(known.remove(&format!("{kafka}{way}")), "{kafka}{way}");
         }
     }
+    assert!(known.remove(".sinks.*.otlp.headers.*.env"));
     let (text, kafka) = (include_str!("../../config/trailcast.yaml"), include_str!("../../config/kafka.yaml"));
+    let otlp = include_str!("../../config/otlp.yaml");
     assert!(text.contains("`memory: {}`") && kafka.contains("`token: { file: … }`"));
     let mut written = BTreeSet::new();
-    for text in [text, kafka] {
+    for text in [text, kafka, otlp] {
         let (Some(tree), _) = tree::parse(text) else { panic!("not YAML") };
         tree_keys(&tree, "", &mut written);
     }

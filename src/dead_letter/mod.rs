@@ -24,11 +24,17 @@ pub enum DeadLetterReason {
     TooLarge,
     /// The destination takes none such: its time lies too far away, or its content breaks a rule there.
     Invalid,
+    /// The destination refuses it when it is alone, whatever the reason.
+    Rejected,
+    /// Its time lies too far back for the destination, or farther than `max_event_age`.
+    TooOld,
+    /// The destination says that it took it and threw it away.
+    Dropped,
 }
 
 impl DeadLetterReason {
     /// Every value.
-    pub const ALL: [Self; 2] = [Self::TooLarge, Self::Invalid];
+    pub const ALL: [Self; 5] = [Self::TooLarge, Self::Invalid, Self::Rejected, Self::TooOld, Self::Dropped];
 
     /// The label's value.
     #[must_use]
@@ -36,6 +42,9 @@ impl DeadLetterReason {
         match self {
             Self::TooLarge => "too_large",
             Self::Invalid => "invalid",
+            Self::Rejected => "rejected",
+            Self::TooOld => "too_old",
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -308,4 +308,5 @@ fn every_ecs_field_is_one_of_the_schema_or_under_a_name_of_our_own() {
     }
 }
 
+mod otel;
 mod properties;

@@ -8,7 +8,7 @@
 //! | any sink, another checkpoint | events; then dead letters; then changes |
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Kept, Lane, LaneError};
 use crate::checkpoint::Changes;
@@ -69,7 +69,10 @@ impl Lane {
                 }
                 Err(error) => {
                     self.failing(error.reason(), &error);
-                    self.pause(&mut backoff, error.reason(), shutdown).await?;
+                    if error.has_progressed() {
+                        backoff.reset();
+                    }
+                    self.wait(&mut backoff, error.reason(), error.retry_after(), shutdown).await?;
                 }
             }
         }
@@ -185,7 +188,18 @@ impl Lane {
 
     /// Waits before the next try.
     async fn pause(&self, backoff: &mut Backoff, reason: SinkReason, shutdown: &Shutdown) -> Result<(), LaneError> {
-        let wait = backoff.wait(reason.needs_operator(), None);
+        self.wait(backoff, reason, None, shutdown).await
+    }
+
+    /// The same, for as long as the sink asks if that is longer.
+    async fn wait(
+        &self,
+        backoff: &mut Backoff,
+        reason: SinkReason,
+        asked: Option<Duration>,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let wait = backoff.wait(reason.needs_operator(), asked);
         shutdown.unless(tokio::time::sleep(wait)).await.ok_or(LaneError::NotDrained)
     }
 }

@@ -14,7 +14,7 @@ use super::SinkError;
 use crate::blocking::blocking;
 use crate::config::{KafkaConfig, Key, units};
 use crate::dead_letter::{DeadLetterReason, Refused};
-use crate::encode::{self, event_name};
+use crate::encode::{self, Format, event_name};
 use crate::event::{Millis, StreamContext};
 use crate::kafka::{Cluster, Failure, Message, Producer, Topic};
 use crate::normalize::{Event, normalize};
@@ -124,7 +124,7 @@ impl KafkaSink {
             partition: None,
             key,
             value: Some(value),
-            headers: headers(event),
+            headers: headers(event, self.config.format),
             timestamp: Some(event.time),
         }
     }
@@ -189,7 +189,7 @@ fn send(producer: &Producer, messages: &[Message]) -> Result<Vec<Refused>, Failu
 }
 
 /// The CloudEvent's attributes, and ours.
-fn headers(event: &Event<'_>) -> Vec<(&'static str, String)> {
+fn headers(event: &Event<'_>, format: Format) -> Vec<(&'static str, String)> {
     let identity = &event.stream.identity;
     vec![
         ("ce_specversion", "1.0".to_owned()),
@@ -197,7 +197,7 @@ fn headers(event: &Event<'_>) -> Vec<(&'static str, String)> {
         ("ce_source", format!("/{}/{}", identity.source, uri_segment(&identity.tenant))),
         ("ce_type", event_name(event).into_owned()),
         ("ce_time", Rfc3339(event.time).to_string()),
-        ("content-type", "application/json".to_owned()),
+        ("content-type", format.content_type().to_owned()),
         ("trailcast_stream", event.stream.name.clone()),
         ("trailcast_late", event.late.to_string()),
     ]

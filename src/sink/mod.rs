@@ -1,11 +1,14 @@
 //! Destinations. A sink says that events are delivered only when it knows.
 
 mod kafka;
+mod otlp;
 mod stdout;
 
 use std::io;
+use std::time::Duration;
 
 pub use kafka::{KafkaSink, deleted_at_once};
+pub use otlp::{OtlpError, OtlpSink};
 pub use stdout::{Stdout, end_torn_line};
 
 use crate::config::{SecretError, SinkConfig};
@@ -19,6 +22,8 @@ use crate::state::admit::New;
 pub enum Sink {
     /// A Kafka topic.
     Kafka(KafkaSink),
+    /// OTLP logs.
+    Otlp(Box<OtlpSink>),
     /// NDJSON on stdout.
     Stdout(Stdout),
 }
@@ -35,6 +40,9 @@ pub enum SinkError {
     /// The same of another destination.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// The same of a receiver of OTLP.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// It has no topic to write to. Someone may make it.
     #[error(transparent)]
     Topic(#[from] TopicError),
@@ -56,9 +64,25 @@ impl SinkError {
             Self::Closed => SinkReason::Closed,
             Self::Io(_) => SinkReason::Io,
             Self::Failed(failure) | Self::Topic(TopicError::Failed(failure)) => failure.reason,
+            Self::Otlp(error) => error.reason,
             Self::Topic(TopicError::Missing(_)) => SinkReason::Refused,
             Self::Secret { .. } => SinkReason::Credentials,
         }
+    }
+
+    /// How long the destination asks to wait.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Otlp(error) => error.retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether some of the part has become known all the same, so that the next try is a first one.
+    #[must_use]
+    pub const fn has_progressed(&self) -> bool {
+        matches!(self, Self::Otlp(error) if error.progressed)
     }
 
     /// Whether trying again is of no use.
@@ -74,6 +98,7 @@ impl Sink {
     pub fn build(config: &SinkConfig) -> Self {
         match config {
             SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new((**kafka).clone())),
+            SinkConfig::Otlp(otlp) => Self::Otlp(Box::new(OtlpSink::new((**otlp).clone()))),
             SinkConfig::Stdout(stdout) => Self::Stdout(Stdout::new(*stdout)),
         }
     }
@@ -86,6 +111,7 @@ impl Sink {
     pub async fn deliver(&self, stream: &StreamContext, part: &[New]) -> Result<Vec<Refused>, SinkError> {
         match self {
             Self::Kafka(kafka) => kafka.deliver(stream, part).await,
+            Self::Otlp(otlp) => otlp.deliver(stream, part).await,
             Self::Stdout(stdout) => stdout.deliver(stream, part).await.map(|()| Vec::new()),
         }
     }

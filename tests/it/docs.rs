@@ -220,7 +220,7 @@ fn the_simulators_credentials_in_the_readme_work() {
 /// A key says what it means beside it, above it, or in the comment above the keys before it.
 #[test]
 fn every_key_of_the_samples_has_a_comment() {
-    for sample in ["config/trailcast.yaml", "config/kafka.yaml"] {
+    for sample in ["config/trailcast.yaml", "config/kafka.yaml", "config/otlp.yaml"] {
         has_comments(sample);
     }
 }
@@ -238,7 +238,7 @@ fn has_comments(file: &str) {
             explained.push(indent);
         }
         // A user's own name, of which the comment above speaks.
-        let named = matches!(line, "  out:" | "  cloud:" | "  users:" | "  events:");
+        let named = matches!(line, "  out:" | "  cloud:" | "  users:" | "  events:" | "  loki:");
         assert!(named || explained.contains(&indent), "{file}:{}: {line}", number + 1);
     }
 }

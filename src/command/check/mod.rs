@@ -1,6 +1,7 @@
 //! `trailcast check`: the config, then every part that it names, one line each.
 
 mod kafka;
+mod otlp;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -58,6 +59,7 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         }
         let config = loaded.config;
         progress::step("asking the sinks and the checkpoint");
+        findings.extend(otlp::sinks(&config).await);
         let asking = move || {
             let mut findings = sinks(&config);
             findings.extend(checkpoint(&config));
@@ -116,6 +118,8 @@ fn sinks(config: &Config) -> Vec<Finding> {
                 let age = streams.iter().map(|stream| age(stream.start, now)).max().unwrap_or(0);
                 findings.extend(kafka::sink(name, config, age));
             }
+            // Asked by themselves: their client is asynchronous.
+            SinkConfig::Otlp(_) => {}
             SinkConfig::Stdout(_) if streams.is_empty() => {}
             SinkConfig::Stdout(_) => {
                 let message = format!("stdout, from {} streams", streams.len());

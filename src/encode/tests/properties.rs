@@ -72,6 +72,7 @@ fn one_line_with_its_text(source: Source, raw: &str) -> Result<(), TestCaseError
                 prop_assert_eq!(native.record.get(), unbroken.trim_matches([' ', '\t']));
             }
             Format::Native => prop_assert_eq!(value["record"].as_str(), Some(raw)),
+            Format::Otlp => unreachable!("it is no line"),
         }
     }
     Ok(())
