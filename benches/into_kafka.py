@@ -188,10 +188,10 @@ def steady_lag(args):
                         process.wait(30)
                     reader.quiet(1)
                 truth = steady.readable(simulator)
+            # What happened before is not the exporter's to deliver.
+            first = 1000 * run.said(" taken")[0]
             for failure in run.failures()[:3]:
                 show(f"  log: {failure.strip()}")
-        # What happened before the exporter began is not its to deliver.
-        first = 1000 * run.said(" taken")[0]
         written = {}
         for at, value in reader.arrivals:
             written.setdefault(steady.identity(json.loads(value)), at)
