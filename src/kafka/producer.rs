@@ -51,27 +51,36 @@ pub struct Report {
 }
 
 impl Report {
-    /// Which messages the broker refuses for good.
+    /// Which messages the broker refuses for good. Records in one batch share its fate: only what is refused alone is.
     ///
     /// # Errors
     /// Others failed for a reason that may pass.
     pub fn refused(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
-        let (mut causes, consequences): (Vec<_>, Vec<_>) =
-            self.failed.iter().copied().partition(|(_, code)| !is_consequence(*code));
-        if causes.is_empty() {
-            causes = consequences;
-        }
-        let refusal = |(index, code): (usize, Code)| match refusal(code) {
-            Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
-            None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
-        };
-        causes.into_iter().map(refusal).collect()
+        sort(&self.failed, producer)
+    }
+
+    /// The same of a transaction, which one message that fails dooms: what failed for it says nothing of its own, and
+    /// is not delivered either.
+    ///
+    /// # Errors
+    /// One failed for a reason that may pass.
+    pub fn refused_in_transaction(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
+        let causes: Vec<_> = self.failed.iter().copied().filter(|(_, code)| !is_consequence(*code)).collect();
+        sort(if causes.is_empty() { &self.failed } else { &causes }, producer)
     }
 }
 
-/// Of a message that failed because another had failed before it in the same transaction.
+fn sort(failed: &[(usize, Code)], producer: &Producer) -> Result<Vec<Refused>, Failure> {
+    let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
+        Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
+        None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
+    };
+    failed.iter().map(refusal).collect()
+}
+
+/// Of a message that failed because another had failed before it in the same transaction: nothing more is sent then.
 const fn is_consequence(code: Code) -> bool {
-    matches!(code, Code::State | Code::PurgeQueue | Code::PurgeInflight)
+    matches!(code, Code::State | Code::PurgeQueue | Code::PurgeInflight | Code::MessageTimedOut)
 }
 
 /// What no later try will change.
@@ -82,7 +91,7 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
         }
         // Too long ago or too far ahead for the topic (`message.timestamp.before.max.ms`, `…after.max.ms`); a record
         // that the topic's rules refuse, such as one without a key where records are compacted.
-        Code::InvalidTimestamp | Code::InvalidRecord => Some(DeadLetterReason::Invalid),
+        Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidDifferentRecord => Some(DeadLetterReason::Invalid),
         _ => None,
     }
 }
@@ -178,6 +187,20 @@ impl Producer {
         Report { failed: std::mem::take(&mut tally.failed) }
     }
 
+    /// The same in a transaction: ends as soon as one has failed on its own account, as it is then doomed. (What it
+    /// takes with it may be reported first.)
+    #[must_use]
+    pub fn wait_in_transaction(&self, sending: &Sending) -> Report {
+        let tally = sending.0.tally();
+        let waits = |tally: &mut Tally| tally.under_way > 0 && tally.failed.iter().all(|(_, code)| is_consequence(*code));
+        drop(sending.0.changed.wait_while(tally, waits).unwrap_or_else(PoisonError::into_inner));
+        let mut tally = sending.0.tally();
+        if tally.failed.is_empty() {
+            self.context.well();
+        }
+        Report { failed: std::mem::take(&mut tally.failed) }
+    }
+
     fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {
         let headers = message
             .headers
@@ -253,6 +276,16 @@ impl Producer {
     /// The transaction must be aborted, or its fate is unknown, or the producer is of no more use.
     pub fn commit(&self) -> Result<(), KafkaError> {
         self.until_answered(|timeout| self.inner.commit_transaction(timeout))
+    }
+
+    /// What dooms the transaction that is open, if something does: of messages it may have told only that they were
+    /// purged. Asks nobody.
+    #[must_use]
+    pub fn doom(&self) -> Option<KafkaError> {
+        match self.inner.begin_transaction() {
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => Some(KafkaError::Transaction(error)),
+            _ => None,
+        }
     }
 
     /// Aborts: nobody who reads committed records will ever see what was sent. Blocks.
@@ -337,7 +370,7 @@ impl ProducerContext for Deliveries {
         if let Err((error, _)) = result {
             tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail)));
         }
-        if tally.under_way == 0 {
+        if tally.under_way == 0 || result.is_err() {
             drop(tally);
             ticket.waiting.changed.notify_all();
         }
@@ -359,7 +392,7 @@ mod tests {
     #[test]
     fn a_report_tells_causes_from_consequences() {
         let producer = producer();
-        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused(&producer);
+        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused_in_transaction(&producer);
         let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
         assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
         assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
@@ -367,6 +400,8 @@ mod tests {
         assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
         assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
         assert_eq!(refused(&[]).unwrap(), []);
+        let plain = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)] };
+        assert!(plain.refused(&producer).is_err(), "what failed beside it is not delivered");
     }
 
     #[test]

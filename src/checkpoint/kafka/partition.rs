@@ -37,8 +37,9 @@ pub struct Work {
     pub messages: Arc<Vec<Message>>,
     /// The places of messages that are left out.
     pub without: BTreeSet<usize>,
-    /// To find out which message a broker refuses, each is sent on its own.
-    pub one_by_one: bool,
+    /// To find out which message a broker refuses, each is sent on its own from this place on; those before it are
+    /// known to be taken.
+    pub one_by_one: Option<usize>,
     /// To the state.
     pub changes: Changes,
 }
@@ -161,9 +162,9 @@ impl Writer {
         while let Some(first) = next.take().or_else(|| submitted.blocking_recv()) {
             let mut group = vec![first];
             let mut records = group[0].work.messages.len();
-            while !group[0].work.one_by_one && records < TOGETHER {
+            while group[0].work.one_by_one.is_none() && records < TOGETHER {
                 match submitted.try_recv() {
-                    Ok(more) if more.work.one_by_one => {
+                    Ok(more) if more.work.one_by_one.is_some() => {
                         next = Some(more);
                         break;
                     }
@@ -223,11 +224,17 @@ impl Writer {
     /// All messages and all changes of all works; what is refused, by work.
     fn send(&self, works: &[&Work]) -> Result<Vec<(usize, Refused)>, Failed> {
         if let [work] = works
-            && work.one_by_one
+            && let Some(from) = work.one_by_one
         {
-            for index in (0..work.messages.len()).filter(|index| !work.without.contains(index)) {
+            let known = Sending::default();
+            self.producer.enqueue(&work.messages, |i| i < from && !work.without.contains(&i), 0, &known)?;
+            let refused = self.producer.wait_in_transaction(&known).refused_in_transaction(&self.producer)?;
+            if let Some(refused) = refused.into_iter().next() {
+                return Ok(vec![(0, refused)]);
+            }
+            for index in (from..work.messages.len()).filter(|index| !work.without.contains(index)) {
                 let report = self.producer.send(&work.messages, |other| other == index)?;
-                let refused = report.refused(&self.producer)?;
+                let refused = report.refused_in_transaction(&self.producer)?;
                 if let Some(refused) = refused.into_iter().next() {
                     return Ok(vec![(0, refused)]);
                 }
@@ -242,13 +249,13 @@ impl Writer {
         let mut total = 0;
         for work in works {
             begins.push(total);
-            if !work.one_by_one {
+            if work.one_by_one.is_none() {
                 self.producer.enqueue(&work.messages, |index| !work.without.contains(&index), total, &sending)?;
             }
             total += work.messages.len();
         }
         self.producer.enqueue(&changes, |_| true, total, &sending)?;
-        let refused = self.producer.wait(&sending).refused(&self.producer)?;
+        let refused = self.producer.wait_in_transaction(&sending).refused_in_transaction(&self.producer)?;
         let of_work = |mut refused: Refused| {
             if refused.index >= total {
                 return Err(Failed::Failure(Failure {
@@ -289,12 +296,19 @@ impl Writer {
             }
             _ => {}
         }
-        let failure = match failed {
-            Failed::Error(error) => Failure::new("transact", error, self.producer.context()),
-            Failed::Failure(failure) => failure.clone(),
+        let failure = match (self.producer.doom(), failed) {
+            (Some(error), _) => Failure::new("transact", &error, self.producer.context()),
+            (None, Failed::Error(error)) => Failure::new("transact", error, self.producer.context()),
+            (None, Failed::Failure(failure)) => failure.clone(),
         };
         match self.producer.abort() {
             Ok(()) => Trouble::Failed(failure),
+            // Why it had to be aborted says more than why it could not be: a partition that the broker refused was
+            // never part of a transaction, and there is none to abort.
+            Err(error) if self.producer.fatal().is_none() => {
+                let message = format!("{}; nor could that be undone: {error}", failure.message);
+                Trouble::Lost(Failure { message, ..failure })
+            }
             Err(error) => self.lost(&error),
         }
     }
@@ -327,7 +341,7 @@ fn answer_refused(group: Vec<Submitted>, mut refused: Vec<(usize, Refused)>) {
         let own: Vec<Refused> = refused.extract_if(.., |(of, _)| *of == index).map(|(_, refused)| refused).collect();
         let _ = reply.send(Err(match own {
             own if own.is_empty() => TransactError::Beside,
-            own if work.one_by_one => TransactError::Refused(own),
+            own if work.one_by_one.is_some() => TransactError::Refused(own),
             _ => TransactError::Suspected,
         }));
     }
