@@ -192,7 +192,8 @@ impl Producer {
     #[must_use]
     pub fn wait_in_transaction(&self, sending: &Sending) -> Report {
         let tally = sending.0.tally();
-        let waits = |tally: &mut Tally| tally.under_way > 0 && tally.failed.iter().all(|(_, code)| is_consequence(*code));
+        let waits =
+            |tally: &mut Tally| tally.under_way > 0 && tally.failed.iter().all(|(_, code)| is_consequence(*code));
         drop(sending.0.changed.wait_while(tally, waits).unwrap_or_else(PoisonError::into_inner));
         let mut tally = sending.0.tally();
         if tally.failed.is_empty() {

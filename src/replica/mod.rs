@@ -288,11 +288,7 @@ impl Shared {
     }
 
     /// Runs the lanes on a partition that is taken, until they end or it is lost; and why it is.
-    async fn run(
-        &self,
-        taken: &Arc<Partition>,
-        shutdown: &Shutdown,
-    ) -> (Result<(), LaneError>, Option<Failure>) {
+    async fn run(&self, taken: &Arc<Partition>, shutdown: &Shutdown) -> (Result<(), LaneError>, Option<Failure>) {
         let (stop, end) = shutdown::channel();
         let mut lanes = JoinSet::new();
         let mut shown = Vec::new();
