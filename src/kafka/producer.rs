@@ -72,34 +72,36 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all that failed did so for what had failed before, in a transaction that had ended or was never whole:
-    /// the same once more is all there is to do.
-    #[must_use]
-    pub fn has_no_cause(&self) -> bool {
-        !self.failed.is_empty() && self.failed.iter().all(|(_, code)| is_consequence(*code))
-    }
-
-    /// Which messages the broker refuses for good.
+    /// Which messages the broker refuses for good. Records in one batch share its fate: only what is refused alone is.
     ///
     /// # Errors
     /// Others failed for a reason that may pass.
     pub fn refused(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
-        let (mut causes, consequences): (Vec<_>, Vec<_>) =
-            self.failed.iter().copied().partition(|(_, code)| !is_consequence(*code));
-        if causes.is_empty() {
-            causes = consequences;
-        }
-        let refusal = |(index, code): (usize, Code)| match refusal(code) {
-            Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
-            None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
-        };
-        causes.into_iter().map(refusal).collect()
+        sort(&self.failed, producer)
+    }
+
+    /// The same of a transaction, which one message that fails dooms: what failed for it says nothing of its own, and
+    /// is not delivered either.
+    ///
+    /// # Errors
+    /// One failed for a reason that may pass.
+    pub fn refused_in_transaction(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
+        let causes: Vec<_> = self.failed.iter().copied().filter(|(_, code)| !is_consequence(*code)).collect();
+        sort(if causes.is_empty() { &self.failed } else { &causes }, producer)
     }
 }
 
-/// Of a message that failed because another had failed before it in the same transaction.
+fn sort(failed: &[(usize, Code)], producer: &Producer) -> Result<Vec<Refused>, Failure> {
+    let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
+        Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
+        None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
+    };
+    failed.iter().map(refusal).collect()
+}
+
+/// Of a message that failed because another had failed before it in the same transaction: nothing more is sent then.
 const fn is_consequence(code: Code) -> bool {
-    matches!(code, Code::State | Code::PurgeQueue | Code::PurgeInflight)
+    matches!(code, Code::State | Code::PurgeQueue | Code::PurgeInflight | Code::MessageTimedOut)
 }
 
 /// What no later try will change.
@@ -110,7 +112,7 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
         }
         // Too long ago or too far ahead for the topic (`message.timestamp.before.max.ms`, `…after.max.ms`); a record
         // that the topic's rules refuse, such as one without a key where records are compacted.
-        Code::InvalidTimestamp | Code::InvalidRecord => Some(DeadLetterReason::Invalid),
+        Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidDifferentRecord => Some(DeadLetterReason::Invalid),
         _ => None,
     }
 }
@@ -118,7 +120,6 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
 /// A connection that sends.
 pub struct Producer {
     inner: ThreadedProducer<Deliveries>,
-    is_transactional: bool,
     context: Context,
 }
 
@@ -161,7 +162,7 @@ impl Producer {
         let context = Context::new(cluster);
         let inner = ThreadedProducer::from_config_and_context(&config, Deliveries(context.clone()))
             .map_err(|error| Failure::new("make a producer", &error, &context))?;
-        Ok(Self { inner, is_transactional: transactional_id.is_some(), context })
+        Ok(Self { inner, context })
     }
 
     /// Sends those of `messages` that `wanted` picks and blocks until each is acknowledged or has failed, which it has
@@ -194,18 +195,28 @@ impl Producer {
             .try_for_each(|(index, message)| self.enqueue_one(message, base + index, &sending.0))
     }
 
-    /// Blocks until all that `sending` counts is acknowledged or has failed. In a transaction the first failure ends the
-    /// wait: the client sends nothing more of it, so what is left would only fail when its time is up.
+    /// Blocks until all that `sending` counts is acknowledged or has failed.
     #[must_use]
     pub fn wait(&self, sending: &Sending) -> Report {
         let mut tally = sending.0.tally();
-        let is_over = |tally: &Tally| {
-            let has_cause = || tally.failed.iter().any(|(_, code)| !is_consequence(*code));
-            tally.under_way == 0 || self.is_transactional && has_cause()
-        };
-        while !is_over(&tally) {
+        while tally.under_way > 0 {
             tally = sending.0.changed.wait(tally).unwrap_or_else(PoisonError::into_inner);
         }
+        if tally.failed.is_empty() {
+            self.context.well();
+        }
+        Report { failed: std::mem::take(&mut tally.failed) }
+    }
+
+    /// The same in a transaction: ends as soon as one has failed on its own account, as it is then doomed. (What it
+    /// takes with it may be reported first.)
+    #[must_use]
+    pub fn wait_in_transaction(&self, sending: &Sending) -> Report {
+        let tally = sending.0.tally();
+        let waits =
+            |tally: &mut Tally| tally.under_way > 0 && tally.failed.iter().all(|(_, code)| is_consequence(*code));
+        drop(sending.0.changed.wait_while(tally, waits).unwrap_or_else(PoisonError::into_inner));
+        let mut tally = sending.0.tally();
         if tally.failed.is_empty() {
             self.context.well();
         }
@@ -287,6 +298,16 @@ impl Producer {
     /// The transaction must be aborted, or its fate is unknown, or the producer is of no more use.
     pub fn commit(&self) -> Result<(), KafkaError> {
         until_answered(super::ANSWER_WITHIN, |timeout| self.inner.commit_transaction(timeout))
+    }
+
+    /// What dooms the transaction that is open, if something does: of messages it may have told only that they were
+    /// purged. Asks nobody.
+    #[must_use]
+    pub fn doom(&self) -> Option<KafkaError> {
+        match self.inner.begin_transaction() {
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => Some(KafkaError::Transaction(error)),
+            _ => None,
+        }
     }
 
     /// Aborts: nobody who reads committed records will ever see what was sent. Blocks.
@@ -394,7 +415,7 @@ mod tests {
     #[test]
     fn a_report_tells_causes_from_consequences() {
         let producer = producer();
-        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused(&producer);
+        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused_in_transaction(&producer);
         let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
         assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
         assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
@@ -402,6 +423,8 @@ mod tests {
         assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
         assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
         assert_eq!(refused(&[]).unwrap(), []);
+        let plain = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)] };
+        assert!(plain.refused(&producer).is_err(), "what failed beside it is not delivered");
     }
 
     #[test]

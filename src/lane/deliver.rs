@@ -94,20 +94,22 @@ impl Lane {
         }
         let mut messages = kafka.messages(&self.feed.stream, part);
         let mut refused = kafka.surely_too_large(&messages);
-        // While it is not known which, each try tells of one more at least.
+        // While it is not known which, each try tells of one more at least, and of all before it that they are taken.
+        let mut one_by_one = None;
         loop {
             let without = refused.iter().map(|refused| refused.index).collect();
             messages.truncate(part.len());
             messages.extend(self.letters(part, &refused, shutdown).await?);
             let began = Instant::now();
             let shared = Arc::new(messages);
-            let work = Work { messages: Arc::clone(&shared), without, changes: changes.clone(), ..Work::default() };
+            let work = Work { messages: Arc::clone(&shared), without, one_by_one, changes: changes.clone() };
             let before = refused.len();
             self.transact(partition, work, part.len(), &mut refused, shutdown).await?;
             self.sink_metrics.request_finished(began.elapsed());
             if refused.len() == before {
                 return Ok(refused);
             }
+            one_by_one = refused.last().map(|last| last.index);
             messages = Arc::unwrap_or_clone(shared);
         }
     }
@@ -126,7 +128,7 @@ impl Lane {
         loop {
             match partition.transact(work.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(TransactError::Suspected(more)) => work.suspects.extend(more),
+                Err(TransactError::Suspected) => work.one_by_one = Some(0),
                 // For once at once: should it go on, it waits as for anything else.
                 Err(TransactError::Beside) if !std::mem::replace(&mut beside, true) => {}
                 Err(TransactError::Beside) => self.pause(&mut backoff, SinkReason::Unavailable, shutdown).await?,

@@ -10,7 +10,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -31,6 +31,9 @@ pub use watch::Watched;
 
 /// How long lanes may take to stop when their partition goes to another replica.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// A partition that was held for so long is taken again as if for the first time.
+const HELD_WELL: Duration = Duration::from_secs(60);
 
 /// A stream of the config, and its lanes for whenever it is this replica's.
 pub struct Line {
@@ -234,10 +237,15 @@ impl Shared {
             match shutdown.unless(self.take(partition)).await {
                 None => return Ok(()),
                 Some(Ok(taken)) => {
-                    backoff.reset();
-                    match self.run(&Arc::new(taken), &shutdown).await {
-                        Err(LaneError::Lost) => {}
-                        result => return result,
+                    let began = Instant::now();
+                    let (result, lost) = self.run(&Arc::new(taken), &shutdown).await;
+                    let Err(LaneError::Lost) = result else { return result };
+                    if began.elapsed() > HELD_WELL {
+                        backoff.reset();
+                    }
+                    // What waits for an operator is not mended by taking it again at once.
+                    if lost.is_some_and(|failure| failure.reason.needs_operator()) {
+                        shutdown.unless(tokio::time::sleep(backoff.wait(true, None))).await;
                     }
                 }
                 Some(Err(CheckpointError::Kafka(failure))) => {
@@ -279,8 +287,8 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Runs the lanes on a partition that is taken, until they end or it is lost.
-    async fn run(&self, taken: &Arc<Partition>, shutdown: &Shutdown) -> Result<(), LaneError> {
+    /// Runs the lanes on a partition that is taken, until they end or it is lost; and why it is.
+    async fn run(&self, taken: &Arc<Partition>, shutdown: &Shutdown) -> (Result<(), LaneError>, Option<Failure>) {
         let (stop, end) = shutdown::channel();
         let mut lanes = JoinSet::new();
         let mut shown = Vec::new();
@@ -329,9 +337,9 @@ impl Shared {
             line.metrics.set_running(false);
             line.board.set_running(false, None);
         }
-        match (lost, result) {
-            (Some(_), Ok(()) | Err(LaneError::NotDrained)) => Err(LaneError::Lost),
-            (_, result) => result,
+        match (&lost, result) {
+            (Some(_), Ok(()) | Err(LaneError::NotDrained)) => (Err(LaneError::Lost), lost),
+            (_, result) => (result, lost),
         }
     }
 }

@@ -37,8 +37,9 @@ pub struct Work {
     pub messages: Arc<Vec<Message>>,
     /// The places of messages that are left out.
     pub without: BTreeSet<usize>,
-    /// The places of messages that were refused, perhaps for what stood beside them: each is sent on its own first.
-    pub suspects: BTreeSet<usize>,
+    /// To find out which message a broker refuses, each is sent on its own from this place on; those before it are
+    /// known to be taken.
+    pub one_by_one: Option<usize>,
     /// To the state.
     pub changes: Changes,
 }
@@ -46,11 +47,11 @@ pub struct Work {
 /// Why a work did not become true.
 #[derive(Debug)]
 pub enum TransactError {
-    /// These messages were refused, perhaps for what stood beside them: once more, with these as suspects.
-    Suspected(Vec<usize>),
+    /// Some messages of this work were refused, perhaps for what stood beside them; once more, one by one.
+    Suspected,
     /// These messages are refused for good.
     Refused(Vec<Refused>),
-    /// What was beside it or before it failed: once more.
+    /// The works beside it failed: once more.
     Beside,
     /// It may work later.
     Failed(Failure),
@@ -128,12 +129,10 @@ impl Store for Partition {
             self.works.blocking_send(Submitted { work, reply }).map_err(|_| CheckpointError::Lost)?;
             return match answer.blocking_recv().unwrap_or(Err(TransactError::Lost)) {
                 Ok(()) => Ok(()),
-                Err(TransactError::Beside) => continue,
+                Err(TransactError::Beside | TransactError::Suspected) => continue,
                 Err(TransactError::Failed(failure)) => Err(failure.into()),
                 // Of no message of its own can it be told that it is refused.
-                Err(TransactError::Lost | TransactError::Refused(_) | TransactError::Suspected(_)) => {
-                    Err(CheckpointError::Lost)
-                }
+                Err(TransactError::Lost | TransactError::Refused(_)) => Err(CheckpointError::Lost),
             };
         }
     }
@@ -153,8 +152,6 @@ enum Trouble {
     Refused(Vec<(usize, Refused)>),
     /// Aborted, for a reason that may pass.
     Failed(Failure),
-    /// Aborted for what had failed before.
-    Beside,
     /// Not known to be aborted.
     Lost(Failure),
 }
@@ -165,9 +162,9 @@ impl Writer {
         while let Some(first) = next.take().or_else(|| submitted.blocking_recv()) {
             let mut group = vec![first];
             let mut records = group[0].work.messages.len();
-            while group[0].work.suspects.is_empty() && records < TOGETHER {
+            while group[0].work.one_by_one.is_none() && records < TOGETHER {
                 match submitted.try_recv() {
-                    Ok(more) if !more.work.suspects.is_empty() => {
+                    Ok(more) if more.work.one_by_one.is_some() => {
                         next = Some(more);
                         break;
                     }
@@ -195,11 +192,6 @@ impl Writer {
                 Err(Trouble::Failed(failure)) => {
                     for Submitted { reply, .. } in group {
                         let _ = reply.send(Err(TransactError::Failed(failure.clone())));
-                    }
-                }
-                Err(Trouble::Beside) => {
-                    for Submitted { reply, .. } in group {
-                        let _ = reply.send(Err(TransactError::Beside));
                     }
                 }
                 Err(Trouble::Refused(refused)) => answer_refused(group, refused),
@@ -231,11 +223,18 @@ impl Writer {
 
     /// All messages and all changes of all works; what is refused, by work.
     fn send(&self, works: &[&Work]) -> Result<Vec<(usize, Refused)>, Failed> {
-        // A work with suspects is alone.
-        if let [work] = works {
-            for index in work.suspects.difference(&work.without) {
-                let report = self.producer.send(&work.messages, |other| other == *index)?;
-                let refused = report.refused(&self.producer)?;
+        if let [work] = works
+            && let Some(from) = work.one_by_one
+        {
+            let known = Sending::default();
+            self.producer.enqueue(&work.messages, |i| i < from && !work.without.contains(&i), 0, &known)?;
+            let refused = self.producer.wait_in_transaction(&known).refused_in_transaction(&self.producer)?;
+            if let Some(refused) = refused.into_iter().next() {
+                return Ok(vec![(0, refused)]);
+            }
+            for index in (from..work.messages.len()).filter(|index| !work.without.contains(index)) {
+                let report = self.producer.send(&work.messages, |other| other == index)?;
+                let refused = report.refused_in_transaction(&self.producer)?;
                 if let Some(refused) = refused.into_iter().next() {
                     return Ok(vec![(0, refused)]);
                 }
@@ -250,16 +249,13 @@ impl Writer {
         let mut total = 0;
         for work in works {
             begins.push(total);
-            let is_left = |index| !work.without.contains(&index) && !work.suspects.contains(&index);
-            self.producer.enqueue(&work.messages, is_left, total, &sending)?;
+            if work.one_by_one.is_none() {
+                self.producer.enqueue(&work.messages, |index| !work.without.contains(&index), total, &sending)?;
+            }
             total += work.messages.len();
         }
         self.producer.enqueue(&changes, |_| true, total, &sending)?;
-        let report = self.producer.wait(&sending);
-        if report.has_no_cause() {
-            return Err(Failed::Beside);
-        }
-        let refused = report.refused(&self.producer)?;
+        let refused = self.producer.wait_in_transaction(&sending).refused_in_transaction(&self.producer)?;
         let of_work = |mut refused: Refused| {
             if refused.index >= total {
                 return Err(Failed::Failure(Failure {
@@ -293,18 +289,26 @@ impl Writer {
     fn abort(&self, failed: &Failed) -> Trouble {
         match (failed, self.producer.fatal()) {
             (Failed::Error(error), Some(_)) => return self.lost(error),
-            (_, Some(code)) => {
-                return Trouble::Lost(Failure::of("send", code, &code.to_string(), self.producer.context()));
+            (Failed::Failure(failure), Some(code)) => {
+                let fatal = Failure::of("send", code, &code.to_string(), self.producer.context());
+                let reason = fatal.reason;
+                return Trouble::Lost(Failure { reason, message: format!("{}: {}", fatal.message, failure.message) });
             }
-            (_, None) => {}
+            _ => {}
         }
-        let trouble = match failed {
-            Failed::Error(error) => Trouble::Failed(Failure::new("transact", error, self.producer.context())),
-            Failed::Failure(failure) => Trouble::Failed(failure.clone()),
-            Failed::Beside => Trouble::Beside,
+        let failure = match (self.producer.doom(), failed) {
+            (Some(error), _) => Failure::new("transact", &error, self.producer.context()),
+            (None, Failed::Error(error)) => Failure::new("transact", error, self.producer.context()),
+            (None, Failed::Failure(failure)) => failure.clone(),
         };
         match self.producer.abort() {
-            Ok(()) => trouble,
+            Ok(()) => Trouble::Failed(failure),
+            // Why it had to be aborted says more than why it could not be: a partition that the broker refused was
+            // never part of a transaction, and there is none to abort.
+            Err(error) if self.producer.fatal().is_none() => {
+                let message = format!("{}; nor could that be undone: {error}", failure.message);
+                Trouble::Lost(Failure { message, ..failure })
+            }
             Err(error) => self.lost(&error),
         }
     }
@@ -316,8 +320,6 @@ impl Writer {
 
 /// Why sending failed.
 enum Failed {
-    /// For what had failed before.
-    Beside,
     Error(KafkaError),
     Failure(Failure),
 }
@@ -339,9 +341,8 @@ fn answer_refused(group: Vec<Submitted>, mut refused: Vec<(usize, Refused)>) {
         let own: Vec<Refused> = refused.extract_if(.., |(of, _)| *of == index).map(|(_, refused)| refused).collect();
         let _ = reply.send(Err(match own {
             own if own.is_empty() => TransactError::Beside,
-            // Sent on its own, and refused.
-            own if own.iter().any(|refused| work.suspects.contains(&refused.index)) => TransactError::Refused(own),
-            own => TransactError::Suspected(own.iter().map(|refused| refused.index).collect()),
+            own if work.one_by_one.is_some() => TransactError::Refused(own),
+            _ => TransactError::Suspected,
         }));
     }
 }
