@@ -126,9 +126,7 @@ fn transact(
     letters: &[DeadLetter],
 ) -> Result<usize, String> {
     let id = format!("{}-dead-letters", checkpoint.group);
-    let properties: Vec<_> = checkpoint.cluster.properties.clone().into_iter().collect();
-    let producer =
-        Producer::new(&checkpoint.cluster, &properties, None, Some(&id)).map_err(|error| error.to_string())?;
+    let producer = Producer::new(&checkpoint.cluster, &[], None, Some(&id)).map_err(|error| error.to_string())?;
     let failed = |error| Failure::new("deliver a dead letter again", &error, producer.context()).to_string();
     producer.begin_anew().map_err(failed)?;
     let mut refused = 0;

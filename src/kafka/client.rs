@@ -12,8 +12,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Statistics};
 use secrecy::ExposeSecret;
 
+use super::failure::Failure;
 use crate::clock;
 use crate::config::{ClusterConfig, KafkaTlsConfig, SaslConfig, SaslMechanism, Secret, SecretError};
+use crate::metrics::SinkReason;
 
 /// What a client is for: librdkafka warns of properties that are another kind's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +43,8 @@ const OF_CONSUMERS: [&str; 6] = ["fetch.", "queued.", "check.crcs", "max.partiti
 /// The settings for a client of `cluster`. Reads its secrets, so the result is kept no longer than it is needed.
 ///
 /// # Errors
-/// A secret cannot be read; with the key that holds it, below the cluster's own.
-pub fn client_config(cluster: &ClusterConfig, purpose: Purpose) -> Result<ClientConfig, (&'static str, SecretError)> {
+/// A secret cannot be read; the message names the key that holds it, below the cluster's own.
+pub fn client_config(cluster: &ClusterConfig, purpose: Purpose) -> Result<ClientConfig, Failure> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", cluster.brokers.join(","));
     config.set("client.id", "trailcast");
@@ -50,6 +52,10 @@ pub fn client_config(cluster: &ClusterConfig, purpose: Purpose) -> Result<Client
     config.set("socket.timeout.ms", "30000").set("socket.keepalive.enable", "true");
     config.set("reconnect.backoff.max.ms", "2000").set("allow.auto.create.topics", "false");
     config.set("log_level", "4");
+    if purpose == Purpose::Producer {
+        // Bounds what waits in memory while brokers are away, whatever the number of lanes; properties may say more.
+        config.set("queue.buffering.max.kbytes", "32768").set("linger.ms", "1");
+    }
     for (name, value) in &cluster.properties {
         let others = if purpose == Purpose::Producer { &OF_CONSUMERS[..] } else { &OF_PRODUCERS[..] };
         if !others.iter().any(|other| name.starts_with(other)) {
@@ -71,13 +77,13 @@ pub fn client_config(cluster: &ClusterConfig, purpose: Purpose) -> Result<Client
     }
     match &cluster.sasl {
         Some(SaslConfig::Password { mechanism, username, password }) => {
-            let password = password.read().map_err(|error| ("sasl.password", error))?;
+            let password = password.read().map_err(unreadable("sasl.password"))?;
             config.set("sasl.mechanism", mechanism_name(*mechanism)).set("sasl.username", username);
             config.set("sasl.password", password.expose_secret());
         }
         Some(SaslConfig::Token(token)) => {
             // Read once now, so that one that is missing is told at once; its context reads it again.
-            token.read().map_err(|error| ("sasl.token", error))?;
+            token.read().map_err(unreadable("sasl.token"))?;
             config.set("sasl.mechanism", mechanism_name(SaslMechanism::Oauthbearer));
         }
         None => {}
@@ -85,7 +91,11 @@ pub fn client_config(cluster: &ClusterConfig, purpose: Purpose) -> Result<Client
     Ok(config)
 }
 
-fn encrypt(config: &mut ClientConfig, tls: &KafkaTlsConfig) -> Result<(), (&'static str, SecretError)> {
+fn unreadable(key: &'static str) -> impl FnOnce(SecretError) -> Failure {
+    move |error| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") }
+}
+
+fn encrypt(config: &mut ClientConfig, tls: &KafkaTlsConfig) -> Result<(), Failure> {
     match &tls.ca_file {
         Some(path) => config.set("ssl.ca.location", path.to_string_lossy()),
         // OpenSSL is built in, so it does not know where this system keeps its authorities.
@@ -97,7 +107,7 @@ fn encrypt(config: &mut ClientConfig, tls: &KafkaTlsConfig) -> Result<(), (&'sta
         }
     }
     if let Some(password) = &tls.key_password {
-        let password = password.read().map_err(|error| ("tls.key_password", error))?;
+        let password = password.read().map_err(unreadable("tls.key_password"))?;
         config.set("ssl.key.password", password.expose_secret());
     }
     Ok(())
@@ -180,4 +190,26 @@ impl rdkafka::consumer::ConsumerContext for Context {}
 fn claims(token: &str) -> Option<serde_json::Value> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_come_after_defaults_and_go_to_the_kind_that_knows_them() {
+        let properties = [("linger.ms", "7"), ("fetch.wait.max.ms", "9"), ("socket.timeout.ms", "5000")];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let cluster = ClusterConfig { brokers: vec!["b:1".to_owned()], tls: None, sasl: None, properties };
+        let get = |purpose, name| client_config(&cluster, purpose).unwrap().get(name).map(ToOwned::to_owned);
+        for (name, of_producers, of_consumers) in [
+            ("linger.ms", Some("7"), None),
+            ("queue.buffering.max.kbytes", Some("32768"), None),
+            ("fetch.wait.max.ms", None, Some("9")),
+            ("socket.timeout.ms", Some("5000"), Some("5000")),
+        ] {
+            assert_eq!(get(Purpose::Producer, name).as_deref(), of_producers, "{name}");
+            assert_eq!(get(Purpose::Consumer, name).as_deref(), of_consumers, "{name}");
+        }
+    }
 }

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
@@ -13,7 +12,6 @@ use super::client::{Context, Purpose, client_config};
 use super::failure::Failure;
 use crate::config::ClusterConfig;
 use crate::dead_letter::{DeadLetterReason, Refused};
-use crate::metrics::SinkReason;
 
 /// A record for Kafka.
 #[derive(Debug, Clone, Default)]
@@ -74,29 +72,20 @@ pub struct Report {
 impl Report {
     /// Which messages the broker refuses for good. Records in one batch share its fate: only what is refused alone is.
     ///
+    /// A transaction is doomed by one message that fails: what failed for it says nothing of its own there, and is not
+    /// delivered either.
+    ///
     /// # Errors
     /// Others failed for a reason that may pass.
     pub fn refused(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
-        sort(&self.failed, producer)
+        let causes = || self.failed.iter().filter(|(_, code)| !is_consequence(*code));
+        let by_cause = producer.is_transactional && causes().next().is_some();
+        let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
+            Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
+            None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
+        };
+        if by_cause { causes().map(refusal).collect() } else { self.failed.iter().map(refusal).collect() }
     }
-
-    /// The same of a transaction, which one message that fails dooms: what failed for it says nothing of its own, and
-    /// is not delivered either.
-    ///
-    /// # Errors
-    /// One failed for a reason that may pass.
-    pub fn refused_in_transaction(&self, producer: &Producer) -> Result<Vec<Refused>, Failure> {
-        let causes: Vec<_> = self.failed.iter().copied().filter(|(_, code)| !is_consequence(*code)).collect();
-        sort(if causes.is_empty() { &self.failed } else { &causes }, producer)
-    }
-}
-
-fn sort(failed: &[(usize, Code)], producer: &Producer) -> Result<Vec<Refused>, Failure> {
-    let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
-        Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
-        None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
-    };
-    failed.iter().map(refusal).collect()
 }
 
 /// Of a message that failed because another had failed before it in the same transaction: nothing more is sent then.
@@ -119,7 +108,8 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
 
 /// A connection that sends.
 pub struct Producer {
-    inner: ThreadedProducer<Deliveries>,
+    inner: ThreadedProducer<Context>,
+    is_transactional: bool,
     context: Context,
 }
 
@@ -142,10 +132,7 @@ impl Producer {
         largest: Option<u64>,
         transactional_id: Option<&str>,
     ) -> Result<Self, Failure> {
-        let mut config = client_config(cluster, Purpose::Producer)
-            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
-        // Bounds what waits in memory while brokers are away, whatever the number of lanes; properties may say more.
-        config.set("queue.buffering.max.kbytes", "32768").set("linger.ms", "1");
+        let mut config = client_config(cluster, Purpose::Producer)?;
         for (name, value) in properties {
             config.set(name, value);
         }
@@ -160,9 +147,9 @@ impl Producer {
             config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
         }
         let context = Context::new(cluster);
-        let inner = ThreadedProducer::from_config_and_context(&config, Deliveries(context.clone()))
+        let inner = ThreadedProducer::from_config_and_context(&config, context.clone())
             .map_err(|error| Failure::new("make a producer", &error, &context))?;
-        Ok(Self { inner, context })
+        Ok(Self { inner, is_transactional: transactional_id.is_some(), context })
     }
 
     /// Sends those of `messages` that `wanted` picks and blocks until each is acknowledged or has failed, which it has
@@ -195,28 +182,16 @@ impl Producer {
             .try_for_each(|(index, message)| self.enqueue_one(message, base + index, &sending.0))
     }
 
-    /// Blocks until all that `sending` counts is acknowledged or has failed.
+    /// Blocks until all that `sending` counts is acknowledged or has failed. A transaction is over for this as soon as
+    /// one has failed on its own account, as it is then doomed. (What it takes with it may be reported first.)
     #[must_use]
     pub fn wait(&self, sending: &Sending) -> Report {
-        let mut tally = sending.0.tally();
-        while tally.under_way > 0 {
-            tally = sending.0.changed.wait(tally).unwrap_or_else(PoisonError::into_inner);
-        }
-        if tally.failed.is_empty() {
-            self.context.well();
-        }
-        Report { failed: std::mem::take(&mut tally.failed) }
-    }
-
-    /// The same in a transaction: ends as soon as one has failed on its own account, as it is then doomed. (What it
-    /// takes with it may be reported first.)
-    #[must_use]
-    pub fn wait_in_transaction(&self, sending: &Sending) -> Report {
-        let tally = sending.0.tally();
-        let waits =
-            |tally: &mut Tally| tally.under_way > 0 && tally.failed.iter().all(|(_, code)| is_consequence(*code));
-        drop(sending.0.changed.wait_while(tally, waits).unwrap_or_else(PoisonError::into_inner));
-        let mut tally = sending.0.tally();
+        let waits = |tally: &mut Tally| {
+            let is_doomed = || self.is_transactional && tally.failed.iter().any(|(_, code)| !is_consequence(*code));
+            tally.under_way > 0 && !is_doomed()
+        };
+        let changed = sending.0.changed.wait_while(sending.0.tally(), waits);
+        let mut tally = changed.unwrap_or_else(PoisonError::into_inner);
         if tally.failed.is_empty() {
             self.context.well();
         }
@@ -356,35 +331,12 @@ impl Waiting {
 }
 
 /// Which message a report is of.
-struct Ticket {
+pub struct Ticket {
     index: usize,
     waiting: Arc<Waiting>,
 }
 
-/// Takes reports.
-struct Deliveries(Context);
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn stats(&self, statistics: rdkafka::Statistics) {
-        self.0.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.0.generate_oauth_token(config)
-    }
-}
-
-impl ProducerContext for Deliveries {
+impl ProducerContext for Context {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
@@ -403,19 +355,20 @@ impl ProducerContext for Deliveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::SinkReason;
 
-    fn producer() -> Producer {
+    fn producer(transactional_id: Option<&str>) -> Producer {
         let brokers = vec!["127.0.0.1:1".to_owned()];
         let cluster =
             ClusterConfig { brokers, tls: None, sasl: None, properties: std::collections::BTreeMap::default() };
-        Producer::new(&cluster, &[], None, None).unwrap()
+        Producer::new(&cluster, &[], None, transactional_id).unwrap()
     }
 
     /// In a transaction one refusal fails all that comes after it, which is nothing against those.
     #[test]
     fn a_report_tells_causes_from_consequences() {
-        let producer = producer();
-        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused_in_transaction(&producer);
+        let (transactional, plain) = (producer(Some("t")), producer(None));
+        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused(&transactional);
         let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
         assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
         assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
@@ -423,8 +376,8 @@ mod tests {
         assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
         assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
         assert_eq!(refused(&[]).unwrap(), []);
-        let plain = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)] };
-        assert!(plain.refused(&producer).is_err(), "what failed beside it is not delivered");
+        let mixed = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)] };
+        assert!(mixed.refused(&plain).is_err(), "what failed beside it is not delivered");
     }
 
     #[test]

@@ -95,8 +95,7 @@ impl Cluster {
     /// A secret or the settings are no good.
     pub fn new(config: &ClusterConfig) -> Result<Self, Failure> {
         let context = Context::new(config);
-        let settings = client_config(config, Purpose::Consumer)
-            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
+        let settings = client_config(config, Purpose::Consumer)?;
         let consumer = BaseConsumer::from_config_and_context(&settings, context.clone())
             .map_err(|error| Failure::new("make a client", &error, &context))?;
         Ok(Self { config: config.clone(), consumer, admin: OnceLock::new(), context })
@@ -206,8 +205,7 @@ impl Cluster {
         if let Some(admin) = self.admin.get() {
             return Ok(admin);
         }
-        let settings = client_config(&self.config, Purpose::Producer)
-            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
+        let settings = client_config(&self.config, Purpose::Producer)?;
         let admin = AdminClient::from_config_and_context(&settings, self.context.clone())
             .map_err(|error| Failure::new("make a client", &error, &self.context))?;
         Ok(self.admin.get_or_init(|| admin))
@@ -238,8 +236,7 @@ impl Cluster {
     ) -> Result<(), Failure> {
         let doing = format!("read the topic `{topic}`");
         let fail = |error: &KafkaError, context: &Context| Failure::new(&doing, error, context);
-        let mut settings = client_config(&self.config, Purpose::Consumer)
-            .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
+        let mut settings = client_config(&self.config, Purpose::Consumer)?;
         settings.set("group.id", group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         settings.set("auto.offset.reset", "earliest").set("queued.max.messages.kbytes", "4096");

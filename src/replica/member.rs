@@ -80,8 +80,7 @@ fn consumer(
     instance: &str,
     changes: &channel::UnboundedSender<Change>,
 ) -> Result<BaseConsumer<Watching>, Failure> {
-    let mut settings = client_config(&config.cluster, Purpose::Consumer)
-        .map_err(|(key, error)| Failure { reason: SinkReason::Credentials, message: format!("{key}: {error}") })?;
+    let mut settings = client_config(&config.cluster, Purpose::Consumer)?;
     let session = config.session_timeout.as_millis();
     settings.set("group.id", &config.group).set("group.instance.id", instance);
     settings.set("session.timeout.ms", session.to_string());

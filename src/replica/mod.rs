@@ -8,7 +8,7 @@
 mod member;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -271,7 +271,7 @@ impl Shared {
 
     async fn take(&self, partition: i32) -> Result<Partition, CheckpointError> {
         let mut largest: Option<u64> = None;
-        let mut properties = self.topic.config().cluster.properties.clone();
+        let mut properties = BTreeMap::new();
         for sink in &self.transactional {
             if let Sink::Kafka(kafka) = &**sink {
                 properties.extend(kafka.config().cluster.properties.clone());

@@ -64,8 +64,7 @@ impl Watched {
 impl Watcher {
     fn run(&self, stop: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
         let config = self.topic.config();
-        let mut settings =
-            client_config(&config.cluster, Purpose::Consumer).map_err(|(key, error)| format!("{key}: {error}"))?;
+        let mut settings = client_config(&config.cluster, Purpose::Consumer)?;
         // The client wants to know a group, though it takes no part in it.
         settings.set("group.id", &config.group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");

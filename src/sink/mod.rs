@@ -11,7 +11,7 @@ pub use kafka::{KafkaSink, deleted_at_once};
 pub use otlp::{OtlpError, OtlpSink};
 pub use stdout::{Stdout, end_torn_line};
 
-use crate::config::{SecretError, SinkConfig};
+use crate::config::SinkConfig;
 use crate::dead_letter::Refused;
 use crate::event::StreamContext;
 use crate::kafka::{Failure, TopicError};
@@ -46,14 +46,6 @@ pub enum SinkError {
     /// It has no topic to write to. Someone may make it.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// A secret cannot be read.
-    #[error("{key}: {error}")]
-    Secret {
-        /// Below the sink's own key.
-        key: &'static str,
-        /// Why.
-        error: SecretError,
-    },
 }
 
 impl SinkError {
@@ -66,7 +58,6 @@ impl SinkError {
             Self::Failed(failure) | Self::Topic(TopicError::Failed(failure)) => failure.reason,
             Self::Otlp(error) => error.reason,
             Self::Topic(TopicError::Missing(_)) => SinkReason::Refused,
-            Self::Secret { .. } => SinkReason::Credentials,
         }
     }
 

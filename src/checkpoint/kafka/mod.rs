@@ -36,7 +36,6 @@ const OWNER_KEY: &[u8] = b"owner";
 pub struct StateTopic {
     config: KafkaCheckpointConfig,
     partitions: u32,
-    replicas: usize,
     letters: LetterTopic,
 }
 
@@ -105,7 +104,7 @@ impl StateTopic {
             Some(name) => open_letters(&cluster, name, config)?,
             None => LetterTopic { name: "".into(), largest: 0 },
         };
-        Ok(Self { config: config.clone(), partitions: topic.partitions, replicas: topic.replicas, letters })
+        Ok(Self { config: config.clone(), partitions: topic.partitions, letters })
     }
 
     /// Its config.
@@ -118,12 +117,6 @@ impl StateTopic {
     #[must_use]
     pub const fn partitions(&self) -> u32 {
         self.partitions
-    }
-
-    /// The fewest replicas of any of them.
-    #[must_use]
-    pub const fn replicas(&self) -> usize {
-        self.replicas
     }
 
     /// Where a stream's state is.
@@ -150,7 +143,7 @@ impl StateTopic {
     }
 
     /// Takes a partition: fences whoever has it, ends the transaction that was open there, then reads the state up to
-    /// what this very taking has committed. `properties` go to its producer; `largest` is the smallest limit of the
+    /// what this very taking has committed. `properties` go to its producer beside the cluster's own; `largest` is the smallest limit of the
     /// topics it will write to. Blocks.
     ///
     /// # Errors
@@ -291,7 +284,7 @@ mod tests {
             replication: None,
         };
         let letters = LetterTopic { name: "".into(), largest: 0 };
-        StateTopic { config, partitions, replicas: 1, letters }
+        StateTopic { config, partitions, letters }
     }
 
     /// A stream that is looked for in another partition begins anew.

@@ -228,13 +228,13 @@ impl Writer {
         {
             let known = Sending::default();
             self.producer.enqueue(&work.messages, |i| i < from && !work.without.contains(&i), 0, &known)?;
-            let refused = self.producer.wait_in_transaction(&known).refused_in_transaction(&self.producer)?;
+            let refused = self.producer.wait(&known).refused(&self.producer)?;
             if let Some(refused) = refused.into_iter().next() {
                 return Ok(vec![(0, refused)]);
             }
             for index in (from..work.messages.len()).filter(|index| !work.without.contains(index)) {
                 let report = self.producer.send(&work.messages, |other| other == index)?;
-                let refused = report.refused_in_transaction(&self.producer)?;
+                let refused = report.refused(&self.producer)?;
                 if let Some(refused) = refused.into_iter().next() {
                     return Ok(vec![(0, refused)]);
                 }
@@ -255,7 +255,7 @@ impl Writer {
             total += work.messages.len();
         }
         self.producer.enqueue(&changes, |_| true, total, &sending)?;
-        let refused = self.producer.wait_in_transaction(&sending).refused_in_transaction(&self.producer)?;
+        let refused = self.producer.wait(&sending).refused(&self.producer)?;
         let of_work = |mut refused: Refused| {
             if refused.index >= total {
                 return Err(Failed::Failure(Failure {

@@ -59,8 +59,7 @@ impl Store for KafkaStore {
             parts.entry(self.partition_of(key)).or_default().puts.push((key.clone(), value.clone()));
         }
         for (partition, changes) in parts {
-            let properties = &self.topic.config().cluster.properties;
-            self.topic.take(partition, "a command", properties, None)?.commit(&changes)?;
+            self.topic.take(partition, "a command", &BTreeMap::new(), None)?.commit(&changes)?;
             self.state.apply(&changes);
         }
         Ok(())

@@ -18,14 +18,11 @@ const SMALL: u64 = 64 << 10;
 /// Of a sink into which a stream goes that begins `age` ago. Blocks.
 pub(super) fn sink(name: &str, config: &KafkaConfig, age: Millis) -> Vec<Finding> {
     let found = Findings(format!("sinks.{name}"));
-    let cluster = match Cluster::new(&config.cluster) {
-        Ok(cluster) => cluster,
+    let (cluster, brokers) = match found.reach(&config.cluster) {
+        Ok(reached) => reached,
         Err(failure) => return vec![found.failed(&failure)],
     };
-    let mut findings = vec![found.brokers(&cluster)];
-    if findings[0].state == State::Failed {
-        return findings;
-    }
+    let mut findings = vec![brokers];
     let topic = match (cluster.topic(&config.topic), &config.create) {
         (Ok(topic), _) => topic,
         (Err(TopicError::Missing(topic)), Some(create)) => {
@@ -48,14 +45,11 @@ pub(super) fn sink(name: &str, config: &KafkaConfig, age: Millis) -> Vec<Finding
 /// Of the state topic and the group. Blocks.
 pub(super) fn checkpoint(config: &KafkaCheckpointConfig, letters: &DeadLettersConfig) -> Vec<Finding> {
     let found = Findings("checkpoint".to_owned());
-    let cluster = match Cluster::new(&config.cluster) {
-        Ok(cluster) => cluster,
+    let (cluster, brokers) = match found.reach(&config.cluster) {
+        Ok(reached) => reached,
         Err(failure) => return vec![found.failed(&failure)],
     };
-    let mut findings = vec![found.brokers(&cluster)];
-    if findings[0].state == State::Failed {
-        return findings;
-    }
+    let mut findings = vec![brokers];
     let mut names = vec![&config.topic];
     if let DeadLettersConfig::Topic(name) = letters {
         names.push(name);
@@ -103,14 +97,12 @@ impl Findings {
         self.finding(State::Failed, chain(error))
     }
 
-    fn brokers(&self, cluster: &Cluster) -> Finding {
-        match cluster.brokers() {
-            Ok((brokers, id)) => {
-                let id = id.map(|id| format!(" of the cluster {id}")).unwrap_or_default();
-                self.ok(format!("{brokers} brokers{id} answer librdkafka {}", librdkafka_version()))
-            }
-            Err(failure) => self.failed(&failure),
-        }
+    fn reach(&self, cluster: &ClusterConfig) -> Result<(Cluster, Finding), Failure> {
+        let cluster = Cluster::new(cluster)?;
+        let (brokers, id) = cluster.brokers()?;
+        let id = id.map(|id| format!(" of the cluster {id}")).unwrap_or_default();
+        let message = format!("{brokers} brokers{id} answer librdkafka {}", librdkafka_version());
+        Ok((cluster, self.ok(message)))
     }
 
     fn topic(&self, topic: &Topic) -> Finding {
