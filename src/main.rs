@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use trailcast::app::{App, Ended};
@@ -10,7 +11,10 @@ use trailcast::cli::{Cli, Command, Exit, RunArgs};
 use trailcast::command::{self, Answer};
 use trailcast::config::{self, LogConfig};
 use trailcast::lane::Until;
-use trailcast::{shutdown, simulate, telemetry};
+use trailcast::{kafka, shutdown, simulate, telemetry};
+
+/// How long the process waits for clients of Kafka at its end: they ask nobody any more.
+const CLIENTS_END_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -21,6 +25,9 @@ fn main() -> ExitCode {
     let exit = runtime.block_on(dispatch(command));
     // A write to a pipe that nobody reads from never ends, and nothing it holds is counted as delivered.
     runtime.shutdown_background();
+    if !kafka::clients_ended(CLIENTS_END_WITHIN) {
+        tracing::debug!("clients of Kafka have not ended in time");
+    }
     exit.into()
 }
 
