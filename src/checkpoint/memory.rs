@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Changes, CheckpointError, Store};
 
@@ -15,6 +15,24 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// What `ranges` of `store` hold once `changes` are committed in this order. It does not matter whether some of
+    /// them, from the first on, are already: of each key the last change decides. Nothing else is of use in it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn foreseen(
+        store: &dyn Store,
+        ranges: &[Range<Vec<u8>>],
+        changes: &[Arc<Changes>],
+    ) -> Result<Self, CheckpointError> {
+        let foreseen = Self::default();
+        for range in ranges {
+            store.scan(&range.start..&range.end, &mut |key, value| foreseen.put(key, Some(value)))?;
+        }
+        changes.iter().for_each(|changes| foreseen.apply(changes));
+        Ok(foreseen)
+    }
+
     /// A visitor that panics leaves the map as it was, so a poisoned lock is as good as any.
     fn map(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)

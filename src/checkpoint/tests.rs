@@ -106,6 +106,32 @@ proptest! {
     }
 }
 
+proptest! {
+    /// However many of the changes are committed already.
+    #[test]
+    fn what_is_foreseen_is_what_comes(
+        before in changes(),
+        ahead in prop::collection::vec(changes(), 0..4),
+        committed in 0..4_usize,
+        range in range(),
+    ) {
+        let store = MemoryStore::default();
+        store.apply(&before);
+        let committed = committed.min(ahead.len());
+        ahead[..committed].iter().for_each(|changes| store.apply(changes));
+        let shared: Vec<_> = ahead.iter().cloned().map(Arc::new).collect();
+        let foreseen = MemoryStore::foreseen(&store, std::slice::from_ref(&range), &shared).expect("reads");
+        ahead[committed..].iter().for_each(|changes| store.apply(changes));
+        let entries = |store: &MemoryStore| {
+            let mut entries = Vec::new();
+            let add = &mut |key: &[u8], value: &[u8]| entries.push((key.to_vec(), value.to_vec()));
+            store.scan(&range.start..&range.end, add).expect("reads");
+            entries
+        };
+        prop_assert_eq!(entries(&foreseen), entries(&store));
+    }
+}
+
 #[test]
 fn a_second_owner_is_told_who_is_first() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -10,40 +10,60 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::staged::{FirstTry, Staged, Transaction};
 use super::{Kept, Lane, LaneError};
-use crate::checkpoint::Changes;
-use crate::checkpoint::kafka::{Partition, TransactError, Work};
+use crate::checkpoint::kafka::{After, Partition, TransactError, Work};
 use crate::clock;
 use crate::dead_letter::{DeadLetter, Refused};
+use crate::feed::WindowRead;
 use crate::kafka::{Failure, Message};
 use crate::metrics::SinkReason;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 use crate::sink::{KafkaSink, Sink};
 use crate::state::admit::New;
+use crate::state::store::Commit;
 
 impl Lane {
-    /// Makes `part` and `changes` true. The answer says which events are kept as dead letters instead.
-    pub(super) async fn settle(
+    /// Takes a part on; submits it, if it can be true before those before it are known to be.
+    pub(super) async fn stage(
         &self,
-        part: &[New],
-        changes: Changes,
+        part: Vec<New>,
+        before: u64,
+        commit: Commit,
+        read: Arc<WindowRead>,
         shutdown: &Shutdown,
-    ) -> Result<Vec<Refused>, LaneError> {
-        let refused = match (&*self.sink, &self.kept) {
+    ) -> Result<Staged, LaneError> {
+        let changes = Arc::new(commit.changes);
+        let transaction = match (&*self.sink, &self.kept) {
             (Sink::Kafka(kafka), Kept::Partition(partition)) if kafka.config().exactly_once => {
-                self.transact_events(kafka, partition, part, changes, shutdown).await?
+                let after = After { cursor: self.key().cursor(), commits: before };
+                let work = Work { changes: Arc::clone(&changes), after: Some(after), ..Work::default() };
+                Some(self.submit_events(kafka, partition, &part, work, shutdown).await?)
+            }
+            _ => None,
+        };
+        Ok(Staged { read, part, changes, cursor: commit.cursor, transaction })
+    }
+
+    /// Makes a part true, whose first try may be over. The answer says which events are kept as dead letters instead.
+    pub(super) async fn settle(&self, staged: &mut Staged, shutdown: &Shutdown) -> Result<Vec<Refused>, LaneError> {
+        let part = &staged.part;
+        let refused = match (staged.transaction.take(), &self.kept) {
+            (Some(transaction), Kept::Partition(partition)) => {
+                self.transact_events(partition, part, transaction, shutdown).await?
             }
             (_, Kept::Partition(partition)) => {
                 let refused = self.deliver(part, shutdown).await?;
-                let letters = self.letters(part, &refused, shutdown).await?;
-                let work = Work { messages: Arc::new(letters), changes, ..Work::default() };
-                self.transact(partition, work, 0, &mut Vec::new(), shutdown).await?;
+                let messages = Arc::new(self.letters(part, &refused, shutdown).await?);
+                let mut work = Work { messages, changes: Arc::clone(&staged.changes), ..Work::default() };
+                self.transact(partition, &mut work, FirstTry::None, 0, &mut Vec::new(), shutdown).await?;
                 refused
             }
             (_, Kept::Store(_)) => {
                 let refused = self.deliver(part, shutdown).await?;
                 self.letters(part, &refused, shutdown).await?;
+                let changes = Arc::clone(&staged.changes);
                 self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await?;
                 refused
             }
@@ -78,39 +98,53 @@ impl Lane {
         }
     }
 
-    /// Events, letters of those that are refused, and changes, at once.
-    async fn transact_events(
+    /// Adds the events of a part, and letters of those that are surely refused, to `work`, and submits it.
+    async fn submit_events(
         &self,
         kafka: &KafkaSink,
         partition: &Partition,
         part: &[New],
-        changes: Changes,
+        mut work: Work,
         shutdown: &Shutdown,
-    ) -> Result<Vec<Refused>, LaneError> {
+    ) -> Result<Transaction, LaneError> {
         let mut backoff = Backoff::new();
         while let Err(error) = kafka.look_up().await {
             self.failing(error.reason(), &error);
             self.pause(&mut backoff, error.reason(), shutdown).await?;
         }
         let mut messages = kafka.messages(&self.feed.stream, part);
-        let mut refused = kafka.surely_too_large(&messages);
-        // While it is not known which, each try tells of one more at least, and of all before it that they are taken.
-        let mut one_by_one = None;
+        let refused = kafka.surely_too_large(&messages);
+        messages.extend(self.letters(part, &refused, shutdown).await?);
+        work.without = refused.iter().map(|refused| refused.index).collect();
+        work.messages = Arc::new(messages);
+        let submitted = Instant::now();
+        let first = FirstTry::Waits(partition.submit(work.clone()).await);
+        Ok(Transaction { work, refused, submitted, first })
+    }
+
+    /// Until all of a transaction is true.
+    async fn transact_events(
+        &self,
+        partition: &Partition,
+        part: &[New],
+        Transaction { mut work, mut refused, submitted: mut began, mut first }: Transaction,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Refused>, LaneError> {
         loop {
-            let without = refused.iter().map(|refused| refused.index).collect();
-            messages.truncate(part.len());
-            messages.extend(self.letters(part, &refused, shutdown).await?);
-            let began = Instant::now();
-            let shared = Arc::new(messages);
-            let work = Work { messages: Arc::clone(&shared), without, one_by_one, changes: changes.clone() };
             let before = refused.len();
-            self.transact(partition, work, part.len(), &mut refused, shutdown).await?;
+            self.transact(partition, &mut work, first, part.len(), &mut refused, shutdown).await?;
             self.sink_metrics.request_finished(began.elapsed());
+            (began, first) = (Instant::now(), FirstTry::None);
             if refused.len() == before {
                 return Ok(refused);
             }
-            one_by_one = refused.last().map(|last| last.index);
-            messages = Arc::unwrap_or_clone(shared);
+            work.without = refused.iter().map(|refused| refused.index).collect();
+            // While it is not known which, each try tells of one more at least, and of all before it that they are taken.
+            work.one_by_one = refused.last().map(|last| last.index);
+            let mut messages = Arc::unwrap_or_clone(work.messages);
+            messages.truncate(part.len());
+            messages.extend(self.letters(part, &refused, shutdown).await?);
+            work.messages = Arc::new(messages);
         }
     }
 
@@ -118,7 +152,8 @@ impl Lane {
     async fn transact(
         &self,
         partition: &Partition,
-        mut work: Work,
+        work: &mut Work,
+        mut first: FirstTry,
         events: usize,
         refused: &mut Vec<Refused>,
         shutdown: &Shutdown,
@@ -126,7 +161,12 @@ impl Lane {
         let mut beside = false;
         let mut backoff = Backoff::new();
         loop {
-            match partition.transact(work.clone()).await {
+            let result = match std::mem::replace(&mut first, FirstTry::None) {
+                FirstTry::Over(result) => result,
+                FirstTry::Waits(mut answer) => answer.wait().await,
+                FirstTry::None => partition.submit(work.clone()).await.wait().await,
+            };
+            match result {
                 Ok(()) => return Ok(()),
                 Err(TransactError::Suspected) => work.one_by_one = Some(0),
                 // For once at once: should it go on, it waits as for anything else.
@@ -147,7 +187,8 @@ impl Lane {
                     self.failing(failure.reason, &failure);
                     self.pause(&mut backoff, failure.reason, shutdown).await?;
                 }
-                Err(TransactError::Lost) => return Err(LaneError::Lost),
+                // All before it is true: so the state is not what this lane took it for.
+                Err(TransactError::Unfounded | TransactError::Lost) => return Err(LaneError::Lost),
             }
         }
     }

@@ -2,12 +2,17 @@
 //!
 //! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
 //! retried here, for as long as it lasts, and stops no other lane.
+//!
+//! Where events and cursor go into Kafka in one transaction, parts are staged: submitted before those before them
+//! are committed, and built on the state as it will be then. They become true in their order, or not at all.
 
 mod deliver;
 mod safe;
+mod staged;
 mod view;
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -29,6 +34,7 @@ use crate::state::admit::{New, admit};
 use crate::state::cursor::{Cursor, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::window::Window;
+use staged::Parts;
 
 /// The most events delivered and committed at once.
 const PART_EVENTS: usize = 1000;
@@ -186,10 +192,25 @@ impl Lane {
         tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
-    /// Reads a job's windows ahead, bounded, and takes them in order.
+    /// Does a job; what of it was begun is true afterwards.
     async fn work(
         &self,
         cursor: &mut Cursor,
+        job: Job,
+        now: Millis,
+        until: Until,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let mut parts = Parts::default();
+        self.read(cursor, &mut parts, job, now, until, shutdown).await?;
+        self.settle_all(cursor, &mut parts, shutdown).await
+    }
+
+    /// Reads a job's windows ahead, bounded, and takes them in order.
+    async fn read(
+        &self,
+        cursor: &mut Cursor,
+        parts: &mut Parts,
         job: Job,
         now: Millis,
         until: Until,
@@ -206,9 +227,17 @@ impl Lane {
                 ahead.push_back(self.read_ahead(window, job.priority, now));
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(()) };
-            let Some(read) = shutdown.unless(&mut first.task).await else { return Ok(()) };
+            let read = loop {
+                tokio::select! {
+                    biased;
+                    read = &mut first.task => break read,
+                    () = shutdown.requested() => return Ok(()),
+                    // While the API is what is waited for, what is on its way comes through and shows.
+                    () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
+                }
+            };
             match read {
-                Ok(Ok(read)) => self.step(cursor, &read, shutdown).await?,
+                Ok(Ok(read)) => self.step(cursor, parts, read, shutdown).await?,
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
                     next = first.window.from;
@@ -233,46 +262,69 @@ impl Lane {
 
     /// One window: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
     /// shutdown is requested; the parts that are committed are safe, and the marks stay where they were.
-    async fn step(&self, cursor: &mut Cursor, read: &WindowRead, shutdown: &Shutdown) -> Result<(), LaneError> {
+    async fn step(
+        &self,
+        cursor: &mut Cursor,
+        parts: &mut Parts,
+        read: Arc<WindowRead>,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
         let window = read.window;
-        if window.from <= cursor.live {
+        let live = parts.cursor(cursor).live;
+        if window.from <= live {
             self.feed.metrics.set_read_through(window.to);
         }
-        let mut delivered = self.delivered(read, shutdown).await?;
-        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, cursor.live);
-        let mut parts = parts(&new).peekable();
+        let mut delivered = self.delivered(&read, parts.changes(), shutdown).await?;
+        let mut new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live).into_iter().peekable();
         loop {
-            let part = parts.next().unwrap_or_default();
-            let last = parts.peek().is_none();
+            let part = next_part(&mut new);
+            let last = new.peek().is_none();
             let read_at = ReadAt { window, read_at: read.read_at, schedule: &self.feed.schedule };
-            let commit = store::commit(&self.key(), cursor, read_at, part, last, &delivered);
-            let refused = self.settle(part, commit.changes, shutdown).await?;
-            self.forget(cursor.floor(), commit.cursor.floor(), shutdown).await?;
-            *cursor = commit.cursor;
-            self.count(part, &refused, read);
-            self.show(cursor);
+            let before = parts.cursor(cursor);
+            let mut commit = store::commit(&self.key(), before, read_at, &part, last, &delivered);
+            let (commits, floor_before, floor) = (before.commits, before.floor(), commit.cursor.floor());
+            commit.changes.deletes = self.forgotten(floor_before, floor, parts.changes(), shutdown).await?;
+            for new in &part {
+                *delivered.entry(new.fingerprint).or_default() += 1;
+            }
+            parts.push(self.stage(part, commits, commit, Arc::clone(&read), shutdown).await?);
+            while parts.is_full() {
+                self.settle_first(cursor, parts, shutdown).await?;
+            }
             if last || shutdown.is_requested() {
                 return Ok(());
             }
-            for new in part {
-                *delivered.entry(new.fingerprint).or_default() += 1;
-            }
         }
+    }
+
+    async fn settle_all(&self, cursor: &mut Cursor, parts: &mut Parts, shutdown: &Shutdown) -> Result<(), LaneError> {
+        while !parts.is_empty() {
+            self.settle_first(cursor, parts, shutdown).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the first of `parts` true, if there is one.
+    async fn settle_first(&self, cursor: &mut Cursor, parts: &mut Parts, shutdown: &Shutdown) -> Result<(), LaneError> {
+        parts.answered().await;
+        let Some(mut staged) = parts.pop() else { return Ok(()) };
+        let refused = self.settle(&mut staged, shutdown).await?;
+        self.count(&staged.part, &refused, &staged.read);
+        *cursor = staged.cursor;
+        self.show(cursor);
+        Ok(())
     }
 }
 
-/// Cuts into parts that are delivered and committed at once.
-fn parts(new: &[New]) -> impl Iterator<Item = &[New]> {
-    let mut rest = new;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = |new: &&New| {
-            bytes += new.admitted.raw.len();
-            bytes <= PART_BYTES
-        };
-        let count = rest.iter().take(PART_EVENTS).take_while(fits).count().max(1).min(rest.len());
-        let (part, after) = rest.split_at(count);
-        rest = after;
-        (!part.is_empty()).then_some(part)
-    })
+/// The next events that are delivered and committed at once; none when there are none.
+fn next_part(new: &mut Peekable<impl Iterator<Item = New>>) -> Vec<New> {
+    let mut bytes = 0;
+    let mut part = Vec::new();
+    while part.len() < PART_EVENTS
+        && let Some(next) = new.next_if(|next| part.is_empty() || bytes + next.admitted.raw.len() <= PART_BYTES)
+    {
+        bytes += next.admitted.raw.len();
+        part.push(next);
+    }
+    part
 }

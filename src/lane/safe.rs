@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Lane, LaneError};
 use crate::blocking::blocking;
-use crate::checkpoint::{Changes, CheckpointError, Store};
+use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
 use crate::clock;
 use crate::config::Start;
 use crate::event::{Millis, StreamIdentity};
@@ -54,27 +54,61 @@ impl Lane {
         Ok(cursor)
     }
 
-    /// What was delivered of the window before: the deltas of its buckets, and the counts of the records that have no
-    /// place in them.
-    pub(super) async fn delivered(&self, read: &WindowRead, shutdown: &Shutdown) -> Result<Delivered, LaneError> {
-        let range = self.key().deltas(read.window);
-        let unplaced: Vec<_> = read.found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
-        let key = self.key();
+    /// What was delivered of the window before, once `ahead` is committed: the deltas of its buckets, and the counts of
+    /// the records that have no place in them.
+    pub(super) async fn delivered(
+        &self,
+        read: &WindowRead,
+        ahead: Vec<Arc<Changes>>,
+        shutdown: &Shutdown,
+    ) -> Result<Delivered, LaneError> {
+        let deltas = self.key().deltas(read.window);
+        let found = read.found.iter().filter(|found| !found.placed).map(|found| found.fingerprint);
+        let unplaced: Vec<_> = found.map(|fingerprint| (fingerprint, self.key().unplaced(fingerprint))).collect();
         self.until_stored(shutdown, move |store| {
+            let only = |key: &Vec<u8>| key.clone()..[key, &[0][..]].concat();
+            let ranges: Vec<_> =
+                std::iter::once(deltas.clone()).chain(unplaced.iter().map(|(_, key)| only(key))).collect();
+            let foreseen = MemoryStore::foreseen(store, &ranges, &ahead)?;
             let mut delivered = Delivered::default();
             let mut damaged = Ok(());
-            store.scan(&range.start..&range.end, &mut |_, value| {
+            foreseen.scan(&deltas.start..&deltas.end, &mut |_, value| {
                 if let Err(error) = store::add_delta(&mut delivered, value) {
                     damaged = Err(error);
                 }
             })?;
             damaged?;
-            for &fingerprint in &unplaced {
-                if let Some(value) = store.get(&key.unplaced(fingerprint))? {
-                    store::add_unplaced(&mut delivered, fingerprint, &value)?;
+            for (fingerprint, key) in &unplaced {
+                if let Some(value) = foreseen.get(key)? {
+                    store::add_unplaced(&mut delivered, *fingerprint, &value)?;
                 }
             }
             Ok(delivered)
+        })
+        .await
+    }
+
+    /// The keys of records without a usable time that no pass will see again once `ahead` is committed and the floor
+    /// has moved so.
+    pub(super) async fn forgotten(
+        &self,
+        floor_before: Millis,
+        floor: Millis,
+        ahead: Vec<Arc<Changes>>,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Vec<u8>>, LaneError> {
+        let Some(range) = store::unplaced_to_forget(&self.key(), floor_before, floor) else { return Ok(Vec::new()) };
+        self.until_stored(shutdown, move |store| {
+            let foreseen = MemoryStore::foreseen(store, std::slice::from_ref(&range), &ahead)?;
+            let mut forgotten = Vec::new();
+            let mut damaged = Ok(());
+            foreseen.scan(&range.start..&range.end, &mut |key, value| match store::is_forgotten(value, floor) {
+                Ok(true) => forgotten.push(key.to_vec()),
+                Ok(false) => {}
+                Err(error) => damaged = Err(error),
+            })?;
+            damaged?;
+            Ok(forgotten)
         })
         .await
     }
@@ -105,31 +139,6 @@ impl Lane {
                 return Err(LaneError::NotDrained);
             }
         }
-    }
-
-    /// Lets go of records without a usable time that no pass will see again.
-    pub(super) async fn forget(
-        &self,
-        floor_before: Millis,
-        floor: Millis,
-        shutdown: &Shutdown,
-    ) -> Result<(), LaneError> {
-        let Some(range) = store::unplaced_to_forget(&self.key(), floor_before, floor) else { return Ok(()) };
-        self.until_stored(shutdown, move |store| {
-            let mut changes = Changes::default();
-            let mut damaged = Ok(());
-            store.scan(&range.start..&range.end, &mut |key, value| match store::is_forgotten(value, floor) {
-                Ok(true) => changes.deletes.push(key.to_vec()),
-                Ok(false) => {}
-                Err(error) => damaged = Err(error),
-            })?;
-            damaged?;
-            if !changes.is_empty() {
-                store.commit(&changes)?;
-            }
-            Ok(())
-        })
-        .await
     }
 
     /// Runs a store's blocking operation off the runtime's workers.

@@ -218,6 +218,28 @@ impl Replica {
     }
 }
 
+/// That streams show as run by this replica: until it is dropped, which is also what ends a task that would not end.
+struct Runs<'a>(Vec<&'a Line>);
+
+impl<'a> Runs<'a> {
+    fn here(lines: Vec<&'a Line>, instance: &str) -> Self {
+        for line in &lines {
+            line.metrics.set_running(true);
+            line.board.set_running(true, Some(instance));
+        }
+        Self(lines)
+    }
+}
+
+impl Drop for Runs<'_> {
+    fn drop(&mut self) {
+        for line in &self.0 {
+            line.metrics.set_running(false);
+            line.board.set_running(false, None);
+        }
+    }
+}
+
 impl Shared {
     /// The streams whose state is in `partition`.
     fn lines(&self, partition: i32) -> impl Iterator<Item = &Line> {
@@ -292,9 +314,8 @@ impl Shared {
         let (stop, end) = shutdown::channel();
         let mut lanes = JoinSet::new();
         let mut shown = Vec::new();
+        let _runs = Runs::here(self.lines(taken.number()).collect(), &self.instance);
         for line in self.lines(taken.number()) {
-            line.metrics.set_running(true);
-            line.board.set_running(true, Some(&self.instance));
             for make in &line.lanes {
                 let lane = make(Kept::Partition(Arc::clone(taken)));
                 // Whatever kept it from going on before: it begins anew, and says what fails from here on.
@@ -332,10 +353,6 @@ impl Shared {
                 },
                 () = shutdown.requested(), if !end.is_requested() => stop.pull(),
             }
-        }
-        for line in self.lines(taken.number()) {
-            line.metrics.set_running(false);
-            line.board.set_running(false, None);
         }
         match (&lost, result) {
             (Some(_), Ok(()) | Err(LaneError::NotDrained)) => (Err(LaneError::Lost), lost),

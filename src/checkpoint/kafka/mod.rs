@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use partition::{Partition, TransactError, Work};
+pub use partition::{After, Answer, Partition, TransactError, Work};
 pub use store::KafkaStore;
 
 use super::{CheckpointError, MemoryStore};
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::config::ClusterConfig;
 
-    fn topic(partitions: u32) -> StateTopic {
+    pub(super) fn topic(partitions: u32) -> StateTopic {
         let cluster =
             ClusterConfig { brokers: vec!["b:1".to_owned()], tls: None, sasl: None, properties: BTreeMap::default() };
         let config = KafkaCheckpointConfig {

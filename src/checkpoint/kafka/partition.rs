@@ -1,10 +1,11 @@
 //! One partition of the state topic, taken: its state in memory, and the one thread that writes it.
 //!
 //! Everything goes through transactions of this partition's transactional id. What lanes submit while a transaction is
-//! being committed goes together into the next one. A transaction that fails is aborted and each of its submitters told;
-//! what cannot be known to be aborted ends the partition's use, and taking it again tells what had been committed.
+//! being committed goes together into the next one, in the order in which it was submitted. A transaction that fails is
+//! aborted and each of its submitters told; what was built on it is not tried. What cannot be known to be aborted ends
+//! the partition's use, and taking it again tells what had been committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use super::{LetterTopic, StateTopic};
 use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
 use crate::dead_letter::Refused;
 use crate::kafka::{Failure, Message, Producer, Sending};
+use crate::state::store::parse_cursor;
 
-/// Works that may wait for the transaction that is being committed. Each lane has one at most.
+/// Works that may wait for the transaction that is being committed.
 const WAITING: usize = 64;
 /// The most records of one transaction, so that a slow one ends within its time.
 const TOGETHER: usize = 20_000;
@@ -41,7 +43,32 @@ pub struct Work {
     /// known to be taken.
     pub one_by_one: Option<usize>,
     /// To the state.
-    pub changes: Changes,
+    pub changes: Arc<Changes>,
+    /// What `changes` are built on, where a lane has not waited until that is so.
+    pub after: Option<After>,
+}
+
+/// That a cursor stands where it must for a work to make sense: a lane submits parts before those before them are known
+/// to be committed, and when one of these fails, it and all after it must come again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct After {
+    /// The cursor's key.
+    pub cursor: Vec<u8>,
+    /// The commits that it counts; 0 where there is none yet.
+    pub commits: u64,
+}
+
+/// What becomes of a work; see [`Partition::submit`].
+pub struct Answer(oneshot::Receiver<Result<(), TransactError>>);
+
+impl Answer {
+    /// Waits for it, once. `Ok` says that the work is committed, and what it is built on.
+    ///
+    /// # Errors
+    /// Nothing of it is true; but after [`TransactError::Lost`] that is known only once the partition is taken again.
+    pub async fn wait(&mut self) -> Result<(), TransactError> {
+        (&mut self.0).await.unwrap_or(Err(TransactError::Lost))
+    }
 }
 
 /// Why a work did not become true.
@@ -53,6 +80,8 @@ pub enum TransactError {
     Refused(Vec<Refused>),
     /// The works beside it failed: once more.
     Beside,
+    /// What it is built on is not so.
+    Unfounded,
     /// It may work later.
     Failed(Failure),
     /// The partition is another's now, or must be taken again.
@@ -89,14 +118,13 @@ impl Partition {
         &self.letters
     }
 
-    /// Makes all of `work` true in one transaction; `Ok` says that it is committed.
-    ///
-    /// # Errors
-    /// Nothing of it is true; but after [`TransactError::Lost`] that is known only once the partition is taken again.
-    pub async fn transact(&self, work: Work) -> Result<(), TransactError> {
+    /// Has all of `work` made true in one transaction, after all that was submitted before. A work whose answer nobody
+    /// waits for any longer may be left out.
+    pub async fn submit(&self, work: Work) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.works.send(Submitted { work, reply }).await.map_err(|_| TransactError::Lost)?;
-        answer.await.unwrap_or(Err(TransactError::Lost))
+        // If nobody takes works any more, the answer says so.
+        let _ = self.works.send(Submitted { work, reply }).await;
+        Answer(answer)
     }
 
     /// Returns once the partition must be taken again to be of use, with the reason.
@@ -125,14 +153,16 @@ impl Store for Partition {
     fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
         loop {
             let (reply, answer) = oneshot::channel();
-            let work = Work { changes: changes.clone(), ..Work::default() };
+            let work = Work { changes: Arc::new(changes.clone()), ..Work::default() };
             self.works.blocking_send(Submitted { work, reply }).map_err(|_| CheckpointError::Lost)?;
             return match answer.blocking_recv().unwrap_or(Err(TransactError::Lost)) {
                 Ok(()) => Ok(()),
                 Err(TransactError::Beside | TransactError::Suspected) => continue,
                 Err(TransactError::Failed(failure)) => Err(failure.into()),
-                // Of no message of its own can it be told that it is refused.
-                Err(TransactError::Lost | TransactError::Refused(_)) => Err(CheckpointError::Lost),
+                // Of no message of its own can it be told that it is refused, and it is built on nothing.
+                Err(TransactError::Lost | TransactError::Refused(_) | TransactError::Unfounded) => {
+                    Err(CheckpointError::Lost)
+                }
             };
         }
     }
@@ -158,22 +188,11 @@ enum Trouble {
 
 impl Writer {
     fn run(mut self, mut submitted: mpsc::Receiver<Submitted>, lose: &watch::Sender<Option<Failure>>) {
-        let mut next = None;
-        while let Some(first) = next.take().or_else(|| submitted.blocking_recv()) {
-            let mut group = vec![first];
-            let mut records = group[0].work.messages.len();
-            while group[0].work.one_by_one.is_none() && records < TOGETHER {
-                match submitted.try_recv() {
-                    Ok(more) if more.work.one_by_one.is_some() => {
-                        next = Some(more);
-                        break;
-                    }
-                    Ok(more) => {
-                        records += more.work.messages.len();
-                        group.push(more);
-                    }
-                    Err(_) => break,
-                }
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| submitted.blocking_recv()) {
+            let group = self.group(first, &mut submitted, &mut held);
+            if group.is_empty() {
+                continue;
             }
             let works: Vec<&Work> = group.iter().map(|submitted| &submitted.work).collect();
             match self.transact(&works) {
@@ -197,6 +216,53 @@ impl Writer {
                 Err(Trouble::Refused(refused)) => answer_refused(group, refused),
             }
         }
+    }
+
+    /// `first` and what else waits, as much as goes into one transaction. A work that is to be sent one by one has one of
+    /// its own: it is `held` until then.
+    fn group(
+        &self,
+        first: Submitted,
+        waiting: &mut mpsc::Receiver<Submitted>,
+        held: &mut Option<Submitted>,
+    ) -> Vec<Submitted> {
+        let mut group: Vec<Submitted> = Vec::new();
+        let mut commits = HashMap::new();
+        let mut records = 0;
+        let mut next = Some(first);
+        while let Some(submitted) = next.take() {
+            let work = &submitted.work;
+            if work.one_by_one.is_some() && !group.is_empty() {
+                *held = Some(submitted);
+                break;
+            }
+            let is_last = work.one_by_one.is_some() || records + work.messages.len() >= TOGETHER;
+            // Of one that nobody waits for the lane has been given up, or has learnt that it comes too early.
+            if submitted.reply.is_closed() || !self.follows(work, &mut commits) {
+                tracing::debug!(partition = self.number, "left out: what it is built on is not so");
+                let _ = submitted.reply.send(Err(TransactError::Unfounded));
+            } else {
+                records += work.messages.len();
+                group.push(submitted);
+                if is_last {
+                    break;
+                }
+            }
+            next = waiting.try_recv().ok();
+        }
+        group
+    }
+
+    /// Whether what `work` is built on is so once the works before it in its group are true; `commits` are their
+    /// cursors' by then.
+    fn follows(&self, work: &Work, commits: &mut HashMap<Vec<u8>, u64>) -> bool {
+        let Some(After { cursor, commits: needed }) = &work.after else { return true };
+        let stored = || Some(parse_cursor(&self.state.get(cursor).ok()??).ok()?.commits);
+        let stands = commits.get(cursor).copied().or_else(stored).unwrap_or(0);
+        if stands == *needed {
+            commits.insert(cursor.clone(), stands + 1);
+        }
+        stands == *needed
     }
 
     fn transact(&mut self, works: &[&Work]) -> Result<(), Trouble> {
@@ -240,7 +306,7 @@ impl Writer {
                 }
             }
         }
-        let mut changes: Vec<Message> = works.iter().flat_map(|work| self.state_messages(&work.changes)).collect();
+        let mut changes = self.state_messages(works);
         if !self.has_format {
             changes.push(self.topic.format_message(self.number));
         }
@@ -270,17 +336,23 @@ impl Writer {
         refused.into_iter().map(of_work).collect()
     }
 
-    /// What a change of the map is in the topic: of a range, the keys that are there.
-    fn state_messages(&self, changes: &Changes) -> Vec<Message> {
+    /// What the changes of works, one after the other, are in the topic: the last of each key, and of a range the keys
+    /// that are there.
+    fn state_messages(&self, works: &[&Work]) -> Vec<Message> {
         let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        for range in &changes.delete_ranges {
-            self.state.keys(range).into_iter().for_each(|key| drop(writes.insert(key, None)));
-        }
-        for key in changes.deletes.iter().filter(|key| self.state.has(key)) {
-            writes.insert(key.clone(), None);
-        }
-        for (key, value) in &changes.puts {
-            writes.insert(key.clone(), Some(value.clone()));
+        for Work { changes, .. } in works {
+            for range in &changes.delete_ranges {
+                self.state.keys(range).into_iter().for_each(|key| drop(writes.insert(key, None)));
+                writes.iter_mut().filter(|(key, _)| range.contains(&**key)).for_each(|(_, value)| *value = None);
+            }
+            for key in &changes.deletes {
+                if self.state.has(key) || writes.contains_key(key) {
+                    writes.insert(key.clone(), None);
+                }
+            }
+            for (key, value) in &changes.puts {
+                writes.insert(key.clone(), Some(value.clone()));
+            }
         }
         writes.into_iter().map(|(key, value)| self.topic.message(self.number, key, value)).collect()
     }
@@ -344,5 +416,110 @@ fn answer_refused(group: Vec<Submitted>, mut refused: Vec<(usize, Refused)>) {
             own if work.one_by_one.is_some() => TransactError::Refused(own),
             _ => TransactError::Suspected,
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::kafka::tests::topic;
+
+    fn writer() -> Writer {
+        let topic = topic(8);
+        let producer = Producer::new(&topic.config.cluster, &[], None, None).unwrap();
+        Writer { topic, number: 3, producer, state: Arc::default(), has_format: true }
+    }
+
+    fn put(key: &[u8], value: &[u8]) -> Changes {
+        Changes { puts: vec![(key.to_vec(), value.to_vec())], ..Changes::default() }
+    }
+
+    /// Built on so many commits of `lane`.
+    fn work(lane: &str, commits: u64) -> Work {
+        Work { after: Some(After { cursor: lane.into(), commits }), ..Work::default() }
+    }
+
+    type Reply = oneshot::Receiver<Result<(), TransactError>>;
+
+    fn submitted(work: Work) -> (Submitted, Reply) {
+        let (reply, answer) = oneshot::channel();
+        (Submitted { work, reply }, answer)
+    }
+
+    /// The groups that `works` make, as lanes and the commits they are built on, none of which is committed.
+    fn groups(writer: &Writer, works: Vec<Work>) -> (Vec<Vec<(String, u64)>>, Vec<Reply>) {
+        let (sender, mut waiting) = mpsc::channel(WAITING);
+        let mut replies = Vec::new();
+        for work in works {
+            let (submitted, reply) = submitted(work);
+            sender.try_send(submitted).unwrap();
+            replies.push(reply);
+        }
+        let mut held = None;
+        let mut groups = Vec::new();
+        while let Some(first) = held.take().or_else(|| waiting.try_recv().ok()) {
+            let name = |submitted: &Submitted| {
+                let After { cursor, commits } = submitted.work.after.clone().unwrap();
+                (String::from_utf8(cursor).unwrap(), commits)
+            };
+            groups.push(writer.group(first, &mut waiting, &mut held).iter().map(name).collect());
+        }
+        (groups, replies)
+    }
+
+    #[test]
+    fn a_work_goes_with_what_it_is_built_on_or_not_at_all() {
+        let writer = writer();
+        let mut cursor =
+            serde_json::json!({ "source": "genauth", "tenant": "t", "live": 0, "overlap": 0, "sweeps": {} });
+        cursor["commits"] = 7.into();
+        writer.state.apply(&put(b"a", cursor.to_string().as_bytes()));
+        let works = [work("a", 7), work("new", 0), work("a", 8), work("a", 10), work("new", 0), work("a", 9)];
+        let (made, mut replies) = groups(&writer, works.to_vec());
+        let named = |name: &str, commits| (name.to_owned(), commits);
+        assert_eq!(made, [[named("a", 7), named("new", 0), named("a", 8), named("a", 9)]]);
+        let unfounded = |reply: &mut Reply| matches!(reply.try_recv(), Ok(Err(TransactError::Unfounded)));
+        assert_eq!(replies.iter_mut().map(unfounded).collect::<Vec<_>>(), [false, false, false, true, true, false]);
+
+        // The first has failed: nothing that was built on it goes, however late it comes.
+        assert_eq!(groups(&writer, vec![work("a", 8), work("a", 9)]).0, [vec![]]);
+    }
+
+    #[test]
+    fn what_is_sent_one_by_one_has_a_transaction_of_its_own() {
+        let alone = Work { one_by_one: Some(0), ..work("b", 0) };
+        let (made, _replies) = groups(&writer(), vec![work("a", 0), alone, work("a", 1), work("c", 0)]);
+        let named = |name: &str, commits| vec![(name.to_owned(), commits)];
+        // What `a` built on its first is not so here, where nothing is ever committed.
+        assert_eq!(made, [named("a", 0), named("b", 0), named("c", 0)]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_left_out() {
+        let writer = writer();
+        let (_sender, mut waiting) = mpsc::channel(WAITING);
+        let (first, reply) = submitted(work("a", 0));
+        drop(reply);
+        assert!(writer.group(first, &mut waiting, &mut None).is_empty());
+    }
+
+    /// Each key once, as all works together leave it: what one puts, a later one may take away.
+    #[test]
+    fn a_transaction_writes_what_its_works_leave() {
+        let writer = writer();
+        writer.state.apply(&put(b"d1", b"old"));
+        let range = b"d1".to_vec()..b"d3".to_vec();
+        let works = [
+            put(b"d2", b"new"),
+            Changes { delete_ranges: vec![range], ..put(b"c", b"2") },
+            Changes { deletes: vec![b"e".to_vec(), b"nowhere".to_vec()], ..put(b"c", b"3") },
+        ];
+        let mut works: Vec<Work> =
+            works.map(|changes| Work { changes: Arc::new(changes), ..Work::default() }).into_iter().collect();
+        works.insert(0, Work { changes: Arc::new(put(b"e", b"5")), ..Work::default() });
+        let messages = writer.state_messages(&works.iter().collect::<Vec<_>>());
+        let written = messages.iter().map(|message| (message.key.as_deref().unwrap(), message.value.as_deref()));
+        let expected: [(&[u8], Option<&[u8]>); 4] = [(b"c", Some(b"3")), (b"d1", None), (b"d2", None), (b"e", None)];
+        assert_eq!(written.collect::<Vec<_>>(), expected);
     }
 }
