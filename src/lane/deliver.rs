@@ -32,7 +32,7 @@ impl Lane {
     ) -> Result<Vec<Refused>, LaneError> {
         let refused = match (&*self.sink, &self.kept) {
             (Sink::Kafka(kafka), Kept::Partition(partition)) if kafka.config().exactly_once => {
-                self.transact_events(kafka, partition, part, changes, shutdown).await?
+                self.delivering(part, true, self.transact_events(kafka, partition, part, changes, shutdown)).await?
             }
             (_, Kept::Partition(partition)) => {
                 let refused = self.deliver(part, shutdown).await?;
@@ -44,7 +44,7 @@ impl Lane {
             (_, Kept::Store(_)) => {
                 let refused = self.deliver(part, shutdown).await?;
                 self.letters(part, &refused, shutdown).await?;
-                self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await?;
+                self.committing(self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?))).await?;
                 refused
             }
         };
@@ -58,7 +58,7 @@ impl Lane {
         let mut backoff = Backoff::new();
         loop {
             let began = Instant::now();
-            let result = self.sink.deliver(&self.feed.stream, part).await;
+            let result = self.delivering(part, false, self.sink.deliver(&self.feed.stream, part)).await;
             self.sink_metrics.request_finished(began.elapsed());
             match result {
                 Ok(refused) => return Ok(refused),
@@ -126,7 +126,7 @@ impl Lane {
         let mut beside = false;
         let mut backoff = Backoff::new();
         loop {
-            match partition.transact(work.clone()).await {
+            match self.committing(partition.transact(work.clone())).await {
                 Ok(()) => return Ok(()),
                 Err(TransactError::Suspected) => work.one_by_one = Some(0),
                 // For once at once: should it go on, it waits as for anything else.

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod safe;
+mod trace;
 mod view;
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::admin::LaneBoard;
 use crate::checkpoint::kafka::Partition;
@@ -24,10 +26,10 @@ use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
-use crate::source::Priority;
 use crate::state::admit::{New, admit};
 use crate::state::cursor::{Cursor, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
+use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::Window;
 
 /// The most events delivered and committed at once.
@@ -124,6 +126,7 @@ pub enum LaneError {
 /// A reading in the background, given up when dropped.
 struct Ahead {
     window: Window,
+    trace: spans::Window,
     task: JoinHandle<Result<Arc<WindowRead>, Overflow>>,
 }
 
@@ -203,14 +206,15 @@ impl Lane {
             while ahead.len() < depth && next < job.range.to {
                 let window = self.feed.window(next, job.range.to, now, longest);
                 next = window.to;
-                ahead.push_back(self.read_ahead(window, job.priority, now));
+                ahead.push_back(self.read_ahead(window, job, now));
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(()) };
             let Some(read) = shutdown.unless(&mut first.task).await else { return Ok(()) };
             match read {
-                Ok(Ok(read)) => self.step(cursor, &read, shutdown).await?,
+                Ok(Ok(read)) => self.traced(&mut first.trace, &read, self.step(cursor, &read, shutdown)).await?,
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
+                    first.trace.ended(WindowOutcome::TooFull);
                     next = first.window.from;
                     ahead.clear();
                 }
@@ -226,9 +230,11 @@ impl Lane {
         }
     }
 
-    fn read_ahead(&self, window: Window, priority: Priority, as_of: Millis) -> Ahead {
-        let feed = Arc::clone(&self.feed);
-        Ahead { window, task: tokio::spawn(async move { feed.read(window, priority, as_of).await }) }
+    fn read_ahead(&self, window: Window, job: Job, as_of: Millis) -> Ahead {
+        let (feed, trace) = (Arc::clone(&self.feed), self.trace(window, job.pass));
+        let read = async move { feed.read(window, job.priority, as_of).await };
+        let task = tokio::spawn(read.instrument(trace.span()));
+        Ahead { window, trace, task }
     }
 
     /// One window: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
@@ -240,6 +246,7 @@ impl Lane {
         }
         let mut delivered = self.delivered(read, shutdown).await?;
         let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, cursor.live);
+        spans::admitted(new.len());
         let mut parts = parts(&new).peekable();
         loop {
             let part = parts.next().unwrap_or_default();
