@@ -15,7 +15,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter,
-    SpanProcessor,
+    SpanLimits, SpanProcessor,
 };
 use secrecy::ExposeSecret;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
@@ -72,6 +72,8 @@ impl Traces {
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio))))
             .with_resource(resource())
+            // Or those of the environment would count.
+            .with_span_limits(SpanLimits::default())
             .with_span_processor(Bounded { batches, queue, metrics })
             .build();
         Ok(Self { provider })
@@ -253,3 +255,7 @@ impl SpanProcessor for Bounded {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

@@ -5,8 +5,8 @@
 //! | --- | --- | --- |
 //! | `window` | nothing: a trace is one window of one lane | from asking for a window to its last commit |
 //! | `request` | `window` | one HTTP request to an API |
-//! | `deliver` | `window` | one try to hand a part to the sink |
-//! | `commit` | `window`; exactly once: `deliver` | writing to the checkpoint |
+//! | `deliver` | `window` | one try to hand a part to the sink; exactly once: all its tries |
+//! | `commit` | `window`; exactly once: `deliver` | writing to the checkpoint; in Kafka: one try |
 //!
 //! An attribute is a name from the config, a count, a time, or from a closed set. Never a record, an id of a person, a
 //! message of a server or an address with its query: what leaves through here is read by more people than the events.

@@ -32,6 +32,9 @@ async fn a_collector_that_does_not_answer_costs_nothing_but_counted_spans() {
         assert!(said[0].contains("\"WARN\"") && said[0].contains("traces.otlp.endpoint"), "{}", said[0]);
         assert!(log.iter().all(|line| !line.contains("\"ERROR\"")), "{log:#?}");
         assert_all_arrived(&simulator, begun, &config.events());
+        let answer = config.command(&["check"], &[]).await;
+        let found = answer.stdout.lines().any(|line| line.starts_with("FAILED ") && line.contains(" traces "));
+        assert!(answer.code == Some(1) && found, "{}", answer.stdout);
     }
     simulator.shutdown().await;
 }
