@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use trailcast::app::{App, Ended};
@@ -12,7 +13,10 @@ use trailcast::config::{self, Loaded, LogConfig};
 use trailcast::lane::Until;
 use trailcast::metrics::Metrics;
 use trailcast::telemetry::export::Traces;
-use trailcast::{shutdown, simulate, telemetry};
+use trailcast::{kafka, shutdown, simulate, telemetry};
+
+/// How long the process waits for clients of Kafka at its end: they ask nobody any more.
+const CLIENTS_END_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -23,6 +27,9 @@ fn main() -> ExitCode {
     let exit = runtime.block_on(dispatch(command));
     // A write to a pipe that nobody reads from never ends, and nothing it holds is counted as delivered.
     runtime.shutdown_background();
+    if !kafka::clients_ended(CLIENTS_END_WITHIN) {
+        tracing::debug!("clients of Kafka have not ended in time");
+    }
     exit.into()
 }
 

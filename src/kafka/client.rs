@@ -1,7 +1,7 @@
 //! A librdkafka client's settings and context.
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -122,11 +122,43 @@ const fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
     }
 }
 
+/// Clients that have not ended, in the whole process: what OpenSSL takes down when the process exits, their threads may
+/// still use.
+static ALIVE: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Blocks until every client has ended; `false` if that takes longer than `within`. To be called before the process
+/// exits, once nothing makes clients any more: a thread of one that still runs then may crash it.
+#[must_use]
+pub fn clients_ended(within: Duration) -> bool {
+    let alive = ALIVE.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = ALIVE.1.wait_timeout_while(alive, within, |alive| *alive > 0);
+    *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+}
+
+/// Counted in [`ALIVE`]. A client lets go of its context after it has ended.
+#[derive(Debug)]
+struct Alive;
+
+impl Alive {
+    fn new() -> Arc<Self> {
+        *ALIVE.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Arc::new(Self)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        *ALIVE.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ALIVE.1.notify_all();
+    }
+}
+
 /// What a client has to say beside its answers: its log, the last thing that went wrong, and tokens when it asks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Context {
     token: Option<Secret>,
     trouble: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
+    _alive: Arc<Alive>,
 }
 
 impl Context {
@@ -137,7 +169,7 @@ impl Context {
             Some(SaslConfig::Token(token)) => Some(token.clone()),
             _ => None,
         };
-        Self { token, trouble: Arc::default() }
+        Self { token, trouble: Arc::default(), _alive: Alive::new() }
     }
 
     /// The last error that the client told of on its own, such as a refused password; a call that merely timed out

@@ -7,7 +7,7 @@ mod failure;
 mod producer;
 mod topic;
 
-pub use client::{Context, Purpose, client_config};
+pub use client::{Context, Purpose, client_config, clients_ended};
 pub use failure::Failure;
 pub use producer::{Message, Producer, Report, Sending};
 pub use topic::{Cluster, Read, Topic, TopicError};

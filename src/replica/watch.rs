@@ -77,7 +77,7 @@ impl Watcher {
         consumer.assign(&all)?;
         while !stop.load(Ordering::Relaxed) {
             // The client tries again by itself what failed.
-            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(500)) {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                 self.see(message.partition(), &Read::of(&message));
             }
         }
