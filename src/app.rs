@@ -98,11 +98,11 @@ enum Runs {
 }
 
 impl App {
-    /// Builds every part: opens a checkpoint that is on this machine and listens, but asks no API and no broker.
+    /// Builds every part, to count with `metrics`: opens a checkpoint that is on this machine and listens, but asks no API and no broker.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn build(config: &Config) -> Result<Self, StartError> {
+    pub async fn build(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
         install_tls_provider();
         for (name, stream) in &config.streams {
             let (key, secret) = stream.secret();
@@ -110,7 +110,7 @@ impl App {
         }
         let readiness = Readiness::default();
         let open = readiness.hold("checkpoint");
-        let (metrics, status) = (Metrics::new(), StatusBoard::default());
+        let status = StatusBoard::default();
         let sinks: BTreeMap<&String, Arc<Sink>> =
             config.sinks.iter().map(|(name, sink)| (name, Arc::new(Sink::build(sink)))).collect();
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
@@ -290,7 +290,7 @@ pub(crate) fn streams(config: &Config) -> Result<Vec<(String, Client)>, StartErr
         limits.into_iter().map(|(key, (rate, in_flight))| (key, Limiter::new(rate, in_flight))).collect();
     let client = |(name, stream): (&String, &StreamConfig)| {
         let limiter = limiters[&credential(stream)].clone();
-        match Client::build(stream, limiter) {
+        match Client::build(name, stream, limiter) {
             Ok(client) => Ok((name.clone(), client)),
             Err(error) => Err(StartError::Stream { stream: name.clone(), error }),
         }

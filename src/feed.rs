@@ -17,6 +17,7 @@ use crate::reading::{End, Found, Inclusive, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
 use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::state::cursor::{Job, Schedule};
+use crate::telemetry::spans::{self, Place};
 use crate::window::{Density, Window, floor_to};
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
@@ -62,6 +63,8 @@ pub struct WindowRead {
     pub read_at: Millis,
     /// All that it holds, oldest first.
     pub found: Vec<Found>,
+    /// Where in our traces.
+    pub place: Place,
 }
 
 /// The window holds more than may be read at once: ask for what [`Feed::window`] says now.
@@ -266,8 +269,9 @@ impl Feed {
         learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
         drop(learnt);
         self.metrics.window(outcome);
+        spans::read(outcome, rows);
         tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
-        Ok(Arc::new(WindowRead { window, read_at, found }))
+        Ok(Arc::new(WindowRead { window, read_at, found, place: Place::here() }))
     }
 
     /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it

@@ -9,8 +9,10 @@ use trailcast::app::{App, Ended};
 use trailcast::blocking::blocking;
 use trailcast::cli::{Cli, Command, Exit, RunArgs};
 use trailcast::command::{self, Answer};
-use trailcast::config::{self, LogConfig};
+use trailcast::config::{self, Loaded, LogConfig};
 use trailcast::lane::Until;
+use trailcast::metrics::Metrics;
+use trailcast::telemetry::export::Traces;
 use trailcast::{kafka, shutdown, simulate, telemetry};
 
 /// How long the process waits for clients of Kafka at its end: they ask nobody any more.
@@ -35,7 +37,7 @@ async fn dispatch(command: Command) -> Exit {
     match command {
         Command::Run(args) => run(args).await,
         Command::Demo(args) => {
-            log(&LogConfig { level: "warn".to_owned(), ..LogConfig::default() });
+            log(&LogConfig { level: "warn".to_owned(), ..LogConfig::default() }, None);
             answer(command::demo(args).await)
         }
         Command::Check(args) => answer(command::check(&args).await),
@@ -53,24 +55,28 @@ async fn dispatch(command: Command) -> Exit {
 }
 
 async fn run(args: RunArgs) -> Exit {
-    let config = match config::load(&args.config.config) {
-        Ok(loaded) => {
-            log(&loaded.config.log);
-            for warning in &loaded.warnings {
-                tracing::warn!("{warning}");
-            }
-            loaded.config
-        }
+    let Loaded { config, warnings } = match config::load(&args.config.config) {
+        Ok(loaded) => loaded,
         Err(errors) => return say(Exit::Usage, &errors.to_string()),
     };
+    let metrics = Metrics::new();
+    let traces = config.traces.as_ref().map(|traces| Traces::build(traces, metrics.traces()));
+    let traces = match traces.transpose() {
+        Ok(traces) => traces,
+        Err(error) => return say(Exit::Usage, &telemetry::chain(&error)),
+    };
+    log(&config.log, traces.as_ref());
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     let (trigger, end) = shutdown::channel();
     match shutdown::signals(trigger, shutdown::exit) {
         Ok(signals) => drop(tokio::spawn(signals)),
         Err(error) => return say(Exit::Failed, &format!("cannot wait for signals: {error}")),
     }
-    let app = match App::build(&config).await {
+    let app = match App::build(&config, metrics).await {
         Ok(app) => app,
-        Err(error) => return say(Exit::Usage, &trailcast::telemetry::chain(&error)),
+        Err(error) => return say(Exit::Usage, &telemetry::chain(&error)),
     };
     let until = if args.until_caught_up { Until::CaughtUp } else { Until::Shutdown };
     tracing::info!(version = trailcast::version::VERSION, admin = %app.admin_address(), lanes = app.lanes.len(), "runs");
@@ -84,14 +90,17 @@ async fn run(args: RunArgs) -> Exit {
         // Whatever failed has said so.
         Ended::Failed => {}
     }
+    if let Some(traces) = traces {
+        traces.flush().await;
+    }
     match ended {
         Ended::CaughtUp | Ended::Drained => Exit::Done,
         Ended::NotDrained | Ended::Failed => Exit::Failed,
     }
 }
 
-fn log(config: &LogConfig) {
-    if let Err(error) = telemetry::init(config) {
+fn log(config: &LogConfig, traces: Option<&Traces>) {
+    if let Err(error) = telemetry::init(config, traces) {
         say(Exit::Failed, &error.to_string());
     }
 }

@@ -10,6 +10,7 @@ use crate::cli::{DemoArgs, Exit};
 use crate::config;
 use crate::encode::Format;
 use crate::lane::Until;
+use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::simulate::{self, Simulator, genauth, scloud};
 use crate::telemetry::chain;
@@ -37,7 +38,7 @@ pub async fn demo(args: DemoArgs) -> Result<Answer, CommandError> {
             trigger.pull();
         });
     }
-    let app = App::build(&config).await.map_err(|error| chain(&error))?;
+    let app = App::build(&config, Metrics::new()).await.map_err(|error| chain(&error))?;
     let faults = if args.faults { "with every fault at moderate rates" } else { "no faults (try --faults)" };
     say(&format!(
         "trailcast demo: SIMULATED events, from simulated APIs at {}, {faults}.\n\

@@ -76,6 +76,7 @@ impl Converter<'_> {
             converted.insert(name, self.stream(stream, &names, &path)?);
         }
         self.same_events_twice(&converted, &streams);
+        let traces = file.traces.map(|traces| self.traces(traces, &root.child("traces")));
         Some(Config {
             streams: converted,
             sinks: converted_sinks,
@@ -83,6 +84,7 @@ impl Converter<'_> {
             dead_letters,
             admin: AdminConfig { listen: file.admin.listen.0 },
             log: LogConfig { format: file.log.format, level: file.log.level.0.0 },
+            traces,
         })
     }
 

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::otlp::Otlp;
 use super::syntax::{LogFilter, Size, TopicName, Written};
+use super::traces::Traces;
 use super::{
     AdminConfig, GenauthAuth, GenauthBrand, GenauthFilter, LogConfig, LogFormat, ScloudFilter, Start, StdoutConfig,
 };
@@ -45,6 +46,8 @@ pub(super) struct File {
     /// trailcast's own log, on stderr.
     #[serde(default)]
     pub log: Log,
+    /// trailcast's own traces. Default: none.
+    pub traces: Option<Traces>,
 }
 
 /// One configured use of a source: exactly one of `genauth` and `scloud`.

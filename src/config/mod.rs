@@ -13,6 +13,7 @@ mod kafka;
 mod otlp;
 mod secret;
 mod syntax;
+mod traces;
 mod tree;
 pub mod units;
 
@@ -39,6 +40,7 @@ pub use error::{ConfigErrors, Finding};
 pub use file::schema;
 pub use otlp::{BackfillConfig, Compression, MaxEventAgePolicy, OtlpConfig, OtlpProtocol, OtlpTls, Split};
 pub use secret::SecretError;
+pub use traces::TracesConfig;
 
 /// This host's name, by which Kafka knows a replica unless the config says otherwise: a pod's own name in Kubernetes.
 #[must_use]
@@ -148,6 +150,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// trailcast's own log.
     pub log: LogConfig,
+    /// trailcast's own traces. Default: none.
+    pub traces: Option<TracesConfig>,
 }
 
 /// One configured use of a source.

@@ -231,11 +231,7 @@ pub struct BackfillConfig {
 impl Converter<'_> {
     pub(super) fn otlp(&mut self, otlp: Otlp, path: &Path) -> SinkConfig {
         let headers = self.headers(otlp.headers, &path.child("headers"));
-        let clear = otlp.endpoint.0.scheme() == "http" && !super::convert::is_loopback(&otlp.endpoint.0);
-        if clear && headers.values().any(|value| !matches!(value, Secret::Inline(_))) {
-            let why = "without `https://` the secrets of `headers` cross the network in the clear";
-            self.warn(&path.child("endpoint"), why);
-        }
+        self.clear_secrets(&otlp.endpoint.0, &headers, &path.child("endpoint"));
         let endpoint = self.otlp_endpoint(otlp.endpoint.0, otlp.protocol, &path.child("endpoint"));
         for name in otlp.resource.keys() {
             let own = OWN_ATTRIBUTES.iter().find(|(own, _)| own == name);
@@ -287,7 +283,14 @@ impl Converter<'_> {
         }))
     }
 
-    fn otlp_endpoint(&mut self, mut url: Url, protocol: OtlpProtocol, path: &Path) -> Url {
+    pub(super) fn clear_secrets(&mut self, endpoint: &Url, headers: &BTreeMap<String, Secret>, path: &Path) {
+        let clear = endpoint.scheme() == "http" && !super::convert::is_loopback(endpoint);
+        if clear && headers.values().any(|value| !matches!(value, Secret::Inline(_))) {
+            self.warn(path, "without `https://` the secrets of `headers` cross the network in the clear");
+        }
+    }
+
+    pub(super) fn otlp_endpoint(&mut self, mut url: Url, protocol: OtlpProtocol, path: &Path) -> Url {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             self.mistake(path, "must begin with `http://` or `https://` and name a host");
             return url;
@@ -310,7 +313,7 @@ impl Converter<'_> {
         url
     }
 
-    fn headers(&mut self, headers: BTreeMap<String, SecretEntry>, path: &Path) -> BTreeMap<String, Secret> {
+    pub(super) fn headers(&mut self, headers: BTreeMap<String, SecretEntry>, path: &Path) -> BTreeMap<String, Secret> {
         let mut converted = BTreeMap::new();
         for (name, entry) in headers {
             let path = path.child(&name);

@@ -139,7 +139,7 @@ t.yaml:25:1: checkpoint: expected exactly one of the keys `file`, `kafka`, `memo
 t.yaml:26:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
 t.yaml:27:8: log.level: expected `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`, found another text
 t.yaml:27:36: log.format: expected one of `text`, `json`, found nothing
-t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`";
+t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`, `traces`";
     assert_eq!(errors, expected, "\n{errors}");
     assert!(!errors.contains("hunter2"), "no value is ever shown");
 }
@@ -233,7 +233,7 @@ fn text_that_is_no_config() {
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let Config { streams, sinks, checkpoint, dead_letters, admin, log } = good(&genauth("")).config;
+    let Config { streams, sinks, checkpoint, dead_letters, admin, log, traces } = good(&genauth("")).config;
     let stream = &streams["users"];
     let SourceConfig::Genauth(source) = &stream.source else { panic!("{stream:?}") };
     assert_eq!(source.endpoint.as_str(), "https://api.genauth.ai/");
@@ -256,6 +256,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((max_file_size, max_size), (64 << 20, 1 << 30));
     assert_eq!(admin.listen.to_string(), "127.0.0.1:9464");
     assert_eq!((log.format, log.level.as_str()), (None, "info"));
+    assert!(traces.is_none());
 
     let Config { streams, .. } = good(&scloud("")).config;
     let SourceConfig::Scloud(source) = &streams["cloud"].source else { panic!("{streams:?}") };
@@ -507,6 +508,51 @@ fn secrets_in_headers_are_warned_of_where_they_are_open() {
     }
 }
 
+/// A config with traces.
+fn traces(otlp: &str) -> String {
+    genauth(&format!("traces: {{ otlp: {{ {otlp} }} }}\n"))
+}
+
+#[test]
+fn traces_go_where_the_config_says() {
+    // The contract's own example.
+    let loaded = good(&genauth("traces: { otlp: { endpoint: \"http://collector:4317\" } }\n"));
+    assert_eq!(loaded.warnings, []);
+    let traces_config = loaded.config.traces.unwrap();
+    assert_eq!(traces_config.endpoint.as_str(), "http://collector:4317/");
+    assert!(traces_config.headers.is_empty() && (traces_config.sample_ratio - 1.0).abs() < f64::EPSILON);
+    let some = "endpoint: https://c:4317, sample_ratio: 0.25, headers: { X-Team: a, Authorization: { env: A } }";
+    let traces_config = good(&traces(some)).config.traces.unwrap();
+    assert!((traces_config.sample_ratio - 0.25).abs() < f64::EPSILON);
+    assert_eq!(traces_config.headers.keys().collect::<Vec<_>>(), ["authorization", "x-team"]);
+    let loaded = good(&traces("endpoint: http://c:4317, headers: { Authorization: { env: A } }"));
+    assert!(loaded.warnings[0].message.contains("cross the network in the clear"), "{:?}", loaded.warnings);
+    let loaded = good(&traces("endpoint: https://c:4317, headers: { Authorization: hunter2 }"));
+    assert!(
+        loaded.warnings[0].key == "traces.otlp.headers.Authorization" && !format!("{loaded:?}").contains("hunter2")
+    );
+}
+
+#[test]
+fn what_traces_cannot_have_is_told_with_the_reason() {
+    for (otlp, error) in [
+        ("sample_ratio: 1", "traces.otlp: the key `endpoint` is missing; expected a URL such as"),
+        ("endpoint: hunter2", "traces.otlp.endpoint: expected a URL such as"),
+        ("endpoint: collector:4317", "traces.otlp.endpoint: must begin with `http://` or `https://` and name a host"),
+        ("endpoint: https://u:hunter2@c", "traces.otlp.endpoint: must hold no user name or password: `headers` is"),
+        ("endpoint: https://c?a=hunter2", "traces.otlp.endpoint: must end with the host or a path"),
+        ("endpoint: https://c/v1/traces", "traces.otlp.endpoint: must end with the port: gRPC has no path"),
+        ("endpoint: https://c, sample_ratio: 1.5", "traces.otlp.sample_ratio: expected a number from 0 to 1, found"),
+        ("endpoint: https://c, sample_ratio: -0.1", "traces.otlp.sample_ratio: expected a number from 0 to 1, found"),
+        ("endpoint: https://c, headers: { te: hunter2 }", "traces.otlp.headers.te: is trailcast's own"),
+        ("endpoint: https://c, smaple_ratio: 1", "unknown key; did you mean `sample_ratio`?"),
+    ] {
+        let errors = errors(&traces(otlp));
+        assert!(errors.contains(error) && !errors.contains("hunter2"), "{error}\n{errors}");
+    }
+    assert!(errors(&genauth("traces: {}\n")).contains("traces: the key `otlp` is missing; expected a mapping"));
+}
+
 #[test]
 fn the_samples_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -572,7 +618,9 @@ fn the_samples_hold_every_key() {
             assert!(known.remove(&format!("{kafka}{way}")), "{kafka}{way}");
         }
     }
-    assert!(known.remove(".sinks.*.otlp.headers.*.env"));
+    for otlp in [".sinks.*.otlp", ".traces.otlp"] {
+        assert!(known.remove(&format!("{otlp}.headers.*.env")), "{otlp}");
+    }
     let (text, kafka) = (include_str!("../../config/trailcast.yaml"), include_str!("../../config/kafka.yaml"));
     let otlp = include_str!("../../config/otlp.yaml");
     assert!(text.contains("`memory: {}`") && kafka.contains("`token: { file: … }`"));
@@ -597,7 +645,7 @@ fn the_schema_describes_every_key_and_states_defaults() {
     }
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    assert_eq!(described(&schema, ""), 6);
+    assert_eq!(described(&schema, ""), 7);
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         described(definition, name);
         assert!(definition["description"].is_string(), "{name}");

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::staged::{FirstTry, Staged, Transaction};
+use super::staged::{FirstTry, Of, Staged, Transaction};
+use super::trace::delivered;
 use super::{Kept, Lane, LaneError};
 use crate::checkpoint::kafka::{After, Partition, TransactError, Work};
 use crate::clock;
 use crate::dead_letter::{DeadLetter, Refused};
-use crate::feed::WindowRead;
 use crate::kafka::{Failure, Message};
 use crate::metrics::SinkReason;
 use crate::retry::Backoff;
@@ -31,7 +31,7 @@ impl Lane {
         part: Vec<New>,
         before: u64,
         commit: Commit,
-        read: Arc<WindowRead>,
+        of: Of,
         shutdown: &Shutdown,
     ) -> Result<Staged, LaneError> {
         let changes = Arc::new(commit.changes);
@@ -43,7 +43,7 @@ impl Lane {
             }
             _ => None,
         };
-        Ok(Staged { read, part, changes, cursor: commit.cursor, transaction })
+        Ok(Staged { of, part, changes, cursor: commit.cursor, transaction })
     }
 
     /// Makes a part true, whose first try may be over. The answer says which events are kept as dead letters instead.
@@ -51,7 +51,8 @@ impl Lane {
         let part = &staged.part;
         let refused = match (staged.transaction.take(), &self.kept) {
             (Some(transaction), Kept::Partition(partition)) => {
-                self.transact_events(partition, part, transaction, shutdown).await?
+                let span = transaction.span.clone();
+                delivered(&span, self.transact_events(partition, part, transaction, shutdown)).await?
             }
             (_, Kept::Partition(partition)) => {
                 let refused = self.deliver(part, shutdown).await?;
@@ -64,7 +65,7 @@ impl Lane {
                 let refused = self.deliver(part, shutdown).await?;
                 self.letters(part, &refused, shutdown).await?;
                 let changes = Arc::clone(&staged.changes);
-                self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await?;
+                self.committing(self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?))).await?;
                 refused
             }
         };
@@ -78,7 +79,8 @@ impl Lane {
         let mut backoff = Backoff::new();
         loop {
             let began = Instant::now();
-            let result = self.sink.deliver(&self.feed.stream, part).await;
+            let span = self.deliver_span(part, false);
+            let result = delivered(&span, self.sink.deliver(&self.feed.stream, part)).await;
             self.sink_metrics.request_finished(began.elapsed());
             match result {
                 Ok(refused) => return Ok(refused),
@@ -107,6 +109,7 @@ impl Lane {
         mut work: Work,
         shutdown: &Shutdown,
     ) -> Result<Transaction, LaneError> {
+        let span = self.deliver_span(part, true);
         let mut backoff = Backoff::new();
         while let Err(error) = kafka.look_up().await {
             self.failing(error.reason(), &error);
@@ -118,8 +121,9 @@ impl Lane {
         work.without = refused.iter().map(|refused| refused.index).collect();
         work.messages = Arc::new(messages);
         let submitted = Instant::now();
-        let first = FirstTry::Waits(partition.submit(work.clone()).await);
-        Ok(Transaction { work, refused, submitted, first })
+        let commit = span.in_scope(|| self.commit_span());
+        let first = FirstTry::Waits { answer: partition.submit(work.clone()).await, commit };
+        Ok(Transaction { work, refused, span, submitted, first })
     }
 
     /// Until all of a transaction is true.
@@ -127,7 +131,7 @@ impl Lane {
         &self,
         partition: &Partition,
         part: &[New],
-        Transaction { mut work, mut refused, submitted: mut began, mut first }: Transaction,
+        Transaction { mut work, mut refused, submitted: mut began, mut first, .. }: Transaction,
         shutdown: &Shutdown,
     ) -> Result<Vec<Refused>, LaneError> {
         loop {
@@ -163,8 +167,8 @@ impl Lane {
         loop {
             let result = match std::mem::replace(&mut first, FirstTry::None) {
                 FirstTry::Over(result) => result,
-                FirstTry::Waits(mut answer) => answer.wait().await,
-                FirstTry::None => partition.submit(work.clone()).await.wait().await,
+                FirstTry::Waits { mut answer, .. } => answer.wait().await,
+                FirstTry::None => self.committing(async { partition.submit(work.clone()).await.wait().await }).await,
             };
             match result {
                 Ok(()) => return Ok(()),

@@ -9,6 +9,7 @@
 mod deliver;
 mod safe;
 mod staged;
+mod trace;
 mod view;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::admin::LaneBoard;
 use crate::checkpoint::kafka::Partition;
@@ -29,12 +31,13 @@ use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
-use crate::source::Priority;
 use crate::state::admit::{New, admit};
 use crate::state::cursor::{Cursor, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
+use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::Window;
-use staged::Parts;
+use staged::{Of, Parts};
+use trace::Reason;
 
 /// The most events delivered and committed at once.
 const PART_EVENTS: usize = 1000;
@@ -130,6 +133,7 @@ pub enum LaneError {
 /// A reading in the background, given up when dropped.
 struct Ahead {
     window: Window,
+    trace: Arc<spans::Window>,
     task: JoinHandle<Result<Arc<WindowRead>, Overflow>>,
 }
 
@@ -224,7 +228,7 @@ impl Lane {
             while ahead.len() < depth && next < job.range.to {
                 let window = self.feed.window(next, job.range.to, now, longest);
                 next = window.to;
-                ahead.push_back(self.read_ahead(window, job.priority, now));
+                ahead.push_back(self.read_ahead(window, job, now));
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(()) };
             let read = loop {
@@ -237,9 +241,14 @@ impl Lane {
                 }
             };
             match read {
-                Ok(Ok(read)) => self.step(cursor, parts, read, shutdown).await?,
+                Ok(Ok(read)) => {
+                    let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
+                    let stepped = stepped.instrument(first.trace.span()).await;
+                    stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
+                }
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
+                    first.trace.ended(WindowOutcome::TooFull);
                     next = first.window.from;
                     ahead.clear();
                 }
@@ -255,9 +264,11 @@ impl Lane {
         }
     }
 
-    fn read_ahead(&self, window: Window, priority: Priority, as_of: Millis) -> Ahead {
-        let feed = Arc::clone(&self.feed);
-        Ahead { window, task: tokio::spawn(async move { feed.read(window, priority, as_of).await }) }
+    fn read_ahead(&self, window: Window, job: Job, as_of: Millis) -> Ahead {
+        let (feed, trace) = (Arc::clone(&self.feed), Arc::new(self.trace(window, job.pass)));
+        let read = async move { feed.read(window, job.priority, as_of).await };
+        let task = tokio::spawn(read.instrument(trace.span()));
+        Ahead { window, trace, task }
     }
 
     /// One window: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
@@ -267,15 +278,19 @@ impl Lane {
         cursor: &mut Cursor,
         parts: &mut Parts,
         read: Arc<WindowRead>,
+        trace: &Arc<spans::Window>,
         shutdown: &Shutdown,
     ) -> Result<(), LaneError> {
+        trace.read_in(&read.place);
         let window = read.window;
         let live = parts.cursor(cursor).live;
         if window.from <= live {
             self.feed.metrics.set_read_through(window.to);
         }
         let mut delivered = self.delivered(&read, parts.changes(), shutdown).await?;
-        let mut new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live).into_iter().peekable();
+        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live);
+        spans::admitted(new.len());
+        let mut new = new.into_iter().peekable();
         loop {
             let part = next_part(&mut new);
             let last = new.peek().is_none();
@@ -287,7 +302,8 @@ impl Lane {
             for new in &part {
                 *delivered.entry(new.fingerprint).or_default() += 1;
             }
-            parts.push(self.stage(part, commits, commit, Arc::clone(&read), shutdown).await?);
+            let of = Of { read: Arc::clone(&read), last, trace: Arc::clone(trace) };
+            parts.push(self.stage(part, commits, commit, of, shutdown).await?);
             while parts.is_full() {
                 self.settle_first(cursor, parts, shutdown).await?;
             }
@@ -308,8 +324,13 @@ impl Lane {
     async fn settle_first(&self, cursor: &mut Cursor, parts: &mut Parts, shutdown: &Shutdown) -> Result<(), LaneError> {
         parts.answered().await;
         let Some(mut staged) = parts.pop() else { return Ok(()) };
-        let refused = self.settle(&mut staged, shutdown).await?;
-        self.count(&staged.part, &refused, &staged.read);
+        let trace = Arc::clone(&staged.of.trace);
+        let settled = self.settle(&mut staged, shutdown).instrument(trace.span()).await;
+        let refused = settled.inspect_err(|error| trace.failed(error.reason()))?;
+        if staged.of.last {
+            trace.ended(WindowOutcome::Committed);
+        }
+        self.count(&staged.part, &refused, &staged.of.read);
         *cursor = staged.cursor;
         self.show(cursor);
         Ok(())

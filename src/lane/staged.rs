@@ -4,22 +4,36 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Span;
+
 use super::PART_BYTES;
+use super::trace::Reason;
 use crate::checkpoint::Changes;
 use crate::checkpoint::kafka::{Answer, TransactError, Work};
 use crate::dead_letter::Refused;
 use crate::feed::WindowRead;
 use crate::state::admit::New;
 use crate::state::cursor::Cursor;
+use crate::telemetry::spans;
 
 /// The most parts that are submitted at once: the transaction that is being committed holds one or some of them, the
 /// next one the others.
 const MOST: usize = 6;
 
+/// What a part is of.
+pub(super) struct Of {
+    /// The window.
+    pub read: Arc<WindowRead>,
+    /// Whether it is the window's last part.
+    pub last: bool,
+    /// The window's span.
+    pub trace: Arc<spans::Window>,
+}
+
 /// A part, and what becomes true with it.
 pub(super) struct Staged {
-    /// The window that it is of.
-    pub read: Arc<WindowRead>,
+    /// What it is of.
+    pub of: Of,
     /// Its events.
     pub part: Vec<New>,
     /// To the state.
@@ -36,7 +50,9 @@ pub(super) struct Transaction {
     pub work: Work,
     /// The events that are known to be refused; letters of them are among the messages.
     pub refused: Vec<Refused>,
-    /// When the first try began.
+    /// All tries.
+    pub span: Span,
+    /// When the first began.
     pub submitted: Instant,
     /// What has become of it.
     pub first: FirstTry,
@@ -45,7 +61,12 @@ pub(super) struct Transaction {
 /// A part's first try.
 pub(super) enum FirstTry {
     /// Is waited for.
-    Waits(Answer),
+    Waits {
+        /// What comes of it.
+        answer: Answer,
+        /// Its span.
+        commit: Span,
+    },
     /// Is over.
     Over(Result<(), TransactError>),
     /// Has not been made, or is of no use.
@@ -74,8 +95,12 @@ impl Parts {
     /// Returns once the first try of the first part is over.
     pub async fn answered(&mut self) {
         let Some(transaction) = self.0.front_mut().and_then(|first| first.transaction.as_mut()) else { return };
-        if let FirstTry::Waits(answer) = &mut transaction.first {
-            transaction.first = FirstTry::Over(answer.wait().await);
+        if let FirstTry::Waits { answer, commit } = &mut transaction.first {
+            let result = answer.wait().await;
+            if let Err(error) = &result {
+                spans::failed(commit, error.reason());
+            }
+            transaction.first = FirstTry::Over(result);
         }
     }
 
@@ -84,7 +109,9 @@ impl Parts {
         let first = self.0.pop_front()?;
         if first.transaction.as_ref().is_some_and(|transaction| matches!(transaction.first, FirstTry::Over(Err(_)))) {
             for later in self.0.iter_mut().filter_map(|staged| staged.transaction.as_mut()) {
-                later.first = FirstTry::None;
+                if let FirstTry::Waits { commit, .. } = std::mem::replace(&mut later.first, FirstTry::None) {
+                    spans::failed(&commit, TransactError::Unfounded.reason());
+                }
             }
         }
         Some(first)

@@ -1,7 +1,9 @@
 //! The names, helps, labels and buckets of all metrics.
 
 use prometheus::core::Collector;
-use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 
 use crate::version;
 
@@ -36,6 +38,8 @@ pub(super) struct Families {
     pub last_commit: GaugeVec,
     pub dead_letters: IntCounterVec,
     pub running: GaugeVec,
+    pub trace_spans: IntCounter,
+    pub trace_spans_lost: IntCounter,
 }
 
 impl Families {
@@ -117,6 +121,11 @@ impl Families {
                 &["stream", "sink", "reason"],
             ),
             running: declare.gauge("stream_running", "1 while this process runs the stream, 0 otherwise.", STREAM),
+            trace_spans: declare.single("trace_spans_total", "Spans of trailcast's own traces that ended."),
+            trace_spans_lost: declare.single(
+                "trace_spans_lost_total",
+                "Spans that the Collector did not take: not reached, or too slow for the queue.",
+            ),
             registry: declare.0,
         }
     }
@@ -130,6 +139,10 @@ const CONSTANT: &str = "a constant, valid and unique name with constant, valid l
 impl Declare {
     fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(opts(name, help), labels).expect(CONSTANT))
+    }
+
+    fn single(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::with_opts(opts(name, help)).expect(CONSTANT))
     }
 
     fn float_counter(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {

@@ -246,6 +246,35 @@ impl SinkMetrics {
     }
 }
 
+/// Counts the spans of our own traces. The default counts for nobody.
+#[derive(Debug, Clone)]
+pub struct TraceMetrics {
+    spans: IntCounter,
+    lost: IntCounter,
+}
+
+impl TraceMetrics {
+    pub(super) fn new(families: &Families) -> Self {
+        Self { spans: families.trace_spans.clone(), lost: families.trace_spans_lost.clone() }
+    }
+
+    /// A span ended.
+    pub fn span(&self) {
+        self.spans.inc();
+    }
+
+    /// So many spans were not exported.
+    pub fn lost(&self, spans: u64) {
+        self.lost.inc_by(spans);
+    }
+}
+
+impl Default for TraceMetrics {
+    fn default() -> Self {
+        Self::new(&Families::new())
+    }
+}
+
 /// A gauge that has no series until it has a value: 0 would be a wrong one.
 struct OnceKnown {
     family: GaugeVec,

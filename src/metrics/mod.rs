@@ -23,7 +23,7 @@ use crate::clock::now;
 use crate::event::Millis;
 use families::Families;
 
-pub use handles::{LaneMetrics, SinkMetrics, StreamMetrics};
+pub use handles::{LaneMetrics, SinkMetrics, StreamMetrics, TraceMetrics};
 
 /// The content type of [`Metrics::render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -142,6 +142,12 @@ impl Metrics {
     #[must_use]
     pub fn sink(&self, name: &str) -> SinkMetrics {
         SinkMetrics::new(&self.shared.families, name)
+    }
+
+    /// The handle of our own traces.
+    #[must_use]
+    pub fn traces(&self) -> TraceMetrics {
+        TraceMetrics::new(&self.shared.families)
     }
 
     /// Everything, now, in Prometheus' text format ([`CONTENT_TYPE`]).

@@ -27,6 +27,8 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_sink_errors_total", "counter", &["reason", "sink", "stream"]),
     ("trailcast_sink_request_duration_seconds", "histogram", &["sink"]),
     ("trailcast_stream_running", "gauge", &["stream"]),
+    ("trailcast_trace_spans_lost_total", "counter", &[]),
+    ("trailcast_trace_spans_total", "counter", &[]),
     ("trailcast_verified_through_timestamp_seconds", "gauge", &["sink", "stream"]),
 ];
 
@@ -162,6 +164,8 @@ fn handles_count_into_their_own_series() {
     lane.late(2);
     lane.sink_error(SinkReason::Checkpoint);
     metrics.sink("out").request_finished(Duration::from_millis(30));
+    metrics.traces().span();
+    metrics.traces().lost(1);
     assert_eq!((lane.delivered_so_far(), users.requests_so_far()), (6, 1));
 
     let text = metrics.render_at(NOW);
@@ -183,6 +187,8 @@ fn handles_count_into_their_own_series() {
         ("events_late_total{sink=\"out\",stream=\"users\"}", 2.0),
         ("sink_errors_total{reason=\"checkpoint\",sink=\"out\",stream=\"users\"}", 1.0),
         ("sink_request_duration_seconds_sum{sink=\"out\"}", 0.03),
+        ("trace_spans_total", 1.0),
+        ("trace_spans_lost_total", 1.0),
         ("clock_offset_seconds{stream=\"users\"}", 2.5),
         ("last_commit_timestamp_seconds{sink=\"out\",stream=\"users\"}", 1_767_225_599.5),
         ("verified_through_timestamp_seconds{sink=\"out\",stream=\"users\"}", 1_767_225_540.0),

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;
+use crate::telemetry::spans;
 
 /// Chooses `ring` for all TLS of this process. Comes before the first client; a second call does nothing.
 ///
@@ -99,6 +100,7 @@ impl Http {
 
     /// Sends one request and reads the answer to its end.
     pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
+        spans::sent_to(url.host_str());
         let sent = clock::now();
         let request = self.client.post(url.clone()).headers(headers).body(body);
         let response = request.send().await.map_err(|error| FetchError::of_transport(error, "no answer"))?;
@@ -107,6 +109,7 @@ impl Http {
             self.clock.observe(date, sent, clock::now());
         }
         let status = response.status();
+        spans::answered(status.as_u16());
         let retry_after = header(response.headers(), RETRY_AFTER)
             .and_then(|asked| retry_after(asked, date.unwrap_or_else(SystemTime::now)));
         let body = match self.read(response).await {
@@ -157,6 +160,7 @@ impl Body {
 
     /// The records of this body, sharing its memory.
     pub(super) fn listed(&self, source: Source, records: &[&RawValue]) -> Vec<Listed> {
+        spans::listed(records.len());
         let listed = |record: &&RawValue| {
             let identity = record::identify(source, record.get());
             Listed {

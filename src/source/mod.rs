@@ -16,16 +16,21 @@ use std::borrow::Borrow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 pub use clock::ServerClock;
 pub use http::install_tls_provider;
 pub use limiter::{Limiter, Permit, Rank};
 
 use crate::config::{SourceConfig, StreamConfig};
 use crate::event::{Listed, Millis, Source};
+use crate::telemetry::spans;
 
 /// Asks one stream's API for pages. Shared by all lanes of the stream.
 #[derive(Debug)]
 pub struct Client {
+    /// The stream's name.
+    stream: String,
     tenant: String,
     max_rows: u64,
     limiter: Limiter,
@@ -39,20 +44,22 @@ enum Api {
 }
 
 impl Client {
-    /// Connects to nothing yet and reads no secret: those are read for each request that needs them.
-    /// [`install_tls_provider`] comes first.
+    /// A client for the stream of this name. Connects to nothing yet and reads no secret: those are read for each request
+    /// that needs them. [`install_tls_provider`] comes first.
     ///
     /// # Errors
     /// A key of the stream's config does not work out.
-    pub fn build(config: &StreamConfig, limiter: Limiter) -> Result<Self, BuildError> {
+    pub fn build(stream: &str, config: &StreamConfig, limiter: Limiter) -> Result<Self, BuildError> {
         Ok(match &config.source {
             SourceConfig::Genauth(genauth) => Self {
+                stream: stream.to_owned(),
                 tenant: genauth.user_pool_id.clone(),
                 max_rows: genauth.max_rows,
                 limiter,
                 api: Api::Genauth(Box::new(genauth::Api::build(config, genauth)?)),
             },
             SourceConfig::Scloud(scloud) => Self {
+                stream: stream.to_owned(),
                 // A key that needs no project reads the account's own log. Not the key itself: it rotates,
                 // and ids would change with it.
                 tenant: scloud.project_id.clone().unwrap_or_else(|| "default".to_owned()),
@@ -120,7 +127,7 @@ impl Client {
     /// # Errors
     /// Sorted by what to do: see [`FailureClass`].
     pub async fn fetch(&self, request: &PageRequest, rank: Rank) -> Result<Fetched, FetchError> {
-        let mut turn = Turn { limiter: &self.limiter, rank, timing: Timing::default() };
+        let mut turn = Turn { stream: &self.stream, limiter: &self.limiter, rank, timing: Timing::default() };
         let page = match &self.api {
             Api::Genauth(api) => api.fetch(request, &mut turn).await?,
             Api::Scloud(api) => api.fetch(request, &mut turn).await?,
@@ -149,6 +156,7 @@ pub struct Timing {
 
 /// One fetch's way through the limiter.
 struct Turn<'a> {
+    stream: &'a str,
     limiter: &'a Limiter,
     rank: Rank,
     timing: Timing,
@@ -165,8 +173,12 @@ impl Turn<'_> {
         let permit = self.limiter.acquire(rank).await;
         self.timing.waited += queued.elapsed();
         let sent = tokio::time::Instant::now();
-        let result = request.await;
+        let span = spans::request(self.stream);
+        let result = request.instrument(span.clone()).await;
         self.timing.requests += sent.elapsed();
+        if let Err(error) = &result {
+            spans::failed(&span, error.borrow().reason.label());
+        }
         match &result {
             Ok(_) => permit.succeeded(),
             Err(error) if error.borrow().class == FailureClass::Throttled => {

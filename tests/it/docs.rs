@@ -11,6 +11,7 @@ use trailcast::metrics::{Metrics, SinkReason};
 use trailcast::reading::Outcome;
 use trailcast::simulate::{Options, genauth, scloud};
 use trailcast::source::FetchReason;
+use trailcast::telemetry::{self, spans::WindowOutcome};
 
 use crate::program::{Answer, simulate, trailcast};
 
@@ -52,9 +53,11 @@ fn repository(path: &str) -> PathBuf {
 #[test]
 fn every_config_in_the_readme_loads() {
     let blocks = blocks("yaml");
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in &blocks {
-        let loaded = config::parse(Path::new("README.md"), block).unwrap_or_else(|errors| panic!("{errors}\n{block}"));
+        // A section alone is one of a file that has the rest.
+        let whole = if block.starts_with("traces:") { &format!("{}{block}", blocks[0]) } else { block };
+        let loaded = config::parse(Path::new("README.md"), whole).unwrap_or_else(|errors| panic!("{errors}\n{block}"));
         assert_eq!(loaded.warnings, [], "{block}");
     }
     for sample in ["config/minimal-genauth.yaml", "config/minimal-scloud.yaml", "config/minimal-kafka.yaml"] {
@@ -127,7 +130,7 @@ fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let rows = README.lines().filter_map(|line| line.strip_prefix("| `trailcast_"));
     let row = |row: &str| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let labels = cells[2].split(", ").map(|label| label.trim_matches('`').to_owned()).collect();
+        let labels = code_spans(cells[2]).map(ToOwned::to_owned).collect();
         (format!("trailcast_{}", cells[0].trim_end_matches('`')), (cells[1].to_owned(), labels))
     };
     rows.map(row).collect()
@@ -189,6 +192,41 @@ fn every_label_value_and_every_metric_in_the_text_exists() {
 }
 
 #[test]
+fn the_table_of_spans_is_what_they_are_declared_as() {
+    let window = trailcast::window::Window { from: 0, to: 1 };
+    // A span that nobody takes says nothing of itself.
+    let _taken = tracing::subscriber::set_default(tracing_subscriber::registry());
+    let declared = [
+        telemetry::spans::Window::new("s", "k", window, "live").span(),
+        telemetry::spans::request("s"),
+        telemetry::spans::deliver("s", "k", 1, false),
+        telemetry::spans::commit("s", "k"),
+    ];
+    // What `otel.` begins is a span's own kind or status, not an attribute.
+    let attributes = |span: &tracing::Span| {
+        let fields = span.metadata().unwrap().fields();
+        let names = fields.iter().map(|field| field.name().to_owned());
+        names.filter(|name| !name.starts_with("otel.")).collect::<BTreeSet<_>>()
+    };
+    let declared = declared.iter().map(|span| (span.metadata().unwrap().name().to_owned(), attributes(span)));
+    let table = README.lines().skip_while(|line| !line.starts_with("| span |")).skip(2);
+    let documented = table.take_while(|line| line.starts_with('|')).map(|row| {
+        let cells: Vec<&str> = row.split('|').collect();
+        let attributes = code_spans(cells[3]).map(ToOwned::to_owned).collect::<BTreeSet<_>>();
+        (cells[1].trim().trim_matches('`').to_owned(), attributes)
+    });
+    assert_eq!(documented.collect::<BTreeMap<_, _>>(), declared.collect::<BTreeMap<_, _>>());
+    for (attribute, values) in [
+        ("trailcast.outcome", WindowOutcome::ALL.map(WindowOutcome::label)),
+        ("trailcast.reading", Outcome::ALL.map(Outcome::label)),
+    ] {
+        let rows = spans();
+        let row = rows.iter().find(|row| row[..].first() == Some(&attribute)).unwrap();
+        assert_eq!(row[1..], values, "{attribute}");
+    }
+}
+
+#[test]
 fn every_file_and_test_part_that_the_readme_names_exists() {
     let links: Vec<&str> = README.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
     assert!(links.len() >= 3, "{links:?}");
@@ -213,7 +251,7 @@ fn the_simulators_credentials_in_the_readme_work() {
         scloud::PUBLIC_KEY,
         scloud::PRIVATE_KEY,
     ] {
-        assert!(blocks("yaml")[3].contains(credential), "{credential}");
+        assert!(blocks("yaml")[4].contains(credential), "{credential}");
     }
 }
 
@@ -292,7 +330,7 @@ async fn the_schema_is_json_and_has_every_top_level_key() {
     let answer = trailcast(&["schema"]).await;
     assert_eq!(answer.code, Some(0));
     let schema: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
-    for key in ["streams", "sinks", "checkpoint", "dead_letters", "admin", "log"] {
+    for key in ["streams", "sinks", "checkpoint", "dead_letters", "admin", "log", "traces"] {
         assert!(schema["properties"][key].is_object(), "{key}");
     }
 }
@@ -305,7 +343,7 @@ async fn the_readmes_test_with_the_simulator_works() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("simulated.yaml");
     // The secrets stand in the file here: the environment of tests that run at once is not theirs to change.
-    let config = blocks("yaml")[3]
+    let config = blocks("yaml")[4]
         .replace("http://127.0.0.1:8080", &simulator.url())
         .replace("{ env: GENAUTH_ACCESS_KEY_SECRET }", genauth::ACCESS_KEY_SECRET)
         .replace("{ env: SCLOUD_PRIVATE_KEY }", scloud::PRIVATE_KEY);

@@ -10,4 +10,5 @@ mod hostile;
 mod ledger;
 mod program;
 mod stdout;
+mod traces;
 mod trouble;

@@ -47,6 +47,8 @@ pub struct Config {
     pub store: Option<String>,
     /// YAML: what stands below `dead_letters`, if anything is to.
     pub dead_letters: Option<String>,
+    /// YAML: what stands below `traces`, if anything is to.
+    pub traces: Option<String>,
     /// `log.level`
     pub level: &'static str,
 }
@@ -106,6 +108,7 @@ impl Config {
             checkpoint: folder.path().join("state"),
             store: None,
             dead_letters: None,
+            traces: None,
             level: "info",
             folder,
         }
@@ -141,6 +144,9 @@ impl Config {
         }
         if let Some(dead_letters) = &self.dead_letters {
             let _ = writeln!(text, "dead_letters: {dead_letters}");
+        }
+        if let Some(traces) = &self.traces {
+            let _ = writeln!(text, "traces: {traces}");
         }
         let _ = writeln!(text, "admin: {{ listen: \"127.0.0.1:0\" }}\nlog: {{ level: \"{}\" }}", self.level);
         let path = self.folder.path().join("trailcast.yaml");

@@ -19,3 +19,4 @@ mod program;
 mod refusals;
 mod replicas;
 mod security;
+mod traces;

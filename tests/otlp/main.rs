@@ -10,3 +10,4 @@ mod loki;
 #[path = "../it/program.rs"]
 mod program;
 mod receiver;
+mod traces;

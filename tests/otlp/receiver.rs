@@ -129,6 +129,16 @@ impl Collector {
         let text = std::fs::read_to_string(self.server.folder.path().join("out/logs.json")).unwrap_or_default();
         text.lines().filter_map(request).flat_map(|request| records(&request)).collect()
     }
+
+    /// What stands below `traces` to have them sent here.
+    pub fn traces(&self) -> String {
+        format!("{{ otlp: {{ endpoint: \"http://127.0.0.1:{}\" }} }}", self.grpc)
+    }
+
+    /// All traces that it has written down, as it wrote them: a request a line.
+    pub fn traced(&self) -> String {
+        std::fs::read_to_string(self.server.folder.path().join("out/traces.json")).unwrap_or_default()
+    }
 }
 
 /// A line; where a kill has torn one, the next goes on behind it.
@@ -161,7 +171,7 @@ fn records(request: &Value) -> Vec<Arrived> {
     arrived
 }
 
-fn attributes(list: &Value) -> BTreeMap<String, String> {
+pub fn attributes(list: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value["stringValue"].as_str().map_or_else(|| value.to_string(), str::to_owned);
     let one = |one: &Value| (one["key"].as_str().unwrap().to_owned(), text(&one["value"]));
     list.as_array().into_iter().flatten().map(one).collect()

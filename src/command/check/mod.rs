@@ -60,12 +60,14 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         let config = loaded.config;
         progress::step("asking the sinks and the checkpoint");
         findings.extend(otlp::sinks(&config).await);
+        let traces = otlp::traces(&config).await;
         let asking = move || {
             let mut findings = sinks(&config);
             findings.extend(checkpoint(&config));
             findings
         };
         findings.extend(blocking(asking).await);
+        findings.extend(traces);
         progress::step("");
     }
     let exit = if findings.iter().any(|finding| finding.state == State::Failed) { Exit::Failed } else { Exit::Done };

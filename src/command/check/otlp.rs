@@ -1,10 +1,11 @@
-//! Whether receivers of OTLP answer. Delivers nothing: a request with no record in it.
+//! Whether receivers of OTLP answer. Delivers nothing: a request with no record and no span in it.
 
 use super::{Finding, State, age};
 use crate::clock;
 use crate::config::{Config, MaxEventAgePolicy, OtlpConfig, SinkConfig, units};
 use crate::event::Millis;
 use crate::sink::OtlpSink;
+use crate::telemetry::export;
 
 /// What Loki refuses to take unless told otherwise (`reject_old_samples_max_age`).
 const LOKI_OLDEST: Millis = 7 * 86_400_000;
@@ -28,6 +29,16 @@ pub(super) async fn sinks(config: &Config) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether whoever is to have our traces takes them.
+pub(super) async fn traces(config: &Config) -> Option<Finding> {
+    let traces = config.traces.as_ref()?;
+    let (state, message) = match export::probe(traces).await {
+        Ok(()) => (State::Ok, format!("{} answers", traces.endpoint)),
+        Err(error) => (State::Failed, format!("{}: {error}", traces.endpoint)),
+    };
+    Some(Finding { part: "traces".to_owned(), state, message })
 }
 
 /// What becomes of the oldest events, if `start` reaches back farther than the receiver may.

@@ -63,7 +63,7 @@ fn limiter() -> Limiter {
 
 fn client(config: &StreamConfig) -> Client {
     install_tls_provider();
-    Client::build(config, limiter()).expect("builds")
+    Client::build("s", config, limiter()).expect("builds")
 }
 
 fn scloud_client(endpoint: &Url) -> Client {

@@ -189,7 +189,7 @@ async fn time_in_line_is_told_apart_from_time_in_requests() {
     let server = Server::start(|_| Reply::ok(PAGE)).await;
     let limiter = Limiter::new(1000.0, 1);
     let client =
-        Client::build(&stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone()).expect("builds");
+        Client::build("s", &stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone()).expect("builds");
     let permit = limiter.acquire(limiter.rank(Priority::Live)).await;
     let request = request(Position::First);
     let (fetched, ()) = tokio::join!(client.fetch(&request, client.rank(Priority::Live)), async {
@@ -245,7 +245,7 @@ fn endpoints_that_would_leak_are_refused() {
     ] {
         let mut config = stream(SourceConfig::Scloud(scloud(&endpoint.parse().expect("a URL"))));
         config.allow_http = allow_http;
-        match Client::build(&config, limiter()) {
+        match Client::build("s", &config, limiter()) {
             Ok(_) => assert!(built, "{endpoint} is accepted"),
             Err(error) => {
                 assert!(!built, "{endpoint}: {error}");
@@ -262,7 +262,7 @@ fn a_ca_file_that_is_none_is_named() {
     for path in [file.path(), std::path::Path::new("/nonexistent/ca.pem")] {
         let mut config = stream(SourceConfig::Scloud(scloud(&"https://localhost".parse().expect("a URL"))));
         config.ca_file = Some(path.to_owned());
-        let message = Client::build(&config, limiter()).expect_err("no authority").to_string();
+        let message = Client::build("s", &config, limiter()).expect_err("no authority").to_string();
         assert!(message.starts_with("ca_file: ") && message.contains(&path.display().to_string()), "{message}");
     }
 }
@@ -272,7 +272,7 @@ fn a_header_that_cannot_be_sent_is_named() {
     install_tls_provider();
     let mut config = genauth(&"https://localhost".parse().expect("a URL"));
     config.user_pool_id = "65f0\n".to_owned();
-    let error = Client::build(&stream(SourceConfig::Genauth(config)), limiter()).expect_err("a line break");
+    let error = Client::build("s", &stream(SourceConfig::Genauth(config)), limiter()).expect_err("a line break");
     assert!(error.to_string().starts_with("user_pool_id: "), "{error}");
 }
 
