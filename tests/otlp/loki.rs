@@ -13,9 +13,9 @@ use crate::program::{Config, history, simulate};
 use crate::receiver::{Arrived, Loki};
 
 const KILLS: usize = 20;
-const ALL: &str = "{service_name=~\"genauth|scloud\"}";
+pub const ALL: &str = "{service_name=~\"genauth|scloud\"}";
 
-fn events(arrived: &[Arrived]) -> Vec<Event> {
+pub fn events(arrived: &[Arrived]) -> Vec<Event> {
     arrived.iter().map(|arrived| arrived.event.clone()).collect()
 }
 
@@ -23,7 +23,7 @@ fn events(arrived: &[Arrived]) -> Vec<Event> {
 ///
 /// # Panics
 /// If one does not: Loki shows what is equal once.
-fn copies_differ(arrived: &[Arrived]) -> BTreeMap<String, usize> {
+pub fn copies_differ(arrived: &[Arrived]) -> BTreeMap<String, usize> {
     let mut first: HashMap<&str, &Arrived> = HashMap::new();
     let mut differ = BTreeMap::new();
     for one in arrived {
