@@ -48,7 +48,8 @@ pub fn copies_differ(arrived: &[Arrived]) -> BTreeMap<String, usize> {
     differ
 }
 
-fn letters(config: &Config) -> Vec<DeadLetter> {
+/// The dead letters in files beside the checkpoint.
+pub fn letters(config: &Config) -> Vec<DeadLetter> {
     let folder = config.checkpoint.join("dead-letters");
     let files = std::fs::read_dir(folder).into_iter().flatten();
     let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
@@ -183,6 +184,39 @@ async fn what_is_above_the_burst_is_halved_until_it_is_not() {
     let (_, letters) = refused(&simulator, &loki, &config, begun).await;
     assert_eq!(letters.len(), 0);
     assert!(log.iter().any(|line| line.contains("ingestion rate limit exceeded")), "{log:#?}");
+    simulator.shutdown().await;
+}
+
+/// What an entry counts for Loki's rate, or a few bytes more: its line and what is beside it.
+fn bytes(entry: &Arrived) -> usize {
+    entry.line.len() + entry.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+}
+
+/// The burst is below one event's size: that event never passes, and everything else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_above_the_burst_is_a_dead_letter_and_the_rest_is_delivered() {
+    // Few, of which one is the largest by far, and of the same size whenever they are read.
+    let simulator = simulate(Options { volatile_share: 0.0, seed: 4, ..history(4) }).await;
+    let mut config = Config::of(&simulator);
+    let roomy = Loki::start("").await;
+    config.sinks = roomy.sink("");
+    config.catch_up().await;
+    let mut sizes: Vec<_> = roomy.entries(ALL).await.iter().map(|one| (bytes(one), one.event.id.clone())).collect();
+    sizes.sort();
+    let [.., (second, _), (largest, id)] = sizes.as_slice() else { panic!("{sizes:?}") };
+    assert!(largest - second > 100, "{sizes:?}");
+
+    #[expect(clippy::cast_precision_loss, reason = "some thousand bytes")]
+    let burst = (second + largest) as f64 / 2.0 / f64::from(1 << 20);
+    let loki = Loki::start(&format!("ingestion_rate_mb: 1, ingestion_burst_size_mb: {burst}")).await;
+    let mut config = Config::of(&simulator);
+    config.sinks = loki.sink("");
+    let begun = now();
+    config.catch_up().await;
+    let (arrived, letters) = refused(&simulator, &loki, &config, begun).await;
+    assert_eq!((arrived.len(), letters.len()), (7, 1));
+    assert_eq!((letters[0].id.to_string(), letters[0].reason.label()), (id.clone(), "too_large"));
+    assert!(letters[0].message.starts_with("HTTP 429: ingestion rate limit exceeded"), "{:?}", letters[0]);
     simulator.shutdown().await;
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ fn client() -> reqwest::Client {
 #[derive(Debug, Clone)]
 pub struct Arrived {
     pub event: Event,
+    /// The body.
+    pub line: String,
     /// Of the resource, or Loki's labels.
     pub labels: BTreeMap<String, String>,
     pub attributes: BTreeMap<String, String>,
@@ -176,7 +179,8 @@ fn records(request: &Value) -> Vec<Arrived> {
                 time: time / 1_000_000,
                 record: attributes["log.record.original"].clone(),
             };
-            arrived.push(Arrived { event, labels: labels.clone(), attributes });
+            let line = record["body"]["stringValue"].as_str().unwrap().to_owned();
+            arrived.push(Arrived { event, line, labels: labels.clone(), attributes });
         }
     }
     arrived
@@ -201,6 +205,7 @@ pub struct Loki {
     server: Server,
     port: u16,
     client: reqwest::Client,
+    overrides_file: PathBuf,
 }
 
 impl Loki {
@@ -208,13 +213,18 @@ impl Loki {
     pub async fn start(overrides: &str) -> Self {
         let (http, grpc) = (free_port(), free_port());
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("overrides.yaml");
-        std::fs::write(&file, format!("overrides: {{ fake: {{ {overrides} }} }}\n")).unwrap();
-        let arguments = vec![http.to_string(), grpc.to_string(), file.display().to_string()];
+        let overrides_file = folder.path().join("overrides.yaml");
+        let arguments = vec![http.to_string(), grpc.to_string(), overrides_file.display().to_string()];
         let server = Server { folder, script: "loki", arguments, child: None };
-        let mut loki = Self { server, port: http, client: client() };
+        let mut loki = Self { server, port: http, client: client(), overrides_file };
+        loki.limit(overrides);
         loki.restart().await;
         loki
+    }
+
+    /// Other `overrides` from when it is started again.
+    pub fn limit(&self, overrides: &str) {
+        std::fs::write(&self.overrides_file, format!("overrides: {{ fake: {{ {overrides} }} }}\n")).unwrap();
     }
 
     pub async fn restart(&mut self) {
@@ -278,7 +288,8 @@ impl Loki {
                     time: i64::try_from(time / 1_000_000).unwrap(),
                     record: attributes["log_record_original"].clone(),
                 };
-                entries.push((time, Arrived { event, labels: labels.clone(), attributes }));
+                let line = value[1].as_str().unwrap().to_owned();
+                entries.push((time, Arrived { event, line, labels: labels.clone(), attributes }));
             }
         }
         entries

@@ -161,6 +161,35 @@ async fn every_grpc_answer_ends_as_it_should() {
     }
 }
 
+/// It is delivered again and again here without the waits of a lane.
+#[tokio::test]
+async fn an_event_that_is_throttled_alone_is_a_dead_letter_while_others_pass() {
+    let (http, grpc) = (
+        Http::start(Say::Poison(429)).await,
+        Grpc::start(Say::PoisonCode(tonic::Code::ResourceExhausted, "poison")).await,
+    );
+    for (url, protocol, said) in [
+        (http.url(), "http", "HTTP 429: poison"),
+        (grpc.url(), "grpc", "gRPC: poison (Some resource has been exhausted)"),
+    ] {
+        let sink = sink(&format!("endpoint: \"{url}\", protocol: {protocol}"));
+        let part = part();
+        let mut tries = 0;
+        let refused = loop {
+            match sink.deliver(&stream(), &part).await {
+                Ok(refused) => break refused,
+                Err(error) => assert_eq!(error.reason(), SinkReason::Throttled),
+            }
+            tries += 1;
+            assert!(tries < 100, "{protocol}: it is tried without end");
+        };
+        let message = said.to_owned();
+        assert_eq!(refused, [Refused { index: 2, reason: DeadLetterReason::TooLarge, message }], "{protocol}");
+        assert!(tries > 10, "{protocol}: given up after {tries}");
+    }
+    assert_eq!((http.arrived(), grpc.arrived()), (EVENTS - 1, EVENTS - 1));
+}
+
 /// A server that goes away politely, one that talks nonsense, one that hangs up, and none at all.
 #[tokio::test]
 async fn a_broken_connection_is_tried_again() {
