@@ -9,6 +9,7 @@ mod collector;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
+mod letters;
 mod loki;
 #[expect(dead_code, reason = "of tests/kafka, not all of it is for these tests")]
 #[path = "../kafka/pipeline.rs"]
