@@ -208,6 +208,58 @@ async fn a_broken_connection_is_tried_again() {
     }
 }
 
+/// A server that says goodbye to a request that it has begun to read, and one that says nothing any more: the second is
+/// noticed by its silence, long before the request's own timeout.
+#[tokio::test]
+async fn a_grpc_server_that_leaves_amid_a_request_or_falls_silent_is_noticed() {
+    for say in [Say::GoAwayAmid, Say::Nothing] {
+        let double = Http::start(say.clone()).await;
+        let keys = "connect_timeout: 200ms, keepalive: 100ms, request_timeout: 10m";
+        let sink = sink(&format!("endpoint: \"{}\", protocol: grpc, {keys}", double.url()));
+        let ended = tokio::time::timeout(Duration::from_secs(60), end(&sink, || 0)).await.expect("it is noticed");
+        assert!(matches!(ended, End::Retry(SinkReason::Connect | SinkReason::Unavailable, None)), "{say:?}: {ended:?}");
+    }
+}
+
+/// A server that says goodbye and then answers what is under way, as for an upgrade: that is delivered, and the next
+/// request finds the server that follows.
+#[tokio::test]
+async fn what_is_under_way_when_a_grpc_server_drains_is_delivered() {
+    let draining = Grpc::start(Say::Farewell).await;
+    let sink = sink(&format!("endpoint: \"{}\", protocol: grpc", draining.url()));
+    assert_eq!(end(&sink, || draining.arrived()).await, End::Delivered);
+    let address = draining.address;
+    draining.ended().await;
+    let next = Grpc::start_at(address, Say::Code(tonic::Code::Ok)).await;
+    assert_eq!(end(&sink, || next.arrived()).await, End::Delivered);
+}
+
+/// The environment is a whole process's, so this one starts itself anew.
+#[tokio::test]
+async fn http_goes_through_the_environments_proxy() {
+    let proxy = Http::start(Say::Status(204)).await;
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sink::otlp::tests::child_behind_a_proxy", "--ignored"])
+        .envs([("HTTP_PROXY", proxy.url()), ("http_proxy", proxy.url())])
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(proxy.arrived(), EVENTS);
+    let head = &proxy.heads()[0];
+    assert!(head.starts_with("POST http://collector.invalid:4318/v1/logs HTTP/1.1"), "{head}");
+}
+
+#[tokio::test]
+#[ignore = "a child of http_goes_through_the_environments_proxy"]
+async fn child_behind_a_proxy() {
+    // Nobody finds a host of this name.
+    let sink = sink("endpoint: \"http://collector.invalid:4318\"");
+    assert_eq!(sink.deliver(&stream(), &part()).await.unwrap(), []);
+}
+
 /// The same client, which lost its connection, finds the server that came back at the same place.
 #[tokio::test]
 async fn a_receiver_that_comes_back_is_found() {
