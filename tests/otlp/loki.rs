@@ -13,6 +13,7 @@ use crate::program::{Config, history, simulate};
 use crate::receiver::{Arrived, Loki};
 
 const KILLS: usize = 20;
+const HOUR: Millis = 3_600_000;
 pub const ALL: &str = "{service_name=~\"genauth|scloud\"}";
 
 pub fn events(arrived: &[Arrived]) -> Vec<Event> {
@@ -121,7 +122,13 @@ async fn refused(
 ) -> (Vec<Arrived>, Vec<DeadLetter>) {
     let arrived = loki.entries(ALL).await;
     let letters = letters(config);
-    let kept = letters.iter().map(|letter| Event {
+    // Of a request that Loki refuses it keeps what is good; that may have become too old when it is sent alone.
+    let crossed = begun - HOUR..now() - HOUR;
+    let only_kept = letters.iter().filter(|letter| {
+        let arrived = arrived.iter().any(|one| one.event.id == letter.id.to_string());
+        !(arrived && letter.reason.label() == "too_old" && crossed.contains(&letter.time.as_millisecond()))
+    });
+    let kept = only_kept.map(|letter| Event {
         id: letter.id.to_string(),
         source: letter.source,
         time: letter.time.as_millisecond(),
