@@ -1,8 +1,6 @@
 """One real Kafka broker on loopback, started by tests/kafka/broker, and what of it a measurement looks at."""
 
 import os
-import random
-import socket
 import subprocess
 import threading
 import time
@@ -10,19 +8,12 @@ import time
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from ports import free_port
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 PARTITIONS = 6
 # What has been measured need not be kept: a backfill of 10 M events would be 20 GB.
 BRIEFLY = {"segment.bytes": 64 << 20, "retention.bytes": 256 << 20, "file.delete.delay.ms": 1000}
-
-
-def free_port():
-    """Below those that outgoing connections get, so that it stays free until it is used."""
-    while True:
-        port = random.randint(12_000, 31_999)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
 
 
 class Broker:

@@ -141,19 +141,25 @@ PARTS = {
 
 def main():
     parser = argparse.ArgumentParser(prog="benches/run")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + ", kafka, kafka-…")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + ", otlp, otlp-…, kafka, kafka-…")
     parser.add_argument("--trailcast", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--events", type=int, default=500_000, help="of one run of throughput and split")
     parser.add_argument("--runs", type=int, default=5, help="of which the median is printed")
     parser.add_argument("--quick", action="store_true", help="the first case of each part only")
     args = parser.parse_args()
-    parts = dict(PARTS)
+    parts, groups = dict(PARTS), {}
+    if any(part.startswith("otlp") for part in args.parts):
+        import into_otlp
+
+        groups["otlp"] = into_otlp.PARTS
     if any(part.startswith("kafka") for part in args.parts):
         # Needs what the others do without.
         import into_kafka
 
-        parts.update(into_kafka.PARTS)
-    wanted = [name for part in args.parts or PARTS for name in (into_kafka.PARTS if part == "kafka" else [part])]
+        groups["kafka"] = into_kafka.PARTS
+    for group in groups.values():
+        parts.update(group)
+    wanted = [name for part in args.parts or PARTS for name in groups.get(part, [part])]
     unknown = [part for part in wanted if part not in parts]
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")

@@ -9,7 +9,8 @@ from line import Exporter, Simulator, folder
 
 # The first that matches any frame of a stack names the sample. Inlined functions have no frame of their own.
 PARTS = [
-    ("encode: write the event, escape the raw text", r"trailcast::encode"),
+    ("compress", r"flate2|miniz_oxide|zstd"),
+    ("encode: write the event, escape the raw text", r"trailcast::encode|prost"),
     ("normalize: parse the record", r"trailcast::normalize"),
     ("identify: parse the record, fingerprint", r"record::identi|Body::listed|blake3"),
     ("page: parse the envelope, check UTF-8", r"source::(genauth|scloud)::(read|page)|source::http::Body"),
@@ -17,7 +18,10 @@ PARTS = [
     ("write", r"sink::stdout::Lines"),
     ("reading: tally, order", r"trailcast::reading"),
     ("admit, commit", r"trailcast::state"),
-    ("HTTP client", r"hyper|reqwest|trailcast::source::http|trailcast::source::(genauth|scloud)"),
+    ("gRPC client", r"tonic::(client|codec|transport)|trailcast::sink::otlp::grpc|\bh2::"),
+    ("HTTP client",
+     r"hyper|reqwest|trailcast::source::http|trailcast::source::(genauth|scloud)|trailcast::sink::otlp::http"),
+    ("sink: plan, search", r"trailcast::sink::otlp"),
     ("limiter", r"trailcast::source"),
     ("lane", r"trailcast::lane"),
     ("feed", r"trailcast::feed"),
@@ -25,7 +29,7 @@ PARTS = [
 ]
 
 
-def split(args):
+def split(args, into="ocsf with raw", **exporter):
     import measure
 
     if not shutil.which("perf"):
@@ -33,7 +37,7 @@ def split(args):
         return
     start, options = measure.history(args.events // 2)
     with folder() as path, Simulator(args.trailcast, *options) as simulator:
-        run = Exporter(args.trailcast, simulator, path, start=start)
+        run = Exporter(args.trailcast, simulator, path, start=start, **exporter)
         data = f"{path}/perf.data"
         run.catch_up(before=["perf", "record", "--quiet", "-F", "299", "--call-graph", "dwarf,8192", "-o", data])
         script = subprocess.Popen(
@@ -46,7 +50,7 @@ def split(args):
             leaves[stack[0]] += 1
             kernel[name] += re.match(r"[a-z0-9_.]+$", stack[0]) is not None and "syscall" in " ".join(stack)
     total = sum(counts.values())
-    print(f"split: {args.events // 2:,} events, genauth, ocsf with raw; {total:,} samples")
+    print(f"split: {args.events // 2:,} events, genauth, {into}; {total:,} samples")
     for name, count in counts.most_common():
         print(f"  {100 * count / total:5.1f} %  {name}  (in the kernel {100 * kernel[name] / total:.1f})")
     print("  by function: " + ", ".join(f"{short(name)} {100 * n / total:.1f}" for name, n in leaves.most_common(14)))

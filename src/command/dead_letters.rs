@@ -11,7 +11,10 @@ use crate::cli::{DeadLettersArgs, DeadLettersCommand, Exit};
 use crate::config::{self, CheckpointConfig, Config, DeadLettersConfig, KafkaCheckpointConfig};
 use crate::dead_letter::{DeadLetter, LetterFiles, Refused};
 use crate::kafka::{Cluster, Failure, Message, Producer, Read};
+use crate::metrics::SinkReason;
+use crate::retry::Backoff;
 use crate::sink::Sink;
+use crate::source::install_tls_provider;
 use crate::telemetry::chain;
 
 /// The most letters that are tried at once.
@@ -69,6 +72,7 @@ async fn retry(config: &Config, place: &Arc<Place>, letters: Vec<DeadLetter>) ->
     for letter in whole {
         by_lane.entry((letter.stream.clone(), letter.sink.clone())).or_default().push(letter);
     }
+    install_tls_provider();
     let mut text = String::new();
     let mut left = cut.len();
     if !cut.is_empty() {
@@ -107,7 +111,20 @@ async fn deliver(place: &Arc<Place>, sink: &Arc<Sink>, letters: &[DeadLetter]) -
         let (checkpoint, topic) = (checkpoint.clone(), topic.clone());
         return Ok(blocking(move || transact(&checkpoint, &topic, &messages, &owned)).await?);
     }
-    let refused = sink.deliver(&stream, &part).await.map_err(|error| CommandError::from(chain(&error)))?;
+    // As a lane: what is only too much at once passes, and what is too much alone is found out by trying.
+    let mut backoff = Backoff::new();
+    let refused = loop {
+        match sink.deliver(&stream, &part).await {
+            Ok(refused) => break refused,
+            Err(error) if error.reason() == SinkReason::Throttled => {
+                if error.has_progressed() {
+                    backoff.reset();
+                }
+                tokio::time::sleep(backoff.wait(false, error.retry_after())).await;
+            }
+            Err(error) => return Err(chain(&error).into()),
+        }
+    };
     let again = refused.len();
     blocking(move || place.remove(&accepted(&owned, &refused))).await?;
     Ok(again)

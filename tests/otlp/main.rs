@@ -1,13 +1,22 @@
-//! The program in front of a real OpenTelemetry Collector and a real Loki. Run by `tests/run otlp`, which builds both.
+//! The program in front of a real OpenTelemetry Collector and a real Loki, straight and through a real Apache Kafka. Run
+//! by `tests/run otlp`, which brings all three.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+#[expect(dead_code, reason = "of tests/kafka, not all of it is for these tests")]
+#[path = "../kafka/broker.rs"]
+mod broker;
 mod collector;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
+mod letters;
 mod loki;
+#[expect(dead_code, reason = "of tests/kafka, not all of it is for these tests")]
+#[path = "../kafka/pipeline.rs"]
+mod pipeline;
 #[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/program.rs"]
 mod program;
 mod receiver;
+mod through_kafka;
 mod traces;

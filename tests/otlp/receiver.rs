@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rand::RngExt;
 use serde_json::Value;
 use tempfile::TempDir;
-use trailcast::event::Source;
+use trailcast::event::{Millis, Source};
 
 use crate::ledger::Event;
 use crate::program::{BOUND, until};
@@ -82,6 +83,8 @@ fn client() -> reqwest::Client {
 #[derive(Debug, Clone)]
 pub struct Arrived {
     pub event: Event,
+    /// The body.
+    pub line: String,
     /// Of the resource, or Loki's labels.
     pub labels: BTreeMap<String, String>,
     pub attributes: BTreeMap<String, String>,
@@ -92,15 +95,25 @@ pub struct Collector {
     server: Server,
     pub grpc: u16,
     pub http: u16,
+    client: reqwest::Client,
 }
 
 impl Collector {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that passes on to Loki what it is given, by the pipeline that is shipped for it, and answers when Loki has.
+    pub async fn into_loki(loki: &Loki) -> Self {
+        Self::start_with(Some(loki.url("/otlp"))).await
+    }
+
+    async fn start_with(loki: Option<String>) -> Self {
         let (grpc, http) = (free_port(), free_port());
-        let arguments = vec![grpc.to_string(), http.to_string()];
+        let arguments = [grpc.to_string(), http.to_string()].into_iter().chain(loki).collect();
         let folder = tempfile::tempdir().unwrap();
         let server = Server { folder, script: "collector", arguments, child: None };
-        let mut collector = Self { server, grpc, http };
+        let mut collector = Self { server, grpc, http, client: client() };
         collector.restart().await;
         collector
     }
@@ -122,6 +135,17 @@ impl Collector {
     pub fn sink(&self, protocol: &str, more: &str) -> String {
         let port = if protocol == "grpc" { self.grpc } else { self.http };
         format!("{{ out: {{ otlp: {{ endpoint: \"http://127.0.0.1:{port}\", protocol: {protocol}{more} }} }} }}")
+    }
+
+    /// Posts a request to it as it is.
+    ///
+    /// # Panics
+    /// Unless it takes it.
+    pub async fn post(&self, request: Vec<u8>) {
+        let url = format!("http://127.0.0.1:{}/v1/logs", self.http);
+        let post = self.client.post(url).header("content-type", "application/x-protobuf").body(request);
+        let answer = post.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}\n{}", answer.text().await.unwrap(), self.server.log());
     }
 
     /// All that it has written down.
@@ -165,7 +189,8 @@ fn records(request: &Value) -> Vec<Arrived> {
                 time: time / 1_000_000,
                 record: attributes["log.record.original"].clone(),
             };
-            arrived.push(Arrived { event, labels: labels.clone(), attributes });
+            let line = record["body"]["stringValue"].as_str().unwrap().to_owned();
+            arrived.push(Arrived { event, line, labels: labels.clone(), attributes });
         }
     }
     arrived
@@ -190,6 +215,7 @@ pub struct Loki {
     server: Server,
     port: u16,
     client: reqwest::Client,
+    overrides_file: PathBuf,
 }
 
 impl Loki {
@@ -197,13 +223,18 @@ impl Loki {
     pub async fn start(overrides: &str) -> Self {
         let (http, grpc) = (free_port(), free_port());
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("overrides.yaml");
-        std::fs::write(&file, format!("overrides: {{ fake: {{ {overrides} }} }}\n")).unwrap();
-        let arguments = vec![http.to_string(), grpc.to_string(), file.display().to_string()];
+        let overrides_file = folder.path().join("overrides.yaml");
+        let arguments = vec![http.to_string(), grpc.to_string(), overrides_file.display().to_string()];
         let server = Server { folder, script: "loki", arguments, child: None };
-        let mut loki = Self { server, port: http, client: client() };
+        let mut loki = Self { server, port: http, client: client(), overrides_file };
+        loki.limit(overrides);
         loki.restart().await;
         loki
+    }
+
+    /// Other `overrides` from when it is started again.
+    pub fn limit(&self, overrides: &str) {
+        std::fs::write(&self.overrides_file, format!("overrides: {{ fake: {{ {overrides} }} }}\n")).unwrap();
     }
 
     pub async fn restart(&mut self) {
@@ -254,22 +285,9 @@ impl Loki {
     async fn page(&self, query: &str, start: i128, end: i64) -> Vec<(i128, Arrived)> {
         let end = format!("{end}000000");
         let (start, limit) = (start.to_string(), PAGE.to_string());
-        let words = [
-            ("query", query),
-            ("start", start.as_str()),
-            ("end", end.as_str()),
-            ("limit", limit.as_str()),
-            ("direction", "forward"),
-        ];
-        let mut url = reqwest::Url::parse(&self.url("/loki/api/v1/query_range")).unwrap();
-        url.query_pairs_mut().extend_pairs(words);
-        // Labels and an entry's own metadata apart.
-        let flags = ("X-Loki-Response-Encoding-Flags", "categorize-labels");
-        let answer = self.client.get(url).header(flags.0, flags.1).send().await.unwrap();
-        let text = answer.text().await.unwrap();
-        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+        let words = [("query", query), ("start", &start), ("end", &end), ("limit", &limit), ("direction", "forward")];
         let mut entries = Vec::new();
-        for stream in answer["data"]["result"].as_array().unwrap() {
+        for stream in self.ask("query_range", &words).await {
             let labels = texts(&stream["stream"]);
             for value in stream["values"].as_array().unwrap() {
                 let time: i128 = value[0].as_str().unwrap().parse().unwrap();
@@ -280,10 +298,35 @@ impl Loki {
                     time: i64::try_from(time / 1_000_000).unwrap(),
                     record: attributes["log_record_original"].clone(),
                 };
-                entries.push((time, Arrived { event, labels: labels.clone(), attributes }));
+                let line = value[1].as_str().unwrap().to_owned();
+                entries.push((time, Arrived { event, line, labels: labels.clone(), attributes }));
             }
         }
         entries
+    }
+
+    /// What a query for numbers gives at a time: each series, by the value of its one label, and its number.
+    pub async fn numbers(&self, query: &str, at: Millis) -> BTreeMap<String, u64> {
+        let series = self.ask("query", &[("query", query), ("time", &format!("{at}000000"))]).await;
+        let number = |series: &Value| {
+            let labels = texts(&series["metric"]);
+            assert!(labels.len() <= 1, "{query}: {labels:?}");
+            let number = series["value"][1].as_str().and_then(|number| number.parse().ok());
+            (labels.into_values().next().unwrap_or_default(), number.unwrap_or_else(|| panic!("{series}")))
+        };
+        series.iter().map(number).collect()
+    }
+
+    /// The series or streams of an answer.
+    async fn ask(&self, path: &str, words: &[(&str, &str)]) -> Vec<Value> {
+        let mut url = reqwest::Url::parse(&self.url("/loki/api/v1/")).unwrap().join(path).unwrap();
+        url.query_pairs_mut().extend_pairs(words);
+        // Labels and an entry's own metadata apart.
+        let flags = ("X-Loki-Response-Encoding-Flags", "categorize-labels");
+        let answer = self.client.get(url).header(flags.0, flags.1).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{words:?}: {text}"));
+        serde_json::from_value(answer["data"]["result"].take()).unwrap()
     }
 
     /// A counter of its own, over all its series.

@@ -7,6 +7,12 @@
 //! A bad record among N costs at most 1 + 2·log2(N) requests, n bad ones at most 1 + 2n·(1 + log2(N ÷ n)), and whatever is
 //! bad, at most 2N − 1. Good ones may be sent again on the way, with the same bytes; a receiver that keeps both has two
 //! with one id.
+//!
+//! What is throttled is tried again, and halved in case it is more than is ever taken at once. A record that is throttled
+//! even when it is alone lets all others pass, and is refused for good only when that is proven: it is throttled
+//! [`ALONE_TRIES`] times in a row, while its lane sends nothing else, and one that was delivered before, the witness, passes
+//! right after that. Where there is none, nothing tells it from a receiver that takes nothing at all, and it waits for much
+//! longer.
 
 use std::ops::Range;
 
@@ -18,6 +24,11 @@ use crate::metrics::SinkReason;
 
 /// So often a request is tried before it is suspected of being more at once than the receiver will ever take.
 const THROTTLED_TRIES: u32 = 3;
+/// So often a record that is alone is tried before it is suspected of the same: with a lane's waits, over half a minute
+/// on average, in which the receiver's allowance fills up.
+const ALONE_TRIES: u32 = 8;
+/// So often if no other record of the part has ever passed: an hour.
+const UNPROVEN_TRIES: u32 = 240;
 
 /// Some records of a group, to be sent in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +41,8 @@ struct Item {
     bad: bool,
     /// How often it was asked to wait for.
     throttled: u32,
+    /// It was delivered before, and is sent once more to see whether anything passes.
+    witness: bool,
 }
 
 /// See the module.
@@ -44,13 +57,26 @@ pub(super) struct Search {
     largest: usize,
     most: usize,
     throttled: bool,
+    /// A small record that was delivered.
+    witness: Option<Item>,
+    /// What was said of the record that a witness is sent for.
+    said: String,
 }
 
 impl Search {
     /// Requests have at most `largest` bytes, unless one record has more, and `most` records.
     pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, largest: usize, most: usize) -> Self {
-        let mut search =
-            Self { groups: Vec::new(), work: Vec::new(), refused, behind: Vec::new(), largest, most, throttled: false };
+        let mut search = Self {
+            groups: Vec::new(),
+            work: Vec::new(),
+            refused,
+            behind: Vec::new(),
+            largest,
+            most,
+            throttled: false,
+            witness: None,
+            said: String::new(),
+        };
         search.add(groups);
         search
     }
@@ -78,7 +104,7 @@ impl Search {
     }
 
     fn item(&self, range: Range<usize>) -> Item {
-        Item { group: self.groups.len(), range, first_half: false, bad: false, throttled: 0 }
+        Item { group: self.groups.len(), range, first_half: false, bad: false, throttled: 0, witness: false }
     }
 
     /// The next request, or nothing if all is known.
@@ -114,9 +140,13 @@ impl Search {
     /// It is to be sent again, later.
     pub(super) fn answered(&mut self, answer: Answer) -> Result<(), OtlpError> {
         let Some(item) = self.work.pop() else { return Ok(()) };
+        if item.witness {
+            return self.witnessed(item, answer);
+        }
         let count = item.range.len();
         match answer {
             Answer::Delivered => {
+                self.call_witness(&item);
                 if let Some(other) = self.work.last_mut().filter(|_| item.first_half) {
                     other.bad = true;
                 }
@@ -146,12 +176,72 @@ impl Search {
                     self.largest =
                         self.largest.min(self.bytes(&item).div_ceil(2) + self.groups[item.group].frame.overhead());
                     self.split(&item, false);
+                } else if throttled >= THROTTLED_TRIES && error.reason == SinkReason::Throttled {
+                    return if self.throttled_alone(item, &error.message) { Ok(()) } else { Err(error) };
                 } else {
                     self.work.push(item);
                 }
                 return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// Takes a record that is throttled even when it is alone; whether to go on at once.
+    fn throttled_alone(&mut self, item: Item, message: &str) -> bool {
+        match &self.witness {
+            // Not after a wait, in which the load may pass.
+            Some(witness) if item.throttled >= ALONE_TRIES => {
+                message.clone_into(&mut self.said);
+                let witness = witness.clone();
+                self.work.extend([item, witness]);
+                return true;
+            }
+            None if item.throttled >= UNPROVEN_TRIES => {
+                self.refuse(&item, DeadLetterReason::TooLarge, message);
+                return true;
+            }
+            // All others go first, so it is no longer what stands before its other half.
+            _ if item.throttled.is_multiple_of(THROTTLED_TRIES) => {
+                self.work.insert(0, Item { first_half: false, ..item });
+            }
+            _ => self.work.push(item),
+        }
+        false
+    }
+
+    /// Of what was delivered, the smallest there is will do.
+    fn call_witness(&mut self, delivered: &Item) {
+        let start = delivered.range.start;
+        let one = Item { range: start..start + 1, witness: true, first_half: false, bad: false, ..*delivered };
+        if self.witness.as_ref().is_none_or(|witness| self.bytes(&one) < self.bytes(witness)) {
+            self.witness = Some(one);
+        }
+    }
+
+    /// Takes the answer to a witness: what it is for is next.
+    fn witnessed(&mut self, witness: Item, answer: Answer) -> Result<(), OtlpError> {
+        let Some(mut suspect) = self.work.pop() else { return Ok(()) };
+        match answer {
+            Answer::Delivered => {
+                let said = std::mem::take(&mut self.said);
+                self.refuse(&suspect, DeadLetterReason::TooLarge, &said);
+                return Ok(());
+            }
+            // Nothing passes now: it may be the load.
+            Answer::Later(error) if error.reason == SinkReason::Throttled => {
+                suspect.throttled = 0;
+                self.work.push(suspect);
+                return Err(error);
+            }
+            Answer::Later(error) => {
+                self.work.extend([suspect, witness]);
+                return Err(error);
+            }
+            // It passes no longer for a reason of its own, and says nothing of others.
+            _ => self.witness = None,
+        }
+        self.work.push(suspect);
         Ok(())
     }
 
@@ -170,7 +260,8 @@ impl Search {
     fn split(&mut self, item: &Item, bad: bool) {
         let middle = item.range.start + item.range.len() / 2;
         let throttled = item.throttled.min(THROTTLED_TRIES - 1);
-        let half = |range, first_half| Item { group: item.group, range, first_half, bad: false, throttled };
+        let half =
+            |range, first_half| Item { group: item.group, range, first_half, bad: false, throttled, witness: false };
         self.work.push(half(middle..item.range.end, false));
         self.work.push(half(item.range.start..middle, bad));
     }

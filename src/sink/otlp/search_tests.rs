@@ -163,6 +163,58 @@ fn what_is_throttled_for_ever_is_halved_and_what_is_not_is_not() {
     assert_eq!((arrived.len(), sizes), (64, vec![64, 64, 64]), "it passed by itself");
 }
 
+/// 429 to what is above the burst though it is alone, and to everything while there is too much else.
+#[test]
+fn a_record_that_is_throttled_alone_is_refused_once_that_is_proven() {
+    // Records, how many of them a request has at most, those above the burst, the requests that are throttled whatever is
+    // in them, and the most requests it takes.
+    let rows = [
+        (64, 64, vec![7], 0..0, 60),
+        (64, 64, vec![0, 63], 0..0, 80),
+        (3, 1, vec![0, 1, 2], 0..0, 3 * 240),
+        (1, 1, vec![0], 0..0, 240),
+        (64, 64, vec![7], 30..60, 120),
+        // A load that passes, but for longer than it takes to be suspected.
+        (4, 1, vec![], 3..100, 101),
+        (64, 64, vec![], 0..100, 200),
+        (1, 1, vec![], 0..239, 240),
+        (2, 1, vec![], 1..400, 402),
+    ];
+    for (all, most, large, load, at_most) in rows {
+        let name = format!("{large:?} of {all}, load in {load:?}");
+        let search = Search::new(vec![group(0..all, true)], Vec::new(), 1 << 20, most);
+        let mut request = 0;
+        let (arrived, refused, requests) = run(search, |sent| {
+            request += 1;
+            if load.contains(&(request - 1)) || large.iter().any(|large| sent.contains(large)) {
+                (Answer::Later(OtlpError::new(SinkReason::Throttled, "429: too much")), Vec::new())
+            } else {
+                (Answer::Delivered, sent.to_vec())
+            }
+        });
+        let letters: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
+        assert_eq!(letters, large, "{name}");
+        assert!(refused.iter().all(|one| one.reason == DeadLetterReason::TooLarge && one.message == "429: too much"));
+        assert_eq!(arrived.len(), all - large.len(), "{name}");
+        assert!(requests <= at_most, "{name}: {requests}");
+    }
+}
+
+/// One that is throttled alone holds up all others for three tries.
+#[test]
+fn a_record_that_is_throttled_alone_lets_others_pass() {
+    let search = Search::new(vec![group(0..4, true)], Vec::new(), 1 << 20, 1);
+    let mut requests = Vec::new();
+    run(search, |sent| {
+        requests.push(sent[0]);
+        let throttled = Answer::Later(OtlpError::new(SinkReason::Throttled, "429"));
+        (if sent == [0] { throttled } else { Answer::Delivered }, sent.to_vec())
+    });
+    let alone = usize::try_from(ALONE_TRIES).unwrap();
+    // At the end the witness.
+    assert_eq!(requests, [vec![0; 3], vec![1, 2, 3], vec![0; alone], vec![1]].concat());
+}
+
 #[test]
 fn a_failure_loses_nothing_that_is_known() {
     let mut search = Search::new(vec![group(0..8, true)], Vec::new(), 1 << 20, 4);

@@ -161,6 +161,35 @@ async fn every_grpc_answer_ends_as_it_should() {
     }
 }
 
+/// It is delivered again and again here without the waits of a lane.
+#[tokio::test]
+async fn an_event_that_is_throttled_alone_is_a_dead_letter_while_others_pass() {
+    let (http, grpc) = (
+        Http::start(Say::Poison(429)).await,
+        Grpc::start(Say::PoisonCode(tonic::Code::ResourceExhausted, "poison")).await,
+    );
+    for (url, protocol, said) in [
+        (http.url(), "http", "HTTP 429: poison"),
+        (grpc.url(), "grpc", "gRPC: poison (Some resource has been exhausted)"),
+    ] {
+        let sink = sink(&format!("endpoint: \"{url}\", protocol: {protocol}"));
+        let part = part();
+        let mut tries = 0;
+        let refused = loop {
+            match sink.deliver(&stream(), &part).await {
+                Ok(refused) => break refused,
+                Err(error) => assert_eq!(error.reason(), SinkReason::Throttled),
+            }
+            tries += 1;
+            assert!(tries < 100, "{protocol}: it is tried without end");
+        };
+        let message = said.to_owned();
+        assert_eq!(refused, [Refused { index: 2, reason: DeadLetterReason::TooLarge, message }], "{protocol}");
+        assert!(tries > 10, "{protocol}: given up after {tries}");
+    }
+    assert_eq!((http.arrived(), grpc.arrived()), (EVENTS - 1, EVENTS - 1));
+}
+
 /// A server that goes away politely, one that talks nonsense, one that hangs up, and none at all.
 #[tokio::test]
 async fn a_broken_connection_is_tried_again() {
@@ -177,6 +206,58 @@ async fn a_broken_connection_is_tried_again() {
         let sink = sink(&format!("endpoint: \"http://127.0.0.1:1\", protocol: {protocol}"));
         assert_eq!(end(&sink, || 0).await, End::Retry(SinkReason::Connect, None), "{protocol}");
     }
+}
+
+/// A server that says goodbye to a request that it has begun to read, and one that says nothing any more: the second is
+/// noticed by its silence, long before the request's own timeout.
+#[tokio::test]
+async fn a_grpc_server_that_leaves_amid_a_request_or_falls_silent_is_noticed() {
+    for say in [Say::GoAwayAmid, Say::Nothing] {
+        let double = Http::start(say.clone()).await;
+        let keys = "connect_timeout: 200ms, keepalive: 100ms, request_timeout: 10m";
+        let sink = sink(&format!("endpoint: \"{}\", protocol: grpc, {keys}", double.url()));
+        let ended = tokio::time::timeout(Duration::from_secs(60), end(&sink, || 0)).await.expect("it is noticed");
+        assert!(matches!(ended, End::Retry(SinkReason::Connect | SinkReason::Unavailable, None)), "{say:?}: {ended:?}");
+    }
+}
+
+/// A server that says goodbye and then answers what is under way, as for an upgrade: that is delivered, and the next
+/// request finds the server that follows.
+#[tokio::test]
+async fn what_is_under_way_when_a_grpc_server_drains_is_delivered() {
+    let draining = Grpc::start(Say::Farewell).await;
+    let sink = sink(&format!("endpoint: \"{}\", protocol: grpc", draining.url()));
+    assert_eq!(end(&sink, || draining.arrived()).await, End::Delivered);
+    let address = draining.address;
+    draining.ended().await;
+    let next = Grpc::start_at(address, Say::Code(tonic::Code::Ok)).await;
+    assert_eq!(end(&sink, || next.arrived()).await, End::Delivered);
+}
+
+/// The environment is a whole process's, so this one starts itself anew.
+#[tokio::test]
+async fn http_goes_through_the_environments_proxy() {
+    let proxy = Http::start(Say::Status(204)).await;
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sink::otlp::tests::child_behind_a_proxy", "--ignored"])
+        .envs([("HTTP_PROXY", proxy.url()), ("http_proxy", proxy.url())])
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(proxy.arrived(), EVENTS);
+    let head = &proxy.heads()[0];
+    assert!(head.starts_with("POST http://collector.invalid:4318/v1/logs HTTP/1.1"), "{head}");
+}
+
+#[tokio::test]
+#[ignore = "a child of http_goes_through_the_environments_proxy"]
+async fn child_behind_a_proxy() {
+    // Nobody finds a host of this name.
+    let sink = sink("endpoint: \"http://collector.invalid:4318\"");
+    assert_eq!(sink.deliver(&stream(), &part()).await.unwrap(), []);
 }
 
 /// The same client, which lost its connection, finds the server that came back at the same place.

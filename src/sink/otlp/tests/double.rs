@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
@@ -49,6 +50,10 @@ pub(super) enum Say {
     Nothing,
     /// HTTP/2's farewell.
     GoAway,
+    /// The same once a request has begun to come, which is not looked at.
+    GoAwayAmid,
+    /// HTTP/2's farewell, and then an answer to what is under way that takes it.
+    Farewell,
     /// 401, with the request's own credentials in the words.
     EchoRefusal,
     /// The first at so many requests, and then takes all.
@@ -189,15 +194,29 @@ impl Http {
 }
 
 async fn serve(mut socket: TcpStream, say: Say, seen: Arc<Mutex<Seen>>) -> Option<()> {
+    // Our settings, and GOAWAY: no stream was looked at.
+    let frames =
+        b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     if say == Say::GoAway {
-        // Our settings, and GOAWAY: no stream was looked at.
-        let frames =
-            b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
         socket.write_all(frames).await.ok()?;
-        // Until the other side has had enough of it.
-        let mut rest = [0; 1024];
-        while socket.read(&mut rest).await.ok()? > 0 {}
-        return None;
+        return until_it_hangs_up(socket).await;
+    }
+    if say == Say::GoAwayAmid {
+        let (settings, go_away) = frames.split_at(9);
+        socket.write_all(settings).await.ok()?;
+        // The client's preface, and then frames, the head of each with its length and kind.
+        socket.read_exact(&mut [0; 24]).await.ok()?;
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.ok()?;
+            let length = u64::from(u32::from_be_bytes([0, head[0], head[1], head[2]]));
+            tokio::io::copy(&mut (&mut socket).take(length), &mut tokio::io::sink()).await.ok()?;
+            let is_data = head[3] == 0;
+            if is_data {
+                socket.write_all(go_away).await.ok()?;
+                return until_it_hangs_up(socket).await;
+            }
+        }
     }
     let mut buffer = Vec::new();
     loop {
@@ -238,6 +257,12 @@ async fn serve(mut socket: TcpStream, say: Say, seen: Arc<Mutex<Seen>>) -> Optio
             return None;
         }
     }
+}
+
+async fn until_it_hangs_up(mut socket: TcpStream) -> Option<()> {
+    let mut rest = [0; 1024];
+    while socket.read(&mut rest).await.ok()? > 0 {}
+    None
 }
 
 fn answer(say: &Say, head: &str, body: Vec<u8>, seen: &mut Seen) -> Option<Vec<u8>> {
@@ -297,6 +322,7 @@ impl Drop for Grpc {
 struct Service {
     say: Say,
     seen: Arc<Mutex<Seen>>,
+    farewell: Arc<Notify>,
 }
 
 impl Grpc {
@@ -320,10 +346,12 @@ impl Grpc {
         let listener = listen(address).await;
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let service = LogsServiceServer::new(Service { say, seen: Arc::clone(&seen) })
+        let farewell = Arc::new(Notify::new());
+        let service = LogsServiceServer::new(Service { say, seen: Arc::clone(&seen), farewell: Arc::clone(&farewell) })
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd);
-        let server = server.add_service(service).serve_with_incoming(TcpIncoming::from(listener));
+        let said = async move { farewell.notified().await };
+        let server = server.add_service(service).serve_with_incoming_shutdown(TcpIncoming::from(listener), said);
         let task = tokio::spawn(async move { server.await.unwrap() });
         Self { address, seen, task }
     }
@@ -335,6 +363,11 @@ impl Grpc {
     pub(super) fn arrived(&self) -> usize {
         self.seen.lock().unwrap().arrived.len()
     }
+
+    /// Once it has answered what was under way, after its farewell.
+    pub(super) async fn ended(mut self) {
+        (&mut self.task).await.unwrap();
+    }
 }
 
 #[tonic::async_trait]
@@ -345,9 +378,12 @@ impl LogsService for Service {
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         let authorization = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         let request = request.into_inner();
+        if self.say == Say::Farewell {
+            self.farewell.notify_one();
+        }
         let mut seen = self.seen.lock().unwrap();
         match &self.say {
-            Say::Code(Code::Ok) => drop(seen.take(&request, |_| true)),
+            Say::Code(Code::Ok) | Say::Farewell => drop(seen.take(&request, |_| true)),
             Say::Code(code) => return Err(Status::new(*code, "no")),
             Say::PoisonCode(code, words) if poisoned(&request) => return Err(Status::new(*code, *words)),
             Say::PoisonCode(..) => drop(seen.take(&request, |_| true)),
