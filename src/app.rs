@@ -26,8 +26,9 @@ use crate::source::{BuildError, Client, Limiter, install_tls_provider};
 use crate::state::cursor::Schedule;
 use crate::telemetry::chain;
 
-/// How long lanes may take to finish what they are delivering. Kubernetes kills after 30 s unless told otherwise.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+/// How long lanes may take to finish what they are delivering. Kubernetes kills after 30 s unless told otherwise, and
+/// what comes after takes up to 6 s where nothing answers: the admin server, the last spans, clients of Kafka.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(23);
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]

@@ -57,6 +57,21 @@ async fn complains(program: &Program, text: &str, reason: &str) -> String {
     line["message"].as_str().unwrap().to_owned()
 }
 
+/// What `check` says of the cluster, as the sink's and as the checkpoint's: that it cannot be used, with all of `words`.
+async fn check_fails(config: &Config, words: &[&str]) {
+    let answer = config.command(&["check"], &["--json"]).await;
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    let findings: Vec<Value> = serde_json::from_str(&answer.stdout).unwrap();
+    for part in ["sinks.events", "checkpoint"] {
+        let mut of_part = findings.iter().filter(|finding| finding["part"] == part);
+        let finding = of_part.next().unwrap_or_else(|| panic!("{answer:?}"));
+        let message = finding["message"].as_str().unwrap();
+        assert!(finding["state"] == "failed" && words.iter().all(|word| message.contains(word)), "{finding}");
+        assert!(of_part.next().is_none(), "{answer:?}");
+    }
+    assert!(![PASSWORD, WRONG].iter().any(|secret| answer.stdout.contains(secret)), "{answer:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mechanism_over_tls_and_what_is_said_of_a_wrong_password_or_authority() {
     let mechanisms = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER";
@@ -81,6 +96,7 @@ async fn every_mechanism_over_tls_and_what_is_said_of_a_wrong_password_or_author
     std::fs::write(&file, WRONG).unwrap();
     let scram = format!("{}, {}", tls(&broker, "ca.pem"), password("SCRAM-SHA-512", &file));
     let config = secured(&simulator, start, &broker, &scram);
+    check_fails(&config, &["look at `sasl`", "uthentication failed"]).await;
     let program = config.run();
     let message = complains(&program, "look at `sasl`", "credentials").await;
     assert!(message.contains("uthentication failed"), "{message}");
@@ -106,6 +122,7 @@ async fn every_mechanism_over_tls_and_what_is_said_of_a_wrong_password_or_author
     // An authority that did not sign the broker's certificate.
     let unknown = format!("{}, {}", tls(&broker, "other-ca.pem"), password("SCRAM-SHA-512", &file));
     let config = secured(&simulator, start, &broker, &unknown);
+    check_fails(&config, &["look at `tls.ca_file`", "certificate verify failed"]).await;
     let program = config.run();
     let message = complains(&program, "look at `tls.ca_file`", "connect").await;
     assert!(message.contains("certificate verify failed"), "{message}");
