@@ -65,8 +65,11 @@ const fn varint(length: usize) -> usize {
 /// What became of messages that were sent.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The places, among those sent, of messages that failed, and why; all others are acknowledged.
+    /// The places, among those sent, of messages that failed, and why; all others are acknowledged, unless there is a
+    /// `doom`.
     failed: Vec<(usize, Code)>,
+    /// What has failed the whole transaction, while nothing was heard of some messages.
+    doom: Option<KafkaError>,
 }
 
 impl Report {
@@ -84,7 +87,11 @@ impl Report {
             Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
             None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
         };
-        if by_cause { causes().map(refusal).collect() } else { self.failed.iter().map(refusal).collect() }
+        match &self.doom {
+            _ if by_cause => causes().map(refusal).collect(),
+            Some(doom) => Err(Failure::new("transact", doom, producer.context())),
+            None => self.failed.iter().map(refusal).collect(),
+        }
     }
 }
 
@@ -183,19 +190,29 @@ impl Producer {
     }
 
     /// Blocks until all that `sending` counts is acknowledged or has failed. A transaction is over for this as soon as
-    /// one has failed on its own account, as it is then doomed. (What it takes with it may be reported first.)
+    /// one has failed on its own account, as it is then doomed. (What it takes with it may be reported first, or only
+    /// when its time is over.)
     #[must_use]
     pub fn wait(&self, sending: &Sending) -> Report {
-        let waits = |tally: &mut Tally| {
+        /// Between two looks at what nobody reports; a cause is reported within one.
+        const LOOK: Duration = Duration::from_millis(50);
+        let is_over = |tally: &Tally| {
             let is_doomed = || self.is_transactional && tally.failed.iter().any(|(_, code)| !is_consequence(*code));
-            tally.under_way > 0 && !is_doomed()
+            tally.under_way == 0 || is_doomed()
         };
-        let changed = sending.0.changed.wait_while(sending.0.tally(), waits);
-        let mut tally = changed.unwrap_or_else(PoisonError::into_inner);
-        if tally.failed.is_empty() {
+        let mut dooms = Vec::new();
+        let mut tally = sending.0.tally();
+        while !is_over(&tally) && dooms.len() < 2 {
+            let waited = sending.0.changed.wait_timeout_while(tally, LOOK, |tally| !is_over(tally));
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            dooms.extend(self.is_transactional.then(|| self.doom()).flatten());
+            tally = sending.0.tally();
+        }
+        let is_over = is_over(&tally);
+        if tally.failed.is_empty() && is_over {
             self.context.well();
         }
-        Report { failed: std::mem::take(&mut tally.failed) }
+        Report { failed: std::mem::take(&mut tally.failed), doom: dooms.pop().filter(|_| !is_over) }
     }
 
     fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {
@@ -368,7 +385,7 @@ mod tests {
     #[test]
     fn a_report_tells_causes_from_consequences() {
         let (transactional, plain) = (producer(Some("t")), producer(None));
-        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec() }.refused(&transactional);
+        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec(), doom: None }.refused(&transactional);
         let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
         assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
         assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
@@ -376,7 +393,7 @@ mod tests {
         assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
         assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
         assert_eq!(refused(&[]).unwrap(), []);
-        let mixed = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)] };
+        let mixed = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)], doom: None };
         assert!(mixed.refused(&plain).is_err(), "what failed beside it is not delivered");
     }
 

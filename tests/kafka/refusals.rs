@@ -119,20 +119,38 @@ async fn what_is_too_large_is_kept_in_the_transaction_of_its_neighbours() {
     assert!(counted <= as_count(&letters));
 }
 
-/// Where only the broker can tell, since what is sent is compressed. In plain mode; in a transaction it is the same code that
-/// finds out what is too old, below, but each refusal costs the transaction after it, too: many take minutes.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_when_compressed_is_found_out_by_the_broker() {
+/// Where only the broker can tell, since what is sent is compressed.
+async fn what_is_too_large_when_compressed(exactly_once: bool) {
     let simulator = simulate(history(300)).await;
     let broker = Broker::start(Options::default()).await;
     let java = broker.java();
     // Compressed, SCloud's events are smaller than that, and many of GenAuth's are not.
     java.create(TOPIC, 3, 1, &["max.message.bytes=900"]).await;
-    let config = pipeline(&simulator, &broker, "properties: { compression.type: zstd }", false);
-    let counted = finish(config.run(), &simulator, "too_large").await;
-    let letters = letters_in(&config.folder.path().join("state/dead-letters"));
+    let config = pipeline(&simulator, &broker, "properties: { compression.type: zstd }", exactly_once);
+    let program = config.run();
+    program.verified(&STREAMS, "events", simulator.now()).await;
+    let log = program.log();
+    let counted = finish(program, &simulator, "too_large").await;
+    let letters = if exactly_once {
+        letters_in_topic(&java).await
+    } else {
+        letters_in(&config.folder.path().join("state/dead-letters"))
+    };
     assert_eq!(counted, as_count(&letters));
     assert_divided(&simulator, &arrived(&java).await, &letters, "too_large", &["Message size too large"]);
+    // What a refusal leaves behind in the client is nobody's trouble.
+    assert!(!log.contains("cannot go on"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_when_compressed_is_found_out_by_the_broker() {
+    what_is_too_large_when_compressed(false).await;
+}
+
+/// A message that is refused costs its transaction and, in the client, the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_when_compressed_is_found_out_in_transactions() {
+    what_is_too_large_when_compressed(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

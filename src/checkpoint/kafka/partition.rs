@@ -78,7 +78,7 @@ pub enum TransactError {
     Suspected,
     /// These messages are refused for good.
     Refused(Vec<Refused>),
-    /// The works beside it failed: once more.
+    /// It was not this work that failed: once more.
     Beside,
     /// What it is built on is not so.
     Unfounded,
@@ -98,7 +98,7 @@ impl Partition {
         let (works, submitted) = mpsc::channel(WAITING);
         let (lose, lost) = watch::channel(None);
         let (state, letters) = (Arc::new(state), topic.letters.clone());
-        let writer = Writer { topic, number, producer, state: Arc::clone(&state), has_format: false };
+        let writer = Writer { topic, number, producer, state: Arc::clone(&state), has_format: false, upset: false };
         std::thread::Builder::new()
             .name(format!("state-{number}"))
             .spawn(move || writer.run(submitted, &lose))
@@ -174,6 +174,9 @@ struct Writer {
     producer: Producer,
     state: Arc<MemoryStore>,
     has_format: bool,
+    /// The last transaction was aborted because a record was refused. The client takes that for a gap in its own
+    /// sequence, which fails the next transaction, too, whatever is in it.
+    upset: bool,
 }
 
 /// How a transaction ended, if not well.
@@ -195,7 +198,9 @@ impl Writer {
                 continue;
             }
             let works: Vec<&Work> = group.iter().map(|submitted| &submitted.work).collect();
-            match self.transact(&works) {
+            let result = self.transact(&works);
+            let upset = std::mem::replace(&mut self.upset, matches!(result, Err(Trouble::Refused(_))));
+            match result {
                 Ok(()) => {
                     for Submitted { work, reply } in group {
                         self.state.apply(&work.changes);
@@ -207,6 +212,11 @@ impl Writer {
                     lose.send_replace(Some(failure));
                     // Whoever waits finds the channel closed.
                     return;
+                }
+                Err(Trouble::Failed(_)) if upset => {
+                    for Submitted { reply, .. } in group {
+                        let _ = reply.send(Err(TransactError::Beside));
+                    }
                 }
                 Err(Trouble::Failed(failure)) => {
                     for Submitted { reply, .. } in group {
@@ -427,7 +437,7 @@ mod tests {
     fn writer() -> Writer {
         let topic = topic(8);
         let producer = Producer::new(&topic.config.cluster, &[], None, None).unwrap();
-        Writer { topic, number: 3, producer, state: Arc::default(), has_format: true }
+        Writer { topic, number: 3, producer, state: Arc::default(), has_format: true, upset: false }
     }
 
     fn put(key: &[u8], value: &[u8]) -> Changes {
