@@ -8,7 +8,7 @@ import time
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
-from ports import free_port
+from server import Server, free_port
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PARTITIONS = 6
@@ -16,7 +16,7 @@ PARTITIONS = 6
 BRIEFLY = {"segment.bytes": 64 << 20, "retention.bytes": 256 << 20, "file.delete.delay.ms": 1000}
 
 
-class Broker:
+class Broker(Server):
     """Its data is in `folder`. `properties` are the broker's own."""
 
     def __init__(self, folder, **properties):
@@ -29,16 +29,13 @@ class Broker:
             *(f"{key}={value}" for key, value in said.items()),
         ])
         self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                if self.admin.list_topics(timeout=1).brokers:
-                    return
-            except KafkaException:
-                pass  # Not there yet.
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                self.stop()
-                raise SystemExit(f"the broker does not come up: see {self.data}/log")
+        self.wait_until(self._is_up, 120, f"the broker does not come up: see {self.data}/log")
+
+    def _is_up(self):
+        try:
+            return bool(self.admin.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
 
     def create(self, topic, partitions=PARTITIONS, **config):
         new = NewTopic(topic, partitions, 1, config={key: str(value) for key, value in {**BRIEFLY, **config}.items()})
@@ -64,23 +61,6 @@ class Broker:
                 path = os.path.join(self.data, "data", folder)
                 total += sum(os.path.getsize(f"{path}/{name}") for name in os.listdir(path) if name.endswith(".log"))
         return total
-
-    def cpu(self):
-        """Seconds that it has taken so far."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self):
-        # Nothing of it is used again.
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 class Reader:

@@ -15,7 +15,7 @@ import measure
 import profile_split
 from line import Exporter, Simulator, folder
 from measure import show, spread
-from ports import free_port
+from server import Server, free_port
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 UID = re.compile(rb"log\.record\.uid.{2,8}?([0-9a-f]{32})", re.DOTALL)
@@ -32,7 +32,7 @@ service:
 """
 
 
-class Collector:
+class Collector(Server):
     """Its configuration and log are in `path`."""
 
     def __init__(self, path):
@@ -43,35 +43,15 @@ class Collector:
         binary = subprocess.check_output([os.path.join(HERE, "..", "tests", "otlp", "get"), "collector"], text=True)
         with open(os.path.join(path, "collector.log"), "wb") as log:
             self.process = subprocess.Popen([binary.strip(), "--config", config], stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", self.ports["http"])):
-                    return
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                self.stop()
-                raise SystemExit("the Collector does not come up")
-            time.sleep(0.05)
+        self.wait_until(self._is_up, 60, "the Collector does not come up")
+
+    def _is_up(self):
+        with socket.socket() as probe:
+            return not probe.connect_ex(("127.0.0.1", self.ports["http"]))
 
     def sink(self, protocol, **more):
         """The sink that leads here."""
         return {"otlp": {"endpoint": f"http://127.0.0.1:{self.ports[protocol]}", "protocol": protocol, **more}}
-
-    def cpu(self):
-        """Seconds that it has taken so far."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 def throughput(args):

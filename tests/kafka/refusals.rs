@@ -120,8 +120,8 @@ async fn what_is_too_large_is_kept_in_the_transaction_of_its_neighbours() {
 }
 
 /// Where only the broker can tell, since what is sent is compressed.
-async fn what_is_too_large_when_compressed(exactly_once: bool) {
-    let simulator = simulate(history(300)).await;
+async fn what_is_too_large_when_compressed(events: u64, exactly_once: bool) {
+    let simulator = simulate(history(events)).await;
     let broker = Broker::start(Options::default()).await;
     let java = broker.java();
     // Compressed, SCloud's events are smaller than that, and many of GenAuth's are not.
@@ -144,13 +144,13 @@ async fn what_is_too_large_when_compressed(exactly_once: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_when_compressed_is_found_out_by_the_broker() {
-    what_is_too_large_when_compressed(false).await;
+    what_is_too_large_when_compressed(300, false).await;
 }
 
 /// A message that is refused costs its transaction and, in the client, the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_when_compressed_is_found_out_in_transactions() {
-    what_is_too_large_when_compressed(true).await;
+    what_is_too_large_when_compressed(80, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
