@@ -66,6 +66,10 @@ async fn kills_at_any_moment_and_every_fault_at_once() {
 
     let killed = java.counts(TOPIC).await;
     let program = config.run();
+    // Each wait is for what has happened by then: more kills leave more to come than one wait is long.
+    while simulator.now() < end {
+        program.verified(&STREAMS, "events", simulator.now()).await;
+    }
     program.verified(&STREAMS, "events", end).await;
     program.drain().await;
     let events = arrived(&java).await;
