@@ -11,6 +11,8 @@ import tempfile
 import time
 import urllib.request
 
+from server import Server
+
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -25,7 +27,7 @@ def utc(seconds):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-class Simulator:
+class Simulator(Server):
     """`trailcast simulate` with a history of `events` records that ended before every sweep's age, unless told."""
 
     def __init__(self, trailcast, *options, pin=True):
@@ -47,12 +49,6 @@ class Simulator:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 class Usage:

@@ -99,7 +99,8 @@ enum Runs {
 }
 
 impl App {
-    /// Builds every part, to count with `metrics`: opens a checkpoint that is on this machine and listens, but asks no API and no broker.
+    /// Builds every part, to count with `metrics`: opens a checkpoint that is on this machine and listens, but asks no API
+    /// and no broker.
     ///
     /// # Errors
     /// See [`StartError`].

@@ -194,25 +194,26 @@ impl Producer {
     /// when its time is over.)
     #[must_use]
     pub fn wait(&self, sending: &Sending) -> Report {
-        /// Between two looks at what nobody reports; a cause is reported within one.
+        /// Between two looks at what nobody reports; a cause is reported before the next.
         const LOOK: Duration = Duration::from_millis(50);
         let is_over = |tally: &Tally| {
             let is_doomed = || self.is_transactional && tally.failed.iter().any(|(_, code)| !is_consequence(*code));
             tally.under_way == 0 || is_doomed()
         };
-        let mut dooms = Vec::new();
-        let mut tally = sending.0.tally();
-        while !is_over(&tally) && dooms.len() < 2 {
-            let waited = sending.0.changed.wait_timeout_while(tally, LOOK, |tally| !is_over(tally));
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-            dooms.extend(self.is_transactional.then(|| self.doom()).flatten());
-            tally = sending.0.tally();
+        let mut doom = None;
+        loop {
+            let waited = sending.0.changed.wait_timeout_while(sending.0.tally(), LOOK, |tally| !is_over(tally));
+            let (mut tally, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            let is_over = !waited.timed_out();
+            if is_over && tally.failed.is_empty() {
+                self.context.well();
+            }
+            if is_over || doom.is_some() {
+                return Report { failed: std::mem::take(&mut tally.failed), doom: doom.filter(|_| !is_over) };
+            }
+            drop(tally);
+            doom = self.is_transactional.then(|| self.doom()).flatten();
         }
-        let is_over = is_over(&tally);
-        if tally.failed.is_empty() && is_over {
-            self.context.well();
-        }
-        Report { failed: std::mem::take(&mut tally.failed), doom: dooms.pop().filter(|_| !is_over) }
     }
 
     fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {

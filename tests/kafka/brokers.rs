@@ -6,8 +6,8 @@ use trailcast::simulate::Simulator;
 use crate::broker::{Broker, Cluster, Options};
 use crate::hostile::{RATE, config, hostile};
 use crate::pipeline::{
-    Ends, STATE, STREAMS, TOPIC, arrived, delivered, delivers_more, differences, exactly_once, finish_exactly_once,
-    in_kafka, into_kafka, seconds_ago,
+    Ends, STATE, STREAMS, TOPIC, delivered, delivers_more, exactly_once, finish, finish_exactly_once, in_kafka,
+    into_kafka, seconds_ago,
 };
 use crate::program::{Config, Program, history, simulate, until};
 
@@ -119,13 +119,9 @@ async fn away(broker: &mut Broker, simulator: &Simulator, mut config: Config, go
         stream.keys.pop();
     }
     let program = config.run();
-    let now = simulator.now();
-    program.verified(&STREAMS, "events", now).await;
-    let exactly_once = config.store.is_some();
-    program.drain().await;
-    for mut difference in differences(simulator, now, &arrived(&broker.java()).await) {
+    for mut difference in finish([program], simulator, &broker.java()).await.1 {
         // What was written while its acknowledgement was lost comes again where there are no transactions.
-        if !exactly_once {
+        if config.store.is_none() {
             difference.repeated.clear();
         }
         difference.assert_none();

@@ -82,15 +82,13 @@ pub fn differences(simulator: &Simulator, readable_by: Millis, events: &[Event])
     })
 }
 
-/// Waits until both lanes were swept at the oldest age through all that is readable now, drains, and returns what arrived.
-///
-/// # Panics
-/// Unless that is what happened, each event once.
-pub async fn finish_exactly_once<const N: usize>(
+/// Waits until both lanes were swept at the oldest age through all that is readable now, and drains; what arrived, and in
+/// what that differs from what happened.
+pub async fn finish<const N: usize>(
     replicas: [Program; N],
     simulator: &Simulator,
     java: &Java,
-) -> Vec<Event> {
+) -> (Vec<Event>, [Difference; 2]) {
     let now = simulator.now();
     // Whichever runs them: each shows what all do.
     for program in &replicas {
@@ -100,7 +98,21 @@ pub async fn finish_exactly_once<const N: usize>(
         program.drain().await;
     }
     let events = arrived(java).await;
-    differences(simulator, now, &events).iter().for_each(Difference::assert_none);
+    let differences = differences(simulator, now, &events);
+    (events, differences)
+}
+
+/// As [`finish`]; what arrived.
+///
+/// # Panics
+/// Unless all that happened did, each event once.
+pub async fn finish_exactly_once<const N: usize>(
+    replicas: [Program; N],
+    simulator: &Simulator,
+    java: &Java,
+) -> Vec<Event> {
+    let (events, differences) = finish(replicas, simulator, java).await;
+    differences.iter().for_each(Difference::assert_none);
     events
 }
 

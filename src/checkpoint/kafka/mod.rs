@@ -143,8 +143,8 @@ impl StateTopic {
     }
 
     /// Takes a partition: fences whoever has it, ends the transaction that was open there, then reads the state up to
-    /// what this very taking has committed. `properties` go to its producer beside the cluster's own; `largest` is the smallest limit of the
-    /// topics it will write to. Blocks.
+    /// what this very taking has committed. `properties` go to its producer beside the cluster's own; `largest` is the
+    /// smallest limit of the topics it will write to. Blocks.
     ///
     /// # Errors
     /// The cluster does not answer, or refuses; or the state is of another format.
