@@ -1,6 +1,7 @@
 //! The program in front of a real OpenTelemetry Collector and a real Loki, straight and through a real Apache Kafka. Run
 //! by `tests/run otlp`, which brings all three.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![expect(clippy::print_stdout, reason = "what was measured on the way is told beside the verdict")]
 
 #[expect(dead_code, reason = "of tests/kafka, not all of it is for these tests")]
 #[path = "../kafka/broker.rs"]
