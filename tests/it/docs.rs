@@ -258,9 +258,25 @@ fn the_simulators_credentials_in_the_readme_work() {
 /// A key says what it means beside it, above it, or in the comment above the keys before it.
 #[test]
 fn every_key_of_the_samples_has_a_comment() {
-    for sample in ["config/trailcast.yaml", "config/kafka.yaml", "config/otlp.yaml"] {
+    for sample in ["config/trailcast.yaml", "config/kafka.yaml", "config/otlp.yaml", "config/victorialogs.yaml"] {
         has_comments(sample);
     }
+}
+
+/// What is older than VictoriaLogs keeps it loses in silence: each of these lies within the next.
+#[test]
+fn the_sample_for_victorialogs_keeps_what_its_retention_would_lose() {
+    let loaded = config::load(&repository("config/victorialogs.yaml")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.warnings, []);
+    let sample = std::fs::read_to_string(repository("config/victorialogs.yaml")).unwrap();
+    let days = |before: &str| -> u32 {
+        let (_, rest) = sample.split_once(before).unwrap_or_else(|| panic!("{before}"));
+        rest.split('d').next().unwrap().parse().unwrap()
+    };
+    let (start, age, retention) =
+        (days("\n    start: "), days("max_event_age: "), days("victoria-logs -retentionPeriod="));
+    // It begins a day anew at midnight: a day between the two is never too little.
+    assert!(start <= age && age < retention, "{start} {age} {retention}");
 }
 
 fn has_comments(file: &str) {

@@ -1,12 +1,11 @@
-//! The Collector and Loki as a test needs them: started, stopped, killed, started again, and asked what they have. Alone
-//! knows how they are started.
+//! The Collector and VictoriaLogs as a test needs them: started, stopped, killed, started again, and asked what they have.
+//! Alone knows how they are started.
 //!
 //! Ports lie below those that the system hands out to outgoing connections, so that a receiver that was killed finds
 //! them free again.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,12 +15,11 @@ use tempfile::TempDir;
 use trailcast::event::{Millis, Source};
 
 use crate::ledger::Event;
+use crate::loki_double::Loki;
 use crate::program::{BOUND, until};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp");
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// Entries to ask Loki for at once: it gives 5,000, and no more than 4 MiB.
-const PAGE: usize = 1000;
 
 /// A process that is killed when dropped.
 struct Server {
@@ -65,7 +63,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = rand::rng().random_range(PORTS);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
@@ -85,7 +83,7 @@ pub struct Arrived {
     pub event: Event,
     /// The body.
     pub line: String,
-    /// Of the resource, or Loki's labels.
+    /// Of the resource; Loki's labels, or the fields that make VictoriaLogs' streams.
     pub labels: BTreeMap<String, String>,
     pub attributes: BTreeMap<String, String>,
 }
@@ -100,17 +98,17 @@ pub struct Collector {
 
 impl Collector {
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with([]).await
     }
 
-    /// One that passes on to Loki what it is given, by the pipeline that is shipped for it, and answers when Loki has.
-    pub async fn into_loki(loki: &Loki) -> Self {
-        Self::start_with(Some(loki.url("/otlp"))).await
+    /// One that passes on what it is given, by the pipelines that are shipped for it, and answers when both have.
+    pub async fn into_stores(loki: &Loki, store: &VictoriaLogs) -> Self {
+        Self::start_with([loki.url("/otlp"), store.url("/insert/opentelemetry")]).await
     }
 
-    async fn start_with(loki: Option<String>) -> Self {
+    async fn start_with(stores: impl IntoIterator<Item = String>) -> Self {
         let (grpc, http) = (free_port(), free_port());
-        let arguments = [grpc.to_string(), http.to_string()].into_iter().chain(loki).collect();
+        let arguments = [grpc.to_string(), http.to_string()].into_iter().chain(stores).collect();
         let folder = tempfile::tempdir().unwrap();
         let server = Server { folder, script: "collector", arguments, child: None };
         let mut collector = Self { server, grpc, http, client: client() };
@@ -202,7 +200,7 @@ pub fn attributes(list: &Value) -> BTreeMap<String, String> {
     list.as_array().into_iter().flatten().map(one).collect()
 }
 
-fn source(name: &str) -> Source {
+pub fn source(name: &str) -> Source {
     match name {
         "genauth" => Source::Genauth,
         "scloud" => Source::Scloud,
@@ -210,131 +208,134 @@ fn source(name: &str) -> Source {
     }
 }
 
-/// Loki, with the limits that are shipped for it and those that a test gives it.
-pub struct Loki {
+/// VictoriaLogs, with the flags that are shipped for it and those that a test gives it.
+pub struct VictoriaLogs {
     server: Server,
     port: u16,
     client: reqwest::Client,
-    overrides_file: PathBuf,
 }
 
-impl Loki {
-    /// `overrides` are limits as Loki writes them: `max_line_size: 1KB`.
-    pub async fn start(overrides: &str) -> Self {
-        let (http, grpc) = (free_port(), free_port());
-        let folder = tempfile::tempdir().unwrap();
-        let overrides_file = folder.path().join("overrides.yaml");
-        let arguments = vec![http.to_string(), grpc.to_string(), overrides_file.display().to_string()];
-        let server = Server { folder, script: "loki", arguments, child: None };
-        let mut loki = Self { server, port: http, client: client(), overrides_file };
-        loki.limit(overrides);
-        loki.restart().await;
-        loki
+impl VictoriaLogs {
+    /// `flags` are of VictoriaLogs; each wins over a shipped one of its name.
+    pub async fn start(flags: &[&str]) -> Self {
+        let port = free_port();
+        let arguments = std::iter::once(port.to_string()).chain(flags.iter().map(ToString::to_string)).collect();
+        let server = Server { folder: tempfile::tempdir().unwrap(), script: "victorialogs", arguments, child: None };
+        let mut store = Self { server, port, client: client() };
+        store.restart().await;
+        store
     }
 
-    /// Other `overrides` from when it is started again.
-    pub fn limit(&self, overrides: &str) {
-        std::fs::write(&self.overrides_file, format!("overrides: {{ fake: {{ {overrides} }} }}\n")).unwrap();
+    /// With other `flags`, after its end.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.server.arguments.truncate(1);
+        self.server.arguments.extend(flags.iter().map(ToString::to_string));
+        self.restart().await;
     }
 
     pub async fn restart(&mut self) {
         self.server.start();
         let ready = async || {
-            let answer = self.client.get(self.url("/ready")).send().await.ok()?;
+            let answer = self.client.get(self.url("/health")).send().await.ok()?;
             (answer.status() == 200).then_some(())
         };
-        until("Loki", || self.server.log(), ready).await;
+        until("VictoriaLogs", || self.server.log(), ready).await;
     }
 
-    /// As it is meant to be ended: it keeps what it took.
+    /// As it is meant to be ended.
     pub async fn stop(&mut self) {
         self.server.signal("TERM");
         self.server.ended().await;
     }
 
-    fn url(&self, path: &str) -> String {
+    /// At once, as when memory ran out.
+    pub async fn kill(&mut self) {
+        self.server.signal("KILL");
+        self.server.ended().await;
+    }
+
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The sink that leads here.
+    /// The sink that leads here, with the headers that are shipped for it.
     pub fn sink(&self, more: &str) -> String {
-        format!("{{ out: {{ otlp: {{ endpoint: \"{}\"{more} }} }} }}", self.url("/otlp"))
+        let endpoint = self.url("/insert/opentelemetry");
+        let headers = "headers: { VL-Stream-Fields: \"service.name,service.namespace\" }";
+        format!("{{ out: {{ otlp: {{ endpoint: \"{endpoint}\", {headers}{more} }} }} }}")
     }
 
-    /// Every entry, as a query shows it, of the last two hours or so.
-    pub async fn entries(&self, query: &str) -> Vec<Arrived> {
-        let end = trailcast::clock::now() + 600_000;
-        let mut start = i128::from(end - 6 * 3_600_000) * 1_000_000;
-        let mut all = Vec::new();
-        loop {
-            let mut page = self.page(query, start, end).await;
-            page.sort_by_key(|(time, _)| *time);
-            let full = page.len() == PAGE;
-            let last = page.last().map_or(0, |(time, _)| *time);
-            // What has the last one's time may go on behind the page.
-            let whole = page.into_iter().filter(|(time, _)| !full || *time < last);
-            all.extend(whole.map(|(_, entry)| entry));
-            if !full {
-                return all;
-            }
-            assert!(last > start, "more entries of one time than a page has");
-            start = last;
-        }
+    /// Posts a request of OTLP, as anyone may; the status and the body of its answer.
+    pub async fn post(&self, request: Vec<u8>) -> (u16, String) {
+        let url = self.url("/insert/opentelemetry/v1/logs");
+        let post = self.client.post(url).header("content-type", "application/x-protobuf").body(request);
+        let answer = post.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    async fn page(&self, query: &str, start: i128, end: i64) -> Vec<(i128, Arrived)> {
-        let end = format!("{end}000000");
-        let (start, limit) = (start.to_string(), PAGE.to_string());
-        let words = [("query", query), ("start", &start), ("end", &end), ("limit", &limit), ("direction", "forward")];
-        let mut entries = Vec::new();
-        for stream in self.ask("query_range", &words).await {
-            let labels = texts(&stream["stream"]);
-            for value in stream["values"].as_array().unwrap() {
-                let time: i128 = value[0].as_str().unwrap().parse().unwrap();
-                let attributes = texts(&value[2]["structuredMetadata"]);
-                let event = Event {
-                    id: attributes["log_record_uid"].clone(),
-                    source: source(&labels["service_name"]),
-                    time: i64::try_from(time / 1_000_000).unwrap(),
-                    record: attributes["log_record_original"].clone(),
-                };
-                let line = value[1].as_str().unwrap().to_owned();
-                entries.push((time, Arrived { event, line, labels: labels.clone(), attributes }));
-            }
-        }
-        entries
+    /// Every row that it has, copies and all.
+    pub async fn entries(&self) -> Vec<Arrived> {
+        self.rows("*", None).await.iter().map(stored).collect()
     }
 
-    /// What a query for numbers gives at a time: each series, by the value of its one label, and its number.
+    /// The rows that a query gives of what was taken until now. It is asked at a time: `_time:1h` is the hour that ends with
+    /// it.
+    pub async fn rows(&self, query: &str, at: Option<Millis>) -> Vec<BTreeMap<String, String>> {
+        // What has just come is not shown for a second or so, unless that is asked for.
+        self.get("/internal/force_flush", &[]).await;
+        // It takes what comes before that time, and not what comes with it.
+        let time = at.map(|at| ("time", format!("{at}000001")));
+        let words: Vec<_> = [("query", query.to_owned())].into_iter().chain(time).collect();
+        let text = self.get("/select/logsql/query", &words).await;
+        text.lines().map(|line| texts(&serde_json::from_str(line).unwrap())).collect()
+    }
+
+    /// What a query for numbers gives at a time: each number, by the value of the one field beside it.
     pub async fn numbers(&self, query: &str, at: Millis) -> BTreeMap<String, u64> {
-        let series = self.ask("query", &[("query", query), ("time", &format!("{at}000000"))]).await;
-        let number = |series: &Value| {
-            let labels = texts(&series["metric"]);
-            assert!(labels.len() <= 1, "{query}: {labels:?}");
-            let number = series["value"][1].as_str().and_then(|number| number.parse().ok());
-            (labels.into_values().next().unwrap_or_default(), number.unwrap_or_else(|| panic!("{series}")))
+        let number = |mut row: BTreeMap<String, String>| {
+            let number = row.remove("events").and_then(|number| number.parse().ok());
+            assert!(row.len() == 1, "{query}: {row:?}");
+            (row.into_values().next().unwrap(), number.unwrap_or_else(|| panic!("{query}")))
         };
-        series.iter().map(number).collect()
+        self.rows(query, Some(at)).await.into_iter().map(number).collect()
     }
 
-    /// The series or streams of an answer.
-    async fn ask(&self, path: &str, words: &[(&str, &str)]) -> Vec<Value> {
-        let mut url = reqwest::Url::parse(&self.url("/loki/api/v1/")).unwrap().join(path).unwrap();
-        url.query_pairs_mut().extend_pairs(words);
-        // Labels and an entry's own metadata apart.
-        let flags = ("X-Loki-Response-Encoding-Flags", "categorize-labels");
-        let answer = self.client.get(url).header(flags.0, flags.1).send().await.unwrap();
-        let text = answer.text().await.unwrap();
-        let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{words:?}: {text}"));
-        serde_json::from_value(answer["data"]["result"].take()).unwrap()
-    }
-
-    /// A counter of its own, over all its series.
-    pub async fn counter(&self, name: &str) -> f64 {
-        let text = self.client.get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    /// A counter or gauge of its own, over all series that begin so.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics", &[]).await;
         let series = text.lines().filter(|line| line.starts_with(name));
         series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
+
+    async fn get(&self, path: &str, words: &[(&str, String)]) -> String {
+        let mut url = reqwest::Url::parse(&self.url(path)).unwrap();
+        url.query_pairs_mut().extend_pairs(words);
+        let answer = self.client.get(url).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 200, "{words:?}: {text}");
+        text
+    }
+}
+
+/// A row as an event; its stream's fields are its labels.
+fn stored(row: &BTreeMap<String, String>) -> Arrived {
+    let time: jiff::Timestamp = row["_time"].parse().unwrap();
+    let event = Event {
+        id: row["log.record.uid"].clone(),
+        source: source(&row["service.name"]),
+        time: time.as_millisecond(),
+        record: row["log.record.original"].clone(),
+    };
+    let stream = row["_stream"].trim_start_matches('{').trim_end_matches("\"}");
+    let labels = stream.split("\",").filter_map(|one| one.split_once("=\""));
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let own = |name: &str| !name.starts_with('_');
+    let attributes = row.iter().filter(|(name, _)| own(name)).map(|(name, value)| (name.clone(), value.clone()));
+    Arrived { event, line: row["_msg"].clone(), labels, attributes: attributes.collect() }
 }
 
 fn texts(map: &Value) -> BTreeMap<String, String> {

@@ -1,6 +1,7 @@
-//! Through Kafka into Loki: exactly once into a real broker as `format: otlp`, each record's value unchanged into a real
-//! Collector that runs what is shipped for it, and from there into Loki, where the README's queries give the numbers of
-//! the simulator's ledger.
+//! Through Kafka into stores: exactly once into a real broker as `format: otlp`, each record's value unchanged into a real
+//! Collector that runs what is shipped for it, and from there into a real VictoriaLogs and the double of Loki. The README's
+//! queries in LogsQL, asked of the store, and those in LogQL, applied to what the double has, give the numbers of the
+//! simulator's ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,10 +17,12 @@ use trailcast::simulate::{Content, Options, Simulator};
 
 use crate::broker::{Broker, Options as BrokerOptions};
 use crate::ledger::{assert_all_arrived, compare};
-use crate::loki::{ALL, copies_differ, events};
+use crate::logql::{self, Query};
+use crate::loki::{copies_differ, events};
+use crate::loki_double::Loki;
 use crate::pipeline::{Ends, TOPIC, in_kafka};
 use crate::program::{BOUND, Config, history, simulate};
-use crate::receiver::{Collector, Loki};
+use crate::receiver::{Arrived, Collector, VictoriaLogs};
 
 const README: &str = include_str!("../../README.md");
 const PARTITIONS: i32 = 3;
@@ -40,7 +43,7 @@ fn into_kafka(mut config: Config, broker: &Broker) -> Config {
 /// The values of all records that are there, partition by partition, as a consumer of this isolation level reads them.
 fn values(broker: &Broker, isolation: &str) -> Vec<Vec<Vec<u8>>> {
     let mut client = broker.client();
-    client.set("group.id", "to-loki").set("enable.partition.eof", "true").set("isolation.level", isolation);
+    client.set("group.id", "to-stores").set("enable.partition.eof", "true").set("isolation.level", isolation);
     let consumer: BaseConsumer = client.create().unwrap();
     let mut all = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
@@ -128,7 +131,7 @@ impl Happened {
 
 /// What a query is to give, by the ledger.
 enum Expected<'a> {
-    /// An entry of each of these.
+    /// An entry or more of each of these.
     Entries(&'a dyn Fn(&Happened) -> bool),
     /// One entry.
     One,
@@ -138,13 +141,48 @@ enum Expected<'a> {
     Largest(Millis, &'a dyn Fn(&Happened) -> Option<String>),
 }
 
-/// The README's queries in order, with a user and an event that there are.
-fn queries(user: &str, id: &str) -> Vec<String> {
-    let (_, block) = README.split_once("```logql\n").unwrap();
+/// The README's queries in a language in order, with a user and an event that there are.
+fn queries(language: &str, user: &str, id: &str) -> Vec<String> {
+    let (_, block) = README.split_once(&format!("```{language}\n")).unwrap();
     let (block, _) = block.split_once("```").unwrap();
     let real =
         |line: &str| line.replace("65f0c0ffee00000000000001", user).replace("00112233445566778899aabbccddeeff", id);
     block.lines().filter(|line| !line.starts_with('#')).map(real).collect()
+}
+
+/// A query, and whom to ask it.
+enum Asked<'a> {
+    Double(&'a Query, &'a [Arrived]),
+    Store(&'a str, &'a VictoriaLogs),
+}
+
+impl Asked<'_> {
+    /// How many events it gives, each once.
+    async fn events(&self) -> usize {
+        let ids: BTreeSet<String> = match self {
+            Self::Double(query, stored) => {
+                query.entries(stored).into_iter().map(|entry| entry.event.id.clone()).collect()
+            }
+            Self::Store(query, store) => {
+                store.rows(query, None).await.into_iter().map(|mut row| row.remove("log.record.uid").unwrap()).collect()
+            }
+        };
+        ids.len()
+    }
+
+    async fn numbers(&self, at: Millis) -> BTreeMap<String, u64> {
+        match self {
+            Self::Double(query, stored) => query.numbers(stored, at),
+            Self::Store(query, store) => store.numbers(query, at).await,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Double(query, _) => format!("{query:?}"),
+            Self::Store(query, _) => (*query).to_owned(),
+        }
+    }
 }
 
 /// How many of what happened after `from` and until `to` have each label.
@@ -160,27 +198,28 @@ fn counted(
     })
 }
 
-async fn assert_query(loki: &Loki, query: &str, expected: &Expected<'_>, happened: &[Happened]) {
+async fn assert_query(asked: &Asked<'_>, expected: &Expected<'_>, happened: &[Happened]) {
+    let query = asked.shown();
     let (first, last) = (happened.iter().map(|one| one.time).min(), happened.iter().map(|one| one.time).max());
     let (first, last) = (first.unwrap(), last.unwrap());
     let (range, label) = match expected {
         Expected::Entries(is) => {
             let expected = happened.iter().filter(|one| is(one)).count();
             assert!(expected > 0, "nothing that shows anything: {query}");
-            assert_eq!(loki.entries(query).await.len(), expected, "{query}");
+            assert_eq!(asked.events().await, expected, "{query}");
             return;
         }
-        Expected::One => return assert_eq!(loki.entries(query).await.len(), 1, "{query}"),
+        Expected::One => return assert_eq!(asked.events().await, 1, "{query}"),
         Expected::Numbers(range, label) | Expected::Largest(range, label) => (*range, label),
     };
     // So that each event is in one of them.
     let mut from = first - 1;
     while from < last {
         let to = from + range;
-        let mut numbers = loki.numbers(query, to).await;
+        let mut numbers = asked.numbers(to).await;
         let mut counts = counted(happened, (from, to), label);
         if let Expected::Largest(..) = expected {
-            // Which of equals are among the ten is up to Loki.
+            // Which of equals are among the ten is up to the store.
             assert!(numbers.iter().all(|(label, number)| counts.get(label) == Some(number)), "{query}: {numbers:?}");
             let largest = |counts: BTreeMap<String, u64>| {
                 let mut sorted: Vec<u64> = counts.into_values().collect();
@@ -193,6 +232,12 @@ async fn assert_query(loki: &Loki, query: &str, expected: &Expected<'_>, happene
         assert_eq!(numbers, counts, "{query} from {from} to {to}");
         from = to;
     }
+}
+
+/// The Collector sends the header that is shipped.
+fn assert_streams(stored: &[Arrived]) {
+    let names: BTreeSet<&str> = stored.iter().flat_map(|one| one.labels.keys().map(String::as_str)).collect();
+    assert_eq!(names, BTreeSet::from(["service.name", "service.namespace"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,15 +269,18 @@ async fn the_readmes_queries_give_the_ledgers_numbers() {
     let begun = now();
     config.catch_up().await;
 
-    let loki = Loki::start("").await;
-    let collector = Collector::into_loki(&loki).await;
+    let (loki, store) = (Loki::start("").await, VictoriaLogs::start(&[]).await);
+    let collector = Collector::into_stores(&loki, &store).await;
     let committed = values(&broker, "read_committed");
     let sent = count(&committed);
     post(&collector, committed).await;
     assert_eq!(collector.arrived().len(), sent);
-    let arrived = loki.entries(ALL).await;
-    assert_all_arrived(&simulator, begun, &events(&arrived));
-    assert_eq!(arrived.len(), sent, "one event a message");
+    let arrived = loki.entries();
+    for arrived in [&arrived, &store.entries().await] {
+        assert_all_arrived(&simulator, begun, &events(arrived));
+        assert_eq!(arrived.len(), sent, "one event a message");
+    }
+    assert_streams(&store.entries().await);
 
     let happened = Happened::all(&simulator);
     let logins = counted(&happened, (0, Millis::MAX), |one| (one.act() == "login").then(|| one.user().to_owned()));
@@ -253,24 +301,42 @@ async fn the_readmes_queries_give_the_ledgers_numbers() {
         Expected::Numbers(MINUTE, &|one| Some(one.name())),
         Expected::Largest(60 * MINUTE, &|one| (genauth(one) && one.failed()).then(|| one.user().to_owned())),
     ];
-    let queries = queries(user, id);
-    assert_eq!(queries.len(), expected.len(), "a query of the README's that nobody checks: {queries:#?}");
-    for (query, expected) in queries.iter().zip(&expected) {
-        assert_query(&loki, query, expected, &happened).await;
+    let (logql, logsql) = (queries("logql", user, id), queries("logsql", user, id));
+    let read = logql::read(&logql);
+    for all in [logql.len(), logsql.len()] {
+        assert_eq!(all, expected.len(), "a query of the README's that nobody checks: {logql:#?} {logsql:#?}");
+    }
+    for ((read, query), expected) in read.iter().zip(&logsql).zip(&expected) {
+        read.assert_names(&arrived);
+        assert_query(&Asked::Double(read, &arrived), expected, &happened).await;
+        assert_query(&Asked::Store(query, &store), expected, &happened).await;
     }
 
     // All once more, and what was aborted with it, as a receiver does that reads uncommitted records and begins anew.
     let all = values(&broker, "read_uncommitted");
-    assert!(count(&all) > sent);
+    let count_again = count(&all);
+    assert!(count_again > sent);
     post(&collector, all).await;
-    let arrived = loki.entries(ALL).await;
-    for source in [Source::Genauth, Source::Scloud] {
-        let difference = compare(&simulator, source, (0, Millis::MAX), begun, &events(&arrived));
-        let lost = difference.missing.len() + difference.invented.len() + difference.altered.len();
-        assert_eq!(lost, 0, "{difference}");
+    let (shown, stored) = (loki.entries(), store.entries().await);
+    for events in [events(&shown), events(&stored)] {
+        for source in [Source::Genauth, Source::Scloud] {
+            let difference = compare(&simulator, source, (0, Millis::MAX), begun, &events);
+            let lost = difference.missing.len() + difference.invented.len() + difference.altered.len();
+            assert_eq!(lost, 0, "{difference}");
+        }
     }
-    // Equal copies are shown once; others are of records that the API answered otherwise when they were read again.
-    let differ = copies_differ(&arrived);
-    println!("{kills} kills, {sent} events, {} shown after all was sent again: {differ:?}", arrived.len());
+    // Loki shows equal copies once; others are of records that the API answered otherwise when they were read again.
+    let differ = copies_differ(&shown);
+    // VictoriaLogs shows all of them, and the README's queries give the same numbers all the same.
+    assert_eq!(stored.len(), sent + count_again);
+    for (query, expected) in logsql.iter().zip(&expected) {
+        assert_query(&Asked::Store(query, &store), expected, &happened).await;
+    }
+    println!(
+        "{kills} kills, {sent} events, {count_again} sent again: Loki's double shows {}, which differ in {differ:?}; VictoriaLogs \
+         has {}",
+        shown.len(),
+        stored.len()
+    );
     simulator.shutdown().await;
 }
