@@ -42,11 +42,6 @@ fn value<'a>(entry: &'a Arrived, name: &str) -> Option<&'a str> {
 }
 
 impl Query {
-    /// Whether it is of numbers; else it is of entries.
-    pub fn counts(&self) -> bool {
-        self.range.is_some()
-    }
-
     /// # Panics
     /// If it names what no entry has, which the grammar cannot know.
     pub fn assert_names(&self, stored: &[Arrived]) {

@@ -7,7 +7,6 @@
 #[path = "../kafka/broker.rs"]
 mod broker;
 mod collector;
-#[expect(dead_code, reason = "of tests/it, not all of it is for these tests")]
 #[path = "../it/ledger.rs"]
 mod ledger;
 mod letters;
