@@ -78,6 +78,23 @@ async fn every_event_is_in_the_store_through_kills() {
     simulator.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_arrives_with_each_compression() {
+    let simulator = simulate(history(100)).await;
+    for compression in ["gzip", "zstd", "none"] {
+        let store = VictoriaLogs::start(&[]).await;
+        let mut config = Config::of(&simulator);
+        config.sinks = store.sink(&format!(", compression: {compression}"));
+        let answer = config.command(&["check"], &[]).await;
+        assert_eq!(answer.code, Some(0), "{}", answer.stdout);
+        assert_eq!(store.entries().await.len(), 0, "check delivers nothing");
+        let begun = now();
+        config.catch_up().await;
+        assert_all_arrived(&simulator, begun, &events(&store.entries().await));
+    }
+    simulator.shutdown().await;
+}
+
 /// It keeps each copy, equal or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_delivered_twice_is_there_twice_with_one_id() {
@@ -250,9 +267,6 @@ async fn a_request_that_is_too_large_for_it_is_halved() {
     let store = VictoriaLogs::start(&["-opentelemetry.maxRequestSize=16KB"]).await;
     let mut config = Config::of(&simulator);
     config.sinks = store.sink("");
-    let answer = config.command(&["check"], &[]).await;
-    assert_eq!(answer.code, Some(0), "{}", answer.stdout);
-    assert_eq!(store.entries().await.len(), 0, "check delivers nothing");
     let begun = now();
     config.catch_up().await;
     assert!(store.log().contains("too big data size exceeding"), "nothing was too large");
