@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
@@ -89,7 +89,8 @@ async fn what_is_taken_is_answered_with_204_and_shown_with_labels_of_the_resourc
         key("n", Value::IntValue(7)),
         key("list", Value::ArrayValue(ArrayValue { values: vec![AnyValue { value: Some(Value::IntValue(1)) }] })),
     ];
-    let mut one = record("a", now(), "a line", own);
+    let map = key("map", Value::KvlistValue(KeyValueList { values: vec![text("k", "v")] }));
+    let mut one = record("a", now(), "a line", own.into_iter().chain([map]).collect());
     (one.severity_number, one.severity_text, one.event_name) = (13, "WARN".to_owned(), "an.event".to_owned());
     let named = ["service.name", "service.namespace", "service.instance.id", "k8s.pod.name"];
     let attributes = named.map(|name| text(name, if name == "service.name" { "genauth" } else { "x" })).to_vec();
@@ -104,7 +105,7 @@ async fn what_is_taken_is_answered_with_204_and_shown_with_labels_of_the_resourc
     assert_eq!(
         pairs(&shown[0].attributes),
         "detected_level=warn genauth_success=true geo_location_lat=1.5 k8s_pod_name=x list=[1] log_record_original={} \
-         log_record_uid=a n=7 scope_name=trailcast severity_number=13 severity_text=WARN trailcast_type=genauth.user.login"
+         log_record_uid=a map_k=v n=7 scope_name=trailcast severity_number=13 severity_text=WARN trailcast_type=genauth.user.login"
     );
 }
 
@@ -244,6 +245,25 @@ async fn each_tenant_has_its_own_and_a_request_of_nobody_is_refused() {
     assert_eq!(post(&loki, body(), &[("X-Scope-OrgID", "audit")]).await.0, 204);
     let counts = ["audit", "other", crate::loki_double::EVERYONE].map(|tenant| loki.entries_of(tenant).len());
     assert_eq!(counts, [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_entry_has_its_own_time_or_when_it_was_observed_or_now() {
+    let loki = Loki::start("").await;
+    let (time, observed) = (now() - 2 * MINUTE, now() - MINUTE);
+    let mut records = ["own", "observed", "now"].map(|id| record(id, time, "", vec![]));
+    for (record, own) in records.iter_mut().zip([true, false, false]) {
+        record.time_unix_nano *= u64::from(own);
+        record.observed_time_unix_nano = u64::try_from(observed).unwrap() * 1_000_000;
+    }
+    records[2].observed_time_unix_nano = 0;
+    let begun = now();
+    assert_eq!(sent(&loki, records.to_vec()).await.2, ["own", "observed", "now"]);
+    let entries = loki.entries();
+    assert_eq!([0, 1].map(|n| entries[n].event.time), [time, observed]);
+    assert!((begun..=now()).contains(&entries[2].event.time));
+    let observations = entries.iter().map(|one| one.attributes.contains_key("observed_timestamp"));
+    assert_eq!(observations.collect::<Vec<_>>(), [true, false, false]);
 }
 
 #[tokio::test]
