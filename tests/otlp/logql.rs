@@ -81,7 +81,7 @@ impl Query {
         if let Some(most) = self.most {
             let mut sorted: Vec<u64> = numbers.values().copied().collect();
             sorted.sort_unstable_by(|a, b| b.cmp(a));
-            let least = sorted.into_iter().take(most).last().unwrap_or_default();
+            let least = sorted.into_iter().take(most).next_back().unwrap_or_default();
             numbers.retain(|_, number| *number >= least);
             while numbers.len() > most {
                 let equal = numbers.iter().find(|(_, number)| **number == least).map(|(label, _)| label.clone());
