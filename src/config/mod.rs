@@ -374,6 +374,17 @@ pub enum DeadLettersConfig {
     Topic(String),
 }
 
+impl DeadLettersConfig {
+    /// The topic, if they go to one.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Files { .. } => None,
+        }
+    }
+}
+
 /// The admin server.
 #[derive(Debug, Clone, Copy)]
 pub struct AdminConfig {

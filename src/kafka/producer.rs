@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::bookmark::Bookmark;
 use super::client::{Context, Purpose, client_config};
 use super::failure::Failure;
 use crate::config::ClusterConfig;
@@ -140,6 +141,8 @@ impl Producer {
         transactional_id: Option<&str>,
     ) -> Result<Self, Failure> {
         let mut config = client_config(cluster, Purpose::Producer)?;
+        // A lane decides what to do next; within this the client tries again by itself.
+        config.set("message.timeout.ms", "20000");
         for (name, value) in properties {
             config.set(name, value);
         }
@@ -148,10 +151,8 @@ impl Producer {
         config.set("batch.size", fits.min(asked).to_string());
         config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
         config.set("message.max.bytes", LARGEST);
-        // A lane decides what to do next; within this the client tries again by itself.
-        config.set("message.timeout.ms", "20000");
         if let Some(id) = transactional_id {
-            config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
+            config.set("transactional.id", id);
         }
         let context = Context::new(cluster);
         let inner = ThreadedProducer::from_config_and_context(&config, context.clone())
@@ -283,6 +284,17 @@ impl Producer {
     /// There is one, or the producer is of no more use.
     pub fn begin(&self) -> Result<(), KafkaError> {
         self.inner.begin_transaction()
+    }
+
+    /// Adds to the open transaction what a bookmark is to say. Blocks.
+    ///
+    /// # Errors
+    /// The transaction must be aborted, or the producer is of no more use.
+    pub fn mark(&self, bookmark: &Bookmark, offset: i64, text: &str) -> Result<(), KafkaError> {
+        let offsets = bookmark.offsets(offset, text)?;
+        until_answered(super::ANSWER_WITHIN, |timeout| {
+            self.inner.send_offsets_to_transaction(&offsets, bookmark.group(), timeout)
+        })
     }
 
     /// Commits. To be called once all messages are acknowledged: otherwise it waits in slices of 100 ms. Blocks.

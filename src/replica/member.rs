@@ -54,14 +54,15 @@ impl Member {
     pub(super) fn join(
         config: &KafkaCheckpointConfig,
         instance: &str,
+        client: &str,
     ) -> Result<(Self, channel::UnboundedReceiver<Change>), Failure> {
         let (changes, receiver) = channel::unbounded_channel();
-        let consumer = consumer(config, instance, &changes)?;
+        let consumer = consumer(config, (instance, client), &changes)?;
         let (questions, asked) = mpsc::channel();
-        let (config, instance) = (config.clone(), instance.to_owned());
+        let (config, instance, client) = (config.clone(), instance.to_owned(), client.to_owned());
         std::thread::Builder::new()
             .name("group".to_owned())
-            .spawn(move || take_part(consumer, &config, &instance, &asked, &changes))
+            .spawn(move || take_part(consumer, &config, (&instance, &client), &asked, &changes))
             .expect("a process that cannot have one more thread cannot go on");
         Ok((Self { questions }, receiver))
     }
@@ -74,15 +75,16 @@ impl Member {
     }
 }
 
-/// A consumer that joins the group.
+/// A consumer that joins the group, by these names of the instance and of the client.
 fn consumer(
     config: &KafkaCheckpointConfig,
-    instance: &str,
+    (instance, client): (&str, &str),
     changes: &channel::UnboundedSender<Change>,
 ) -> Result<BaseConsumer<Watching>, Failure> {
     let mut settings = client_config(&config.cluster, Purpose::Consumer)?;
     let session = config.session_timeout.as_millis();
     settings.set("group.id", &config.group).set("group.instance.id", instance);
+    settings.set("client.id", client);
     settings.set("session.timeout.ms", session.to_string());
     settings.set("heartbeat.interval.ms", (session / 10).clamp(200, 3000).to_string());
     settings.set("max.poll.interval.ms", session.max(300_000).to_string());
@@ -105,7 +107,7 @@ fn consumer(
 fn take_part(
     mut consumer: BaseConsumer<Watching>,
     config: &KafkaCheckpointConfig,
-    instance: &str,
+    names: (&str, &str),
     questions: &mpsc::Receiver<Question>,
     changes: &channel::UnboundedSender<Change>,
 ) {
@@ -124,7 +126,7 @@ fn take_part(
             consumer.context().lose(partitions(&list));
         }
         drop(consumer);
-        consumer = match self::consumer(config, instance, changes) {
+        consumer = match self::consumer(config, names, changes) {
             Ok(consumer) => consumer,
             Err(failure) => return drop(changes.send(Change::Ended(failure))),
         };
