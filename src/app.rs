@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
-use crate::checkpoint::{self, CheckpointError};
+use crate::blocking::blocking;
+use crate::checkpoint::{self, CheckpointError, warn_of_strangers};
 use crate::clock::millis;
 use crate::config::{
     CheckpointConfig, Config, DeadLettersConfig, SecretError, SinkConfig, SourceConfig, StreamConfig, host_name,
@@ -165,6 +166,11 @@ impl App {
             }
             CheckpointConfig::File { .. } | CheckpointConfig::Memory => {
                 let store = checkpoint::open(&config.checkpoint, &config.dead_letters)?;
+                let (kept, known) = (Arc::clone(&store), lanes.clone());
+                blocking(move || {
+                    warn_of_strangers(&*kept, |stream, sink| known.iter().any(|(a, b)| a == stream && b == sink))
+                })
+                .await?;
                 let mut ready = Vec::new();
                 for line in lines {
                     line.metrics.set_running(true);
@@ -265,7 +271,7 @@ fn line(
         let (start, sink_name) = (config.start, sink_name.clone());
         let (lane_metrics, sink_metrics) = (metrics.lane(name, &sink_name), metrics.sink(&sink_name));
         let board = status.lane(name, &sink_name);
-        let shown = board.clone();
+        let (shown, named) = (board.clone(), sink_name.clone());
         let make: LaneMaker = Box::new(move |kept| Lane {
             feed: Arc::clone(&feed),
             sink: Arc::clone(&sink),
@@ -278,7 +284,7 @@ fn line(
             sink_name: sink_name.clone(),
             failing: AtomicBool::new(false),
         });
-        LaneLine { make, board: shown }
+        LaneLine { sink: named, make, board: shown }
     };
     let lanes = config.sinks.iter().map(lane).collect();
     Line { stream: name.to_owned(), metrics: feed.metrics.clone(), board: feed.board.clone(), lanes }

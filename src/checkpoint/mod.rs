@@ -19,6 +19,7 @@ pub use memory::MemoryStore;
 
 use crate::config::{CheckpointConfig, DeadLettersConfig};
 use crate::kafka::Failure;
+use crate::state::store::LaneKey;
 
 /// What one commit changes. Applied in the order of the fields, so that a key that is put stands whatever
 /// was deleted around it.
@@ -96,6 +97,24 @@ pub fn salvage(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result
         CheckpointConfig::Kafka(kafka) => Ok(Arc::new(kafka::KafkaStore::salvage(kafka, letters.topic())?)),
         other => open(other, letters),
     }
+}
+
+/// Says which cursors are kept of lanes that the config does not have: a renamed stream or sink begins anew, and what was
+/// remembered of the old one stays for ever. Blocks.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn warn_of_strangers(store: &dyn Store, known: impl Fn(&str, &str) -> bool) -> Result<(), CheckpointError> {
+    let all = LaneKey::all_cursors();
+    store.scan(&all.start..&all.end, &mut |key, _| {
+        if let Some((stream, sink)) = LaneKey::names(key).filter(|(stream, sink)| !known(stream, sink)) {
+            tracing::warn!(
+                stream, sink,
+                "a cursor is kept of a lane that the config does not have: under another name it begins anew, at `start`; \
+                 `trailcast cursor delete --stream {stream} --sink {sink}` forgets it"
+            );
+        }
+    })
 }
 
 /// In what a state differs from the one that was kept in its place before.

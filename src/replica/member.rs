@@ -113,7 +113,19 @@ fn take_part(
 ) {
     let mut fenced: Option<Instant> = None;
     loop {
-        let Some(failure) = serve(&consumer, &config.topic, questions, changes) else { return };
+        let failure = match serve(&consumer, &config.topic, questions, changes) {
+            End::Dropped => return,
+            End::Outdated => {
+                let message = "certificates or secrets were replaced; joins again with them".to_owned();
+                let _ = changes.send(Change::Trouble(Failure { reason: SinkReason::Connect, message }));
+                consumer = match joined_anew(consumer, config, names, changes) {
+                    Ok(consumer) => consumer,
+                    Err(failure) => return drop(changes.send(Change::Ended(failure))),
+                };
+                continue;
+            }
+            End::Failed(failure) => failure,
+        };
         let is_first = fenced.is_none_or(|before| before.elapsed() > FENCED_IN_A_ROW);
         if failure.reason != SinkReason::Fenced || !is_first {
             let _ = changes.send(Change::Ended(failure));
@@ -122,24 +134,45 @@ fn take_part(
         fenced = Some(Instant::now());
         let message = format!("{failure}; joins again");
         let _ = changes.send(Change::Trouble(Failure { message, ..failure }));
-        if let Ok(list) = consumer.assignment() {
-            consumer.context().lose(partitions(&list));
-        }
-        drop(consumer);
-        consumer = match self::consumer(config, names, changes) {
+        consumer = match joined_anew(consumer, config, names, changes) {
             Ok(consumer) => consumer,
             Err(failure) => return drop(changes.send(Change::Ended(failure))),
         };
     }
 }
 
-/// Until the member is dropped, or has a failure that ends this consumer's use.
+/// Lets all go, and joins with a new client.
+fn joined_anew(
+    consumer: BaseConsumer<Watching>,
+    config: &KafkaCheckpointConfig,
+    names: (&str, &str),
+    changes: &channel::UnboundedSender<Change>,
+) -> Result<BaseConsumer<Watching>, Failure> {
+    if let Ok(list) = consumer.assignment() {
+        consumer.context().lose(partitions(&list));
+    }
+    drop(consumer);
+    self::consumer(config, names, changes)
+}
+
+/// What ends a consumer's use.
+enum End {
+    /// The member is dropped.
+    Dropped,
+    /// What it was made of has been replaced, and it has trouble.
+    Outdated,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Until this consumer's use ends.
 fn serve(
     consumer: &BaseConsumer<Watching>,
     topic: &str,
     questions: &mpsc::Receiver<Question>,
     changes: &channel::UnboundedSender<Change>,
-) -> Option<Failure> {
+) -> End {
+    let mut looked = Instant::now();
     let mut last_told: Option<(Code, Instant)> = None;
     loop {
         match consumer.poll(Duration::from_millis(50)) {
@@ -148,7 +181,7 @@ fn serve(
                 let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
                 let failure = Failure::new("take part in the group", &error, &consumer.context().context);
                 if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-                    return Some(failure);
+                    return End::Failed(failure);
                 }
                 // The same is not news again for a while; that all brokers are down follows from what came before it.
                 let is_news = last_told.is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
@@ -158,11 +191,17 @@ fn serve(
                 }
             }
         }
+        if looked.elapsed() > Duration::from_secs(1) {
+            looked = Instant::now();
+            if consumer.context().context.is_outdated() {
+                return End::Outdated;
+            }
+        }
         loop {
             match questions.try_recv() {
                 Ok(answer) => drop(answer.send(is_in_good_standing(consumer, topic))),
                 Err(mpsc::TryRecvError::Empty) => break,
-                Err(mpsc::TryRecvError::Disconnected) => return None,
+                Err(mpsc::TryRecvError::Disconnected) => return End::Dropped,
             }
         }
     }

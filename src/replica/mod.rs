@@ -17,8 +17,8 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::admin::{LaneBoard, Latch, Readiness, StreamBoard};
 use crate::blocking::blocking;
-use crate::checkpoint::CheckpointError;
 use crate::checkpoint::kafka::{Belief, Partition, Standing, StateTopic};
+use crate::checkpoint::{CheckpointError, warn_of_strangers};
 use crate::config::KafkaCheckpointConfig;
 use crate::kafka::{Cluster, Failure};
 use crate::lane::{Kept, Lane, LaneError, Until};
@@ -50,6 +50,8 @@ pub struct Line {
 
 /// A lane that can be made.
 pub struct LaneLine {
+    /// Its sink's name.
+    pub sink: String,
     /// Makes it.
     pub make: LaneMaker,
     /// Where it shows how it is.
@@ -133,17 +135,39 @@ impl Running {
         let mut result = Ok(());
         while partitions.iter().any(|partition| self.partitions.contains_key(partition)) {
             match tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-                Ok(Some(ended)) => result = result.and(self.over(ended)),
+                Ok(Some(ended)) => result = worse(result, self.over(ended)),
                 Ok(None) => break,
                 Err(_) => {
                     for (_, task) in partitions.iter().filter_map(|partition| self.partitions.remove(partition)) {
                         task.abort();
                     }
-                    result = result.and(Err(LaneError::NotDrained));
+                    result = worse(result, Err(LaneError::NotDrained));
                 }
             }
         }
         result
+    }
+}
+
+/// Of two ends the one that says more: that something was not drained follows from whatever else happened.
+fn worse(one: Result<(), LaneError>, other: Result<(), LaneError>) -> Result<(), LaneError> {
+    match (one, other) {
+        (Ok(()) | Err(LaneError::NotDrained), Err(other)) => Err(other),
+        (one, _) => one,
+    }
+}
+
+/// A partition that is being taken, unless shutdown is requested. Then it is still waited for, but not for long: let go
+/// half-way, it would fence whoever is given the partition next.
+async fn taken_unless<T>(shutdown: &Shutdown, take: impl Future<Output = T>) -> Option<T> {
+    const LET_IT_END: Duration = Duration::from_secs(5);
+    let given_up = async {
+        shutdown.requested().await;
+        tokio::time::sleep(LET_IT_END).await;
+    };
+    tokio::select! {
+        taken = take => Some(taken).filter(|_| !shutdown.is_requested()),
+        () = given_up => None,
     }
 }
 
@@ -193,6 +217,9 @@ impl Replica {
                             stopped => failed = failed.and(stopped),
                         }
                         drop(done);
+                        if matches!(failed, Err(LaneError::Sink(_))) {
+                            break;
+                        }
                     }
                     Some(Change::Trouble(failure)) => tracing::warn!("the group of replicas: {failure}"),
                     Some(Change::Ended(failure)) => {
@@ -280,7 +307,7 @@ impl Shared {
             if shutdown.unless(self.agree(partition)).await.is_none() {
                 return Ok(());
             }
-            match shutdown.unless(self.take(partition, known)).await {
+            match taken_unless(&shutdown, self.take(partition, known)).await {
                 None => return Ok(()),
                 Some(Ok(taken)) => {
                     if let Some(refused) = refused.take() {
@@ -322,11 +349,13 @@ impl Shared {
                 Some(Err(error)) => return Err(error.into()),
             }
             // Whoever fenced us may be the rightful owner: then the group will take the partition away.
-            while !shutdown.is_requested() && !self.member.is_in_good_standing().await {
-                shutdown.unless(tokio::time::sleep(backoff.wait(false, None))).await;
-            }
-            if shutdown.is_requested() {
-                return Ok(());
+            loop {
+                // Who answers may be the one that waits for this task to end.
+                match shutdown.unless(self.member.is_in_good_standing()).await {
+                    None => return Ok(()),
+                    Some(true) => break,
+                    Some(false) => drop(shutdown.unless(tokio::time::sleep(backoff.wait(false, None))).await),
+                }
             }
         }
     }
@@ -385,6 +414,10 @@ impl Shared {
         let taken =
             blocking(move || topic.take(partition, &instance, &properties, largest, Belief::Known(known))).await?;
         tracing::info!(partition, "taken");
+        let known = |stream: &str, sink: &str| {
+            self.lines.iter().any(|line| line.stream == stream && line.lanes.iter().any(|lane| lane.sink == sink))
+        };
+        warn_of_strangers(&taken, known)?;
         Ok(taken)
     }
 

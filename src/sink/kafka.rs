@@ -75,7 +75,7 @@ impl KafkaSink {
         let messages = self.messages(stream, part);
         let sending = Arc::clone(&producer);
         let result = blocking(move || send(&sending, &messages)).await;
-        if producer.fatal().is_some() {
+        if producer.fatal().is_some() || result.is_err() && producer.context().is_outdated() {
             // It will send nothing more; the next try makes another.
             self.kept().take_if(|kept| Arc::ptr_eq(kept, &producer));
         }

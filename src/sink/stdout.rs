@@ -111,8 +111,9 @@ fn stdout_file() -> io::Result<File> {
 }
 
 /// Whether stdout was closed when the process began. The standard library opens the null device in its place, for
-/// reading and writing and for itself alone. A shell's `> /dev/null` is for writing, and what starts a process with
-/// nothing on stdin or stderr either mostly gives it the same opened device for both.
+/// reading and writing. A shell's `> /dev/null` is for writing alone, and who starts a process with nothing on stdin or
+/// stderr either mostly gives it one opened device for both. (So does the standard library if both were closed: that
+/// cannot be told apart.)
 #[must_use]
 pub fn was_closed() -> bool {
     stdout_file().is_ok_and(|stdout| is_null(&stdout) && is_for_both(&stdout) && !is_shared(&stdout))

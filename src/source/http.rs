@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
+use super::tls::Renewable;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
 use crate::clock;
 use crate::config::StreamConfig;
@@ -30,7 +31,7 @@ pub fn install_tls_provider() {
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: reqwest::Client,
+    client: Renewable,
     /// Bytes, after decompression.
     largest: usize,
     clock: ServerClock,
@@ -72,23 +73,8 @@ impl Http {
             "http" => return Err(BuildError::Insecure { endpoint: endpoint.clone() }),
             _ => return Err(BuildError::Endpoint { endpoint: endpoint.clone() }),
         };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("trailcast/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout);
-        builder = match authorities(config)? {
-            Some(authorities) => builder.tls_certs_merge(authorities),
-            // Without TLS no authority is needed, and a system that has none is no error.
-            None if !https => builder.tls_certs_only([]),
-            None => builder,
-        };
-        if loopback {
-            // As other clients do: a proxy's loopback is not ours.
-            builder = builder.no_proxy();
-        }
         Ok(Self {
-            client: builder.build().map_err(|source| BuildError::Tls { source })?,
+            client: Renewable::build(config, https, loopback)?,
             largest: usize::try_from(config.max_response_size).unwrap_or(usize::MAX),
             clock: ServerClock::new(),
         })
@@ -102,8 +88,11 @@ impl Http {
     pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
         spans::sent_to(url.host_str());
         let sent = clock::now();
-        let request = self.client.post(url.clone()).headers(headers).body(body);
-        let response = request.send().await.map_err(|error| FetchError::of_transport(error, "no answer"))?;
+        let request = self.client.get().post(url.clone()).headers(headers).body(body);
+        let response = request.send().await.map_err(|error| {
+            self.client.look_again();
+            FetchError::of_transport(error, "no answer")
+        })?;
         let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
         if let Some(date) = date.and_then(millis) {
             self.clock.observe(date, sent, clock::now());
@@ -224,14 +213,5 @@ fn retry_after(asked: &str, now: SystemTime) -> Option<Duration> {
     match asked.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(httpdate::parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default()),
-    }
-}
-
-fn authorities(config: &StreamConfig) -> Result<Option<Vec<Certificate>>, BuildError> {
-    let Some(path) = &config.ca_file else { return Ok(None) };
-    let pem = std::fs::read(path).map_err(|source| BuildError::CaFile { path: path.clone(), source })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(authorities) if !authorities.is_empty() => Ok(Some(authorities)),
-        _ => Err(BuildError::CaContent { path: path.clone() }),
     }
 }

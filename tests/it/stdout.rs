@@ -223,7 +223,7 @@ async fn a_disk_that_gets_room_bit_by_bit_gets_each_event_once() {
 async fn a_stdout_that_is_closed_is_refused_and_the_null_device_is_not() {
     let simulator = simulate(history(100)).await;
     let config = Config::of(&simulator);
-    for (redirected, code) in [(">&-", 2), ("<&- >&-", 2), ("> /dev/null", 0)] {
+    for (redirected, code) in [(">&-", 2), ("< /dev/null >&-", 2), ("> /dev/null", 0), ("<> /dev/null 1>&0", 0)] {
         let script = format!("exec \"$@\" {redirected}");
         let output = tokio::process::Command::new("sh")
             .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_trailcast"), "run", "--until-caught-up", "-c"])

@@ -443,6 +443,13 @@ impl Writer {
 
     /// After an error in a transaction: it is aborted, unless the producer is of no more use.
     fn abort(&self, failed: &Failed) -> Trouble {
+        // Nothing of this client's gets through any more: taking the partition again aborts it.
+        if self.producer.context().is_outdated() {
+            return match failed {
+                Failed::Error(error) => self.lost(error),
+                Failed::Failure(failure) => Trouble::Lost(failure.clone()),
+            };
+        }
         match (failed, self.producer.fatal()) {
             (Failed::Error(error), Some(_)) => return self.lost(error),
             (Failed::Failure(failure), Some(code)) => {
