@@ -86,8 +86,9 @@ async fn a_state_topic_that_is_deleted_between_runs_is_not_begun_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_topic_that_is_deleted_and_made_again_while_it_runs_is_noticed() {
     let broker = Broker::start(Options::default().with("group.min.session.timeout.ms", "1000")).await;
-    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, ..Default::default() }).await;
-    let start = simulator.now() - 10_000;
+    let start = crate::pipeline::seconds_ago(10);
+    let begin = Some(trailcast::simulate::Start::At(start));
+    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, start: begin, ..Default::default() }).await;
     let config = exactly_once(Config::of(&simulator).starting_at(start), &broker.bootstrap());
     let program = config.run();
     crate::pipeline::delivers_more(&program, 100.0).await;
@@ -109,12 +110,12 @@ async fn records_that_were_deleted_from_the_state_are_missed() {
     let (broker, simulator, config) = caught_up().await;
     let java = broker.java();
     let before = crate::pipeline::arrived(&java).await.len();
-    // All but the last record of each partition's: the cursors are there, what is remembered is not.
+    // All but the last two records of each partition, which say how far it is, and the mark of their transaction.
     let consumer: BaseConsumer = broker.client().create().unwrap();
     let mut offsets = TopicPartitionList::new();
     for partition in 0..2 {
         let (_, end) = tokio::task::block_in_place(|| consumer.fetch_watermarks(STATE, partition, WITHIN)).unwrap();
-        offsets.add_partition_offset(STATE, partition, Offset::Offset(end / 2)).unwrap();
+        offsets.add_partition_offset(STATE, partition, Offset::Offset(end - 3)).unwrap();
     }
     admin(&broker).delete_records(&offsets, &AdminOptions::new()).await.unwrap();
     drop(is_refused(&config, "does not add up to what was committed last", before, &java).await);
@@ -226,8 +227,9 @@ async fn what_an_earlier_version_kept_is_taken_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_differ_do_not_run_side_by_side() {
     let broker = Broker::start(Options::default().with("group.min.session.timeout.ms", "1000")).await;
-    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, ..Default::default() }).await;
-    let start = simulator.now() - 10_000;
+    let start = crate::pipeline::seconds_ago(10);
+    let begin = Some(trailcast::simulate::Start::At(start));
+    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, start: begin, ..Default::default() }).await;
     let at = broker.bootstrap();
     let replica = |name: &str, sink: &str, more: &str| {
         let config = into_kafka(Config::of(&simulator).starting_at(start), &at, "create: { partitions: 3 }");

@@ -86,8 +86,8 @@ pub enum Entry<'a> {
     Owner(Option<Owner>),
     /// Which format it has, or what it says instead.
     Format(&'a [u8]),
-    /// How far the state is.
-    Position(&'a [u8]),
+    /// How far the state is, if it says so.
+    Position(Option<&'a [u8]>),
 }
 
 /// A partition's state as it was read, and which it is.
@@ -103,7 +103,7 @@ impl<'a> Entry<'a> {
         match read.key {
             OWNER_KEY => Self::Owner(read.value.and_then(|value| serde_json::from_slice(value).ok())),
             FORMAT_KEY => Self::Format(read.value.unwrap_or_default()),
-            POSITION_KEY => Self::Position(read.value.unwrap_or_default()),
+            POSITION_KEY => Self::Position(read.value),
             _ => Self::Map,
         }
     }
@@ -307,7 +307,7 @@ impl StateTopic {
             match Entry::of(&read) {
                 Entry::Owner(owner) => return mark.is_some() && owner.as_ref() == mark,
                 Entry::Format(value) => format = self.check_format(value, doubts),
-                Entry::Position(value) => position = Some(serde_json::from_slice(value)),
+                Entry::Position(value) => position = value.map(serde_json::from_slice),
                 Entry::Map => state.put(read.key, read.value),
             }
             false
