@@ -97,10 +97,12 @@ class Exporter:
             # JSON is YAML.
             json.dump(config, file)
 
-    def spawn(self, *options, stdout=subprocess.DEVNULL, before=()):
+    def spawn(self, *options, stdout=None, before=()):
         """Starts it. `before`: a command to run it under."""
         command = [*self.pin, *before, self.trailcast, "run", "-c", self.config, *options]
-        with open(self.log, "ab") as log:
+        # For writing alone, as the shell opens it: trailcast takes `subprocess.DEVNULL` for a stdout that is closed.
+        with open(self.log, "ab") as log, open(os.devnull, "wb") as null:
+            stdout = null if stdout is None else stdout
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log,
                 env={**os.environ, "BENCH_SECRET": self.secret},

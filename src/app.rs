@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
-use crate::checkpoint::{self, CheckpointError};
+use crate::blocking::blocking;
+use crate::checkpoint::{self, CheckpointError, warn_of_strangers};
 use crate::clock::millis;
 use crate::config::{
     CheckpointConfig, Config, DeadLettersConfig, SecretError, SinkConfig, SourceConfig, StreamConfig, host_name,
@@ -19,9 +20,9 @@ use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
 use crate::lane::{Kept, Lane, LaneError, Until};
 use crate::metrics::Metrics;
-use crate::replica::{LaneMaker, Line, Replica, Watched};
+use crate::replica::{LaneLine, LaneMaker, Line, Replica, Watched, agreement};
 use crate::shutdown::{self, Shutdown};
-use crate::sink::{Sink, end_torn_line};
+use crate::sink::{Sink, end_torn_line, was_closed};
 use crate::source::{BuildError, Client, Limiter, install_tls_provider};
 use crate::state::cursor::Schedule;
 use crate::telemetry::chain;
@@ -63,6 +64,12 @@ pub enum StartError {
     /// stdout cannot be written to.
     #[error("cannot write to stdout: {0}")]
     Stdout(std::io::Error),
+    /// There is no stdout.
+    #[error(
+        "stdout is closed, or is the null device opened for reading and writing as in place of a closed one, and the config \
+         has events written there; lead it to a file or a pipe, or to throw events away use `> /dev/null`"
+    )]
+    StdoutClosed,
 }
 
 /// How a run ended.
@@ -116,6 +123,9 @@ impl App {
         let sinks: BTreeMap<&String, Arc<Sink>> =
             config.sinks.iter().map(|(name, sink)| (name, Arc::new(Sink::build(sink)))).collect();
         if config.sinks.values().any(|sink| matches!(sink, SinkConfig::Stdout(_))) {
+            if was_closed() {
+                return Err(StartError::StdoutClosed);
+            }
             end_torn_line().map_err(StartError::Stdout)?;
         }
         let clients = streams(config)?;
@@ -148,20 +158,24 @@ impl App {
                     watched: Watched { lanes: lanes.iter().map(lane).collect() },
                     lines,
                     transactional: transactional(config, &sinks),
-                    letters: match &config.dead_letters {
-                        DeadLettersConfig::Topic(topic) => Some(topic.clone()),
-                        DeadLettersConfig::Files { .. } => None,
-                    },
+                    letters: config.dead_letters.topic().map(ToOwned::to_owned),
+                    shared: agreement::digest(config),
+                    readiness: readiness.clone(),
                     joined: open,
                 }))
             }
             CheckpointConfig::File { .. } | CheckpointConfig::Memory => {
-                let store = checkpoint::open(&config.checkpoint)?;
+                let store = checkpoint::open(&config.checkpoint, &config.dead_letters)?;
+                let (kept, known) = (Arc::clone(&store), lanes.clone());
+                blocking(move || {
+                    warn_of_strangers(&*kept, |stream, sink| known.iter().any(|(a, b)| a == stream && b == sink))
+                })
+                .await?;
                 let mut ready = Vec::new();
                 for line in lines {
                     line.metrics.set_running(true);
                     line.board.set_running(true, None);
-                    for make in &line.lanes {
+                    for LaneLine { make, .. } in &line.lanes {
                         let lane = make(Kept::Store(Arc::clone(&store)));
                         lane.stored().await?;
                         ready.push(lane);
@@ -252,12 +266,13 @@ fn line(
     status: &StatusBoard,
 ) -> Line {
     let feed = Arc::new(feed(name, config, client, metrics, status));
-    let lane = |sink_name: &String| -> LaneMaker {
+    let lane = |sink_name: &String| -> LaneLine {
         let (feed, sink, letters) = (Arc::clone(&feed), Arc::clone(&sinks[sink_name]), letters.cloned());
         let (start, sink_name) = (config.start, sink_name.clone());
         let (lane_metrics, sink_metrics) = (metrics.lane(name, &sink_name), metrics.sink(&sink_name));
         let board = status.lane(name, &sink_name);
-        Box::new(move |kept| Lane {
+        let (shown, named) = (board.clone(), sink_name.clone());
+        let make: LaneMaker = Box::new(move |kept| Lane {
             feed: Arc::clone(&feed),
             sink: Arc::clone(&sink),
             start,
@@ -268,7 +283,8 @@ fn line(
             board: board.clone(),
             sink_name: sink_name.clone(),
             failing: AtomicBool::new(false),
-        })
+        });
+        LaneLine { sink: named, make, board: shown }
     };
     let lanes = config.sinks.iter().map(lane).collect();
     Line { stream: name.to_owned(), metrics: feed.metrics.clone(), board: feed.board.clone(), lanes }

@@ -131,6 +131,7 @@ Examples:
   trailcast cursor delete -c trailcast.yaml --stream users --sink out --yes
   trailcast cursor export -c file.yaml > cursors.ndjson
   trailcast cursor import -c kafka.yaml --from cursors.ndjson --yes    from one checkpoint to another
+  trailcast cursor accept -c trailcast.yaml    go on from an older copy, and repeat
 
 With a checkpoint in a file, a cursor can be changed only while no trailcast runs on it. With one in Kafka, a replica
 that runs takes the changed cursor over at once.")]
@@ -145,6 +146,8 @@ pub enum CursorCommand {
     Export(CursorExportArgs),
     /// Takes what `export` wrote over into this config's checkpoint, instead of what it has of the same lanes
     Import(CursorImportArgs),
+    /// Takes a checkpoint for right that was refused: an older copy that was put back, one that was lost, another group's
+    Accept(CursorAcceptArgs),
 }
 
 /// Which lanes.
@@ -223,6 +226,17 @@ pub struct CursorImportArgs {
     /// What `export` wrote
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `trailcast cursor accept`
+#[derive(Debug, Args)]
+pub struct CursorAcceptArgs {
+    /// The config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

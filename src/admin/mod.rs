@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `/metrics` | Prometheus' text format |
 //! | `/livez` | 200 while the process turns |
-//! | `/readyz` | 200 once every part that start-up waits for is there, 503 before and while draining; says nothing about APIs and sinks, which a restart would not mend |
+//! | `/readyz` | 200 once every part that start-up waits for is there, 503 before and while draining, and while a checkpoint is refused; says nothing about APIs and sinks, which a restart would not mend |
 //! | `/status` | each stream and lane, as JSON, or as a page where `Accept` prefers `text/html` |
 //!
 //! Read-only, without a login, and without secrets: it may still name user pools and projects, so it listens on

@@ -1,50 +1,105 @@
 //! The default store: one redb file, ACID, with an fsync in each commit.
 //!
 //! One process at a time owns the folder, by a lock on `trailcast.lock` that the kernel drops when the process
-//! ends, however it ends. A kill at any point leaves the last commit that returned.
+//! ends, however it ends. A kill at any point leaves the last commit that returned. Nothing of what is found there is
+//! believed without a look: see [`database`] for damage, [`seen`] for older copies; and a commit counts only if the
+//! file that it went into still has its name.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+mod database;
+mod sealed;
+mod seen;
+
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase};
 
-use super::{Changes, CheckpointError, Store};
+use super::{Changes, CheckpointError, Doubt, Store};
+use database::{ENTRIES, caught};
+use seen::{Seen, Standing};
 
-/// The newest format of the file that this version reads, and the one that it writes.
-const FORMAT: u64 = 1;
-/// Stated limit of the memory that the store may hold; cursors in use are held by their lanes.
-const CACHE_BYTES: usize = 4 << 20;
-
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
+/// What is written and taken away again to see whether a disk has room.
+const TRIAL_BYTES: usize = 256 << 10;
 
 /// See the module.
 #[derive(Debug)]
 pub struct FileStore {
+    folder: PathBuf,
     path: PathBuf,
     /// `None` after an error, until the next use opens it again: redb refuses all work after a failed write,
     /// but a disk that was full may have space again.
     database: RwLock<Option<Database>>,
+    seen: Seen,
+    /// The same file, open for as long as this is: so no other can get its number.
+    file: Named,
     /// Held, never read. Dropped last.
-    _lock: FolderLock,
+    lock: FolderLock,
 }
 
 impl FileStore {
     /// Opens the store in `folder`, creating both as needed.
     ///
     /// # Errors
-    /// The folder or file cannot be used, is in use by another process, or was written by a later version.
+    /// The folder or file cannot be used, is in use by another process, was written by a later version, is damaged, or is
+    /// not what the folder has seen.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::open_as(folder, false)
+    }
+
+    /// Opens it whatever the folder has seen: what is there counts from now on.
+    ///
+    /// # Errors
+    /// As [`FileStore::open`].
+    pub fn accept(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::open_as(folder, true)
+    }
+
+    fn open_as(folder: &Path, accept: bool) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(folder_error("create the folder", folder))?;
         let lock = lock(folder)?;
         let path = folder.join("trailcast.redb");
-        let database = open_database(&path)?;
+        let seen = Seen::open(folder);
+        if !path.try_exists().map_err(folder_error("look for", &path))? {
+            if seen.last().is_some() && !accept {
+                return Err(doubted(&path, Doubt::Gone));
+            }
+            database::make(folder, &path)?;
+        }
+        let file = Named::open(&path)?;
+        let database = database::open(&path)?;
         // A new file is durable only once its name is.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(folder_error("sync the folder", folder))?;
-        Ok(Self { path, database: RwLock::new(Some(database)), _lock: lock })
+        let standing = caught(|| database::standing(&database)).map_err(|error| file_error("read", &path, error))?;
+        match seen.last().filter(|_| !accept) {
+            Some(seen) if seen.identity != standing.identity => return Err(doubted(&path, Doubt::Other)),
+            Some(Standing { commits, .. }) if commits > standing.commits => {
+                return Err(doubted(&path, Doubt::Older { has: standing.commits, seen: commits }));
+            }
+            _ => seen.accept(standing),
+        }
+        let store = Self { folder: folder.to_owned(), path, database: RwLock::new(Some(database)), seen, file, lock };
+        store.is_ours()?;
+        Ok(store)
+    }
+
+    /// Shows that the disk takes what a commit needs: writes something, has it synced, and takes it away again.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn prove(&self) -> Result<(), CheckpointError> {
+        let trial = self.folder.join("trailcast.trial");
+        let written = File::create(&trial).and_then(|mut file| {
+            file.write_all(&[0x5a; TRIAL_BYTES])?;
+            file.sync_all()
+        });
+        // What cannot be removed was not written either, or is told by the next try.
+        let _ = fs::remove_file(&trial);
+        written.map_err(folder_error("write to", &self.folder))?;
+        self.write(&Changes::default())
     }
 
     /// Runs `work` on the open database; after an error the next use starts with a fresh open.
@@ -54,10 +109,16 @@ impl FileStore {
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
     ) -> Result<T, CheckpointError> {
         let guard = self.opened()?;
-        let result = work(guard.as_ref().expect("`opened` returns when there is one, and the guard keeps it"));
+        let database = guard.as_ref().expect("`opened` returns when there is one, and the guard keeps it");
+        let result = caught(|| work(database));
         drop(guard);
         result.map_err(|error| {
-            self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+            let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+            // What it says at its end follows from the error.
+            let _ = caught(|| {
+                drop(database);
+                Ok(())
+            });
             file_error(doing, &self.path, error)
         })
     }
@@ -71,39 +132,24 @@ impl FileStore {
             drop(guard);
             let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
             if slot.is_none() {
-                *slot = Some(open_database(&self.path)?);
+                // Never one that was put in its place: lanes go by what they know of this one.
+                self.is_ours()?;
+                *slot = Some(database::open(&self.path)?);
             }
         }
     }
-}
 
-impl Store for FileStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
-        self.with("read", |database| {
-            let entries = database.begin_read()?.open_table(ENTRIES)?;
-            Ok(entries.get(key)?.map(|value| value.value().to_vec()))
-        })
+    /// Whether the file and the lock still have the names that others find them by.
+    fn is_ours(&self) -> Result<(), CheckpointError> {
+        match [&self.file, &self.lock.0].into_iter().find(|file| !file.has_its_name()) {
+            Some(file) => Err(CheckpointError::Replaced { path: file.path.clone() }),
+            None => Ok(()),
+        }
     }
 
-    fn scan(&self, range: Range<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
-        if range.start >= range.end {
-            return Ok(());
-        }
-        self.with("read", |database| {
-            let entries = database.begin_read()?.open_table(ENTRIES)?;
-            for entry in entries.range(range)? {
-                let (key, value) = entry?;
-                visit(key.value(), value.value());
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.with("write", |database| {
+    fn write(&self, changes: &Changes) -> Result<(), CheckpointError> {
+        self.is_ours()?;
+        let standing = self.with("write", |database| {
             // redb's default durability: `commit` returns after the fsync.
             let transaction = database.begin_write()?;
             {
@@ -117,23 +163,80 @@ impl Store for FileStore {
                     entries.remove(key.as_slice())?;
                 }
                 for (key, value) in &changes.puts {
-                    entries.insert(key.as_slice(), value.as_slice())?;
+                    entries.insert(key.as_slice(), sealed::seal(key, value).as_slice())?;
                 }
             }
-            Ok(transaction.commit()?)
+            let standing = database::count(&transaction)?;
+            transaction.commit()?;
+            Ok(standing)
+        })?;
+        // Not before: only what is known afterwards is known of this commit.
+        self.is_ours()?;
+        self.seen.see(standing);
+        Ok(())
+    }
+}
+
+impl Store for FileStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CheckpointError> {
+        self.with("read", |database| {
+            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            entries.get(key)?.map(|value| Ok(sealed::open(key, value.value())?.to_vec())).transpose()
         })
+    }
+
+    fn scan(&self, range: Range<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), CheckpointError> {
+        if range.start >= range.end {
+            return Ok(());
+        }
+        self.with("read", |database| {
+            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            for entry in entries.range(range)? {
+                let (key, value) = entry?;
+                visit(key.value(), sealed::open(key.value(), value.value())?);
+            }
+            Ok(())
+        })
+    }
+
+    fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
+        if changes.is_empty() { Ok(()) } else { self.write(changes) }
+    }
+}
+
+/// An open file, and the name that it is to have.
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    file: File,
+}
+
+impl Named {
+    fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(folder_error("open", path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    fn has_its_name(&self) -> bool {
+        let number = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        match (fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(named), Ok(open)) => number(named) == number(open),
+            // Nothing can be told of a folder that may not be looked into at the moment.
+            (Err(error), _) if error.kind() != io::ErrorKind::NotFound => true,
+            _ => false,
+        }
     }
 }
 
 /// Makes this the only process on the folder.
 #[derive(Debug)]
-struct FolderLock(File);
+struct FolderLock(Named);
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
         // Closing the file is not enough: a child that is just being started has a copy of it for a moment.
         // Nobody could do anything about an error, and the kernel unlocks when the process ends.
-        let _ = self.0.unlock();
+        let _ = self.0.file.unlock();
     }
 }
 
@@ -160,38 +263,23 @@ fn lock(folder: &Path) -> Result<FolderLock, CheckpointError> {
     }
     // Likewise only for the message: a full disk must not keep the store from opening.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(FolderLock(file))
+    Ok(FolderLock(Named { path, file }))
 }
 
-fn open_database(path: &Path) -> Result<Database, CheckpointError> {
-    let open = || -> Result<(Database, u64), redb::Error> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-        let found = match database.begin_read()?.open_table(META) {
-            Ok(meta) => meta.get("format")?.map(|format| format.value()),
-            Err(TableError::TableDoesNotExist(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(found) = found {
-            return Ok((database, found));
-        }
-        let transaction = database.begin_write()?;
-        transaction.open_table(META)?.insert("format", FORMAT)?;
-        // Made here, so that a read never finds it missing.
-        transaction.open_table(ENTRIES)?;
-        transaction.commit()?;
-        Ok((database, FORMAT))
-    };
-    match open() {
-        Ok((database, FORMAT)) => Ok(database),
-        Ok((_, found)) => Err(CheckpointError::Newer { path: path.to_owned(), found, known: FORMAT }),
-        Err(error) => Err(file_error("open", path, error)),
-    }
+fn doubted(path: &Path, doubt: Doubt) -> CheckpointError {
+    CheckpointError::Doubted { key: "checkpoint.file.path", place: path.display().to_string(), doubt }
 }
 
-fn folder_error(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError {
+fn folder_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Folder { doing, path: path.to_owned(), source }
 }
 
 fn file_error(doing: &'static str, path: &Path, source: redb::Error) -> CheckpointError {
-    CheckpointError::File { doing, path: path.to_owned(), source: Box::new(source) }
+    match source {
+        redb::Error::Corrupted(what) => CheckpointError::Damaged { path: path.to_owned(), what },
+        redb::Error::Io(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            CheckpointError::Damaged { path: path.to_owned(), what: error.to_string() }
+        }
+        source => CheckpointError::File { doing, path: path.to_owned(), source: Box::new(source) },
+    }
 }

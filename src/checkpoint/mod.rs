@@ -17,8 +17,9 @@ use std::sync::Arc;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 
-use crate::config::CheckpointConfig;
+use crate::config::{CheckpointConfig, DeadLettersConfig};
 use crate::kafka::Failure;
+use crate::state::store::LaneKey;
 
 /// What one commit changes. Applied in the order of the fields, so that a key that is put stands whatever
 /// was deleted around it.
@@ -67,12 +68,75 @@ pub trait Store: Send + Sync {
 ///
 /// # Errors
 /// See [`CheckpointError`].
-pub fn open(config: &CheckpointConfig) -> Result<Arc<dyn Store>, CheckpointError> {
+pub fn open(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<Arc<dyn Store>, CheckpointError> {
     Ok(match config {
         CheckpointConfig::File { path } => Arc::new(FileStore::open(path)?),
-        CheckpointConfig::Kafka(kafka) => Arc::new(kafka::KafkaStore::open(kafka)?),
+        CheckpointConfig::Kafka(kafka) => Arc::new(kafka::KafkaStore::open(kafka, letters.topic())?),
         CheckpointConfig::Memory => Arc::new(MemoryStore::default()),
     })
+}
+
+/// Takes what is there for the state that was kept there before, whatever speaks against that.
+///
+/// # Errors
+/// See [`CheckpointError`].
+pub fn accept(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<(), CheckpointError> {
+    match config {
+        CheckpointConfig::File { path } => FileStore::accept(path).map(drop),
+        CheckpointConfig::Kafka(kafka) => kafka::KafkaStore::accept(kafka, letters.topic()),
+        CheckpointConfig::Memory => Ok(()),
+    }
+}
+
+/// As [`open`], to be read only: of a state topic to which partitions were added what it held before.
+///
+/// # Errors
+/// See [`CheckpointError`].
+pub fn salvage(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<Arc<dyn Store>, CheckpointError> {
+    match config {
+        CheckpointConfig::Kafka(kafka) => Ok(Arc::new(kafka::KafkaStore::salvage(kafka, letters.topic())?)),
+        other => open(other, letters),
+    }
+}
+
+/// Says which cursors are kept of lanes that the config does not have: a renamed stream or sink begins anew, and what was
+/// remembered of the old one stays for ever. Blocks.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn warn_of_strangers(store: &dyn Store, known: impl Fn(&str, &str) -> bool) -> Result<(), CheckpointError> {
+    let all = LaneKey::all_cursors();
+    store.scan(&all.start..&all.end, &mut |key, _| {
+        if let Some((stream, sink)) = LaneKey::names(key).filter(|(stream, sink)| !known(stream, sink)) {
+            tracing::warn!(
+                stream, sink,
+                "a cursor is kept of a lane that the config does not have: under another name it begins anew, at `start`; \
+                 `trailcast cursor delete --stream {stream} --sink {sink}` forgets it"
+            );
+        }
+    })
+}
+
+/// In what a state differs from the one that was kept in its place before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Nothing is there.
+    #[error("is gone, though state was kept there before")]
+    Gone,
+    /// Its entries are not those that were committed.
+    #[error("does not add up to what was committed last: records are missing, or are not trailcast's")]
+    Torn,
+    /// It was made at another time.
+    #[error("is another state than the one that was kept there before")]
+    Other,
+    /// It has not all of its commits.
+    #[error("is older than what was kept there before: it counts {has} commits, and {seen} were made")]
+    Older {
+        /// Those that it counts.
+        has: u64,
+        /// Those that are known to have been made.
+        seen: u64,
+    },
 }
 
 /// Why a store cannot be used. Each names the config key to look at.
@@ -122,6 +186,43 @@ pub enum CheckpointError {
         /// Why not. Boxed: it is large, and rare.
         source: Box<redb::Error>,
     },
+    /// The file is not what was written there.
+    #[error(
+        "checkpoint.file.path: {} is damaged: {what}; put back a copy of its folder and accept it with `trailcast cursor \
+         accept`, or move the folder away: then each stream begins again at its `start`, and what was delivered since \
+         comes again with the same ids",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What makes no sense.
+        what: String,
+    },
+    /// Others would find another file, or none, where this process has its own.
+    #[error(
+        "checkpoint.file.path: {} was removed or replaced while this trailcast runs, so nothing more is committed; stop it, \
+         put the folder back as it was, and start it again",
+        path.display()
+    )]
+    Replaced {
+        /// What has lost its name.
+        path: PathBuf,
+    },
+    /// What is there is not what was kept there before.
+    #[error(
+        "{key}: {place} {doubt}. To go on, put the newest copy back; or accept what is there with `trailcast cursor accept`: \
+         lanes go on where it says, and those that it does not know begin at their stream's `start`, so that events come \
+         again; or accept it, and then `trailcast cursor import` what was exported, or `trailcast cursor set`"
+    )]
+    Doubted {
+        /// The config's key.
+        key: &'static str,
+        /// A file, or a partition of a topic.
+        place: String,
+        /// In what it differs.
+        doubt: Doubt,
+    },
     /// Kafka does not answer, or refuses.
     #[error("checkpoint.kafka: {0}")]
     Kafka(#[from] Failure),
@@ -151,8 +252,9 @@ pub enum CheckpointError {
     },
     /// Partitions were added, so streams would look for their state elsewhere.
     #[error(
-        "checkpoint.kafka.topic: `{topic}` had {was} partitions when its state was written and now has {is}; export the \
-         cursors with a topic of {was}, and import them into a new one"
+        "checkpoint.kafka.topic: `{topic}` had {was} partitions when its state was written and now has {is}, so streams would \
+         be looked for elsewhere. `trailcast cursor export` still reads it: name a new topic in `checkpoint.kafka.topic`, and \
+         `trailcast cursor import` there what was exported"
     )]
     Partitions {
         /// The topic.
@@ -161,6 +263,20 @@ pub enum CheckpointError {
         was: u32,
         /// Now.
         is: u32,
+    },
+    /// Replicas of another group keep their state there.
+    #[error(
+        "checkpoint.kafka.group: the state in `{topic}` is kept by the group `{theirs}`, and this one is `{ours}`: two groups \
+         would each deliver everything. Give all replicas one group; or if `{theirs}` runs no more, take its state over with \
+         `trailcast cursor accept`"
+    )]
+    OtherGroup {
+        /// The topic.
+        topic: String,
+        /// The group that is written there.
+        theirs: String,
+        /// The config's.
+        ours: String,
     },
     /// The state was written by a later version.
     #[error(

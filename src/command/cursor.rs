@@ -36,6 +36,7 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         CursorCommand::Delete(args) => &args.lanes,
         CursorCommand::Export(args) => return transfer::export(args),
         CursorCommand::Import(args) => return transfer::import(args),
+        CursorCommand::Accept(args) => return transfer::accept(args),
     };
     let checkpoint = open(&lanes.config.config)?;
     let mut stored = chosen(&checkpoint, lanes)?;
@@ -43,7 +44,7 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         return Err(usage("no such cursor is stored"));
     }
     match command {
-        CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) => {}
+        CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) | CursorCommand::Accept(_) => {}
         CursorCommand::Set(args) => {
             let effect = effect(&stored, args.to, clock::now(), args.skip).map_err(|message| usage(&message))?;
             confirm(&names(&stored), &effect, args.yes)?;
@@ -99,7 +100,7 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
 /// The checkpoint of a config.
 pub(super) fn open(config: &Path) -> Result<Arc<dyn Store>, CommandError> {
     let config = config::load(config)?.config;
-    checkpoint::open(&config.checkpoint).map_err(|error| usage(&chain(&error)))
+    checkpoint::open(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))
 }
 
 fn names(lanes: &[Stored]) -> Vec<String> {

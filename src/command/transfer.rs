@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cursor::{confirm, open, usage};
 use super::{Answer, CommandError};
+use crate::checkpoint;
 use crate::checkpoint::Changes;
-use crate::cli::{CursorExportArgs, CursorImportArgs};
+use crate::cli::{CursorAcceptArgs, CursorExportArgs, CursorImportArgs};
+use crate::config;
 use crate::state::store::LaneKey;
 use crate::telemetry::chain;
 
@@ -35,7 +37,9 @@ struct Line {
 
 /// See the module.
 pub(super) fn export(args: &CursorExportArgs) -> Result<Answer, CommandError> {
-    let checkpoint = open(&args.config.config)?;
+    let config = config::load(&args.config.config)?.config;
+    let checkpoint =
+        checkpoint::salvage(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))?;
     let mut text = json(&Head { trailcast_cursors: FORMAT });
     let mut lanes = Vec::new();
     let all = LaneKey::all_cursors();
@@ -90,6 +94,16 @@ pub(super) fn import(args: &CursorImportArgs) -> Result<Answer, CommandError> {
     }
     answer.truncate(answer.trim_end().len());
     Ok(Answer::done(answer))
+}
+
+/// `trailcast cursor accept`: what the checkpoint holds counts from now on, whatever was there before.
+pub(super) fn accept(args: &CursorAcceptArgs) -> Result<Answer, CommandError> {
+    let config = config::load(&args.config.config)?.config;
+    let what = "go on from what the checkpoint holds, or where it holds nothing begin at their stream's `start`, though \
+                more was delivered before: events come again";
+    confirm(&["all lanes".to_owned()], what, args.yes)?;
+    checkpoint::accept(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))?;
+    Ok(Answer::done("accepted: what the checkpoint holds counts from now on".to_owned()))
 }
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;

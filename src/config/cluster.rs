@@ -127,8 +127,26 @@ pub struct KafkaCheckpointConfig {
     pub instance_id: Option<String>,
     /// After which silence a replica has lost its streams. Default 45 s.
     pub session_timeout: Duration,
+    /// How long brokers keep an open transaction of a replica that is not heard of. Default 60 s.
+    pub transaction_timeout: Duration,
     /// The partitions of a topic that is created. Default 8.
     pub partitions: u32,
     /// The replicas of a topic that is created. Default: the cluster's.
     pub replication: Option<u16>,
+}
+
+impl KafkaCheckpointConfig {
+    /// What a producer of transactions is to be told beside the cluster's own properties.
+    #[must_use]
+    pub fn transaction_properties(&self) -> Vec<(String, String)> {
+        let timeout = self.transaction_timeout.as_millis();
+        let mut properties = vec![("transaction.timeout.ms", timeout)];
+        // librdkafka wants neither a message nor a request to outlive the transaction.
+        for (name, usual) in [("message.timeout.ms", 20_000), ("socket.timeout.ms", 30_000)] {
+            if timeout < usual {
+                properties.push((name, timeout));
+            }
+        }
+        properties.into_iter().map(|(name, millis)| (name.to_owned(), millis.to_string())).collect()
+    }
 }

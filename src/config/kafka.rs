@@ -89,12 +89,17 @@ impl Converter<'_> {
         if !range.contains(&kafka.session_timeout.0) {
             self.mistake(&path.child("session_timeout"), "must be from `1s` to `1h`");
         }
+        let range = Duration::from_secs(5)..=Duration::from_secs(900);
+        if !range.contains(&kafka.transaction_timeout.0) {
+            self.mistake(&path.child("transaction_timeout"), "must be from `5s` to `15m`");
+        }
         CheckpointConfig::Kafka(Box::new(KafkaCheckpointConfig {
             cluster,
             topic: kafka.topic.0.0,
             group: kafka.group,
             instance_id: kafka.instance_id,
             session_timeout: kafka.session_timeout.0,
+            transaction_timeout: kafka.transaction_timeout.0,
             partitions: kafka.partitions,
             replication: kafka.replication,
         }))

@@ -10,6 +10,7 @@ mod convert;
 mod error;
 mod file;
 mod kafka;
+mod material;
 mod otlp;
 mod secret;
 mod syntax;
@@ -38,6 +39,7 @@ pub use cluster::{
 pub use convert::is_loopback;
 pub use error::{ConfigErrors, Finding};
 pub use file::schema;
+pub use material::Material;
 pub use otlp::{BackfillConfig, Compression, MaxEventAgePolicy, OtlpConfig, OtlpProtocol, OtlpTls, Split};
 pub use secret::SecretError;
 pub use traces::TracesConfig;
@@ -372,6 +374,17 @@ pub enum DeadLettersConfig {
     },
     /// A topic on the checkpoint's cluster.
     Topic(String),
+}
+
+impl DeadLettersConfig {
+    /// The topic, if they go to one.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Files { .. } => None,
+        }
+    }
 }
 
 /// The admin server.

@@ -382,6 +382,7 @@ fn exactly_once_is_what_the_checkpoint_allows() {
     let CheckpointConfig::Kafka(checkpoint) = checkpoint else { panic!("{checkpoint:?}") };
     assert_eq!((checkpoint.topic.as_str(), checkpoint.group.as_str()), ("trailcast-state", "trailcast"));
     assert_eq!((checkpoint.partitions, checkpoint.session_timeout), (8, Duration::from_secs(45)));
+    assert_eq!(checkpoint.transaction_timeout, Duration::from_secs(60));
     assert!(matches!(dead_letters, DeadLettersConfig::Topic(topic) if topic == "trailcast-state-dead-letters"));
 }
 

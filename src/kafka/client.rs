@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 
 use super::failure::Failure;
 use crate::clock;
-use crate::config::{ClusterConfig, KafkaTlsConfig, SaslConfig, SaslMechanism, Secret, SecretError};
+use crate::config::{ClusterConfig, KafkaTlsConfig, Material, SaslConfig, SaslMechanism, Secret, SecretError};
 use crate::metrics::SinkReason;
 
 /// What a client is for: librdkafka warns of properties that are another kind's.
@@ -157,6 +157,8 @@ impl Drop for Alive {
 #[derive(Debug, Clone)]
 pub struct Context {
     token: Option<Secret>,
+    cluster: Arc<ClusterConfig>,
+    made_of: Material,
     trouble: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
     _alive: Arc<Alive>,
 }
@@ -169,7 +171,15 @@ impl Context {
             Some(SaslConfig::Token(token)) => Some(token.clone()),
             _ => None,
         };
-        Self { token, trouble: Arc::default(), _alive: Alive::new() }
+        let (cluster, made_of) = (Arc::new(cluster.clone()), cluster.material());
+        Self { token, cluster, made_of, trouble: Arc::default(), _alive: Alive::new() }
+    }
+
+    /// Whether something went wrong, and the certificates or secrets that the client was made of have been replaced since:
+    /// then only a new client can mend it. Reads small files.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.trouble().is_some() && self.cluster.material() != self.made_of
     }
 
     /// The last error that the client told of on its own, such as a refused password; a call that merely timed out

@@ -67,6 +67,7 @@ fn reason(code: Code) -> SinkReason {
         | Code::UnknownTopic
         | Code::UnknownTopicOrPartition
         | Code::UnknownPartition
+        | Code::InvalidTransactionTimeout
         | Code::PolicyViolation
         | Code::InvalidTopic => SinkReason::Refused,
         Code::ThrottlingQuotaExceeded => SinkReason::Throttled,
@@ -88,6 +89,9 @@ fn advice(code: Code, why: &str) -> &'static str {
         // With TLS 1.3 a client takes itself for connected before the broker has looked at its certificate.
         Code::BrokerTransportFailure if why.contains("SSL alert") => {
             "; look at `tls.certificate_file`: the brokers want a certificate that an authority of theirs has signed"
+        }
+        Code::InvalidTransactionTimeout => {
+            "; the brokers' transaction.max.timeout.ms is below `checkpoint.kafka.transaction_timeout`: lower this, or raise that"
         }
         Code::TopicAuthorizationFailed => "; the user needs the rights Describe and Write on the topic",
         Code::TransactionalIdAuthorizationFailed => {

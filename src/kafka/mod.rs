@@ -2,15 +2,17 @@
 //!
 //! Knows nothing of records, cursors or lanes. Calls that block say so; none is made on the runtime's workers.
 
+mod bookmark;
 mod client;
 mod failure;
 mod producer;
 mod topic;
 
+pub use bookmark::Bookmark;
 pub use client::{Context, Purpose, client_config, clients_ended};
 pub use failure::Failure;
 pub use producer::{Message, Producer, Report, Sending};
-pub use topic::{Cluster, Read, Topic, TopicError};
+pub use topic::{Cluster, GroupMember, Read, Topic, TopicError};
 
 /// The client library and its version.
 #[must_use]

@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::bookmark::Bookmark;
 use super::client::{Context, Purpose, client_config};
 use super::failure::Failure;
 use crate::config::ClusterConfig;
@@ -139,7 +140,11 @@ impl Producer {
         largest: Option<u64>,
         transactional_id: Option<&str>,
     ) -> Result<Self, Failure> {
+        // Before anything is read: what is replaced meanwhile is newer than this says.
+        let context = Context::new(cluster);
         let mut config = client_config(cluster, Purpose::Producer)?;
+        // A lane decides what to do next; within this the client tries again by itself.
+        config.set("message.timeout.ms", "20000");
         for (name, value) in properties {
             config.set(name, value);
         }
@@ -148,12 +153,9 @@ impl Producer {
         config.set("batch.size", fits.min(asked).to_string());
         config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
         config.set("message.max.bytes", LARGEST);
-        // A lane decides what to do next; within this the client tries again by itself.
-        config.set("message.timeout.ms", "20000");
         if let Some(id) = transactional_id {
-            config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
+            config.set("transactional.id", id);
         }
-        let context = Context::new(cluster);
         let inner = ThreadedProducer::from_config_and_context(&config, context.clone())
             .map_err(|error| Failure::new("make a producer", &error, &context))?;
         Ok(Self { inner, is_transactional: transactional_id.is_some(), context })
@@ -285,12 +287,23 @@ impl Producer {
         self.inner.begin_transaction()
     }
 
+    /// Adds to the open transaction what a bookmark is to say. Blocks.
+    ///
+    /// # Errors
+    /// The transaction must be aborted, or the producer is of no more use.
+    pub fn mark(&self, bookmark: &Bookmark, offset: i64, text: &str) -> Result<(), KafkaError> {
+        let offsets = bookmark.offsets(offset, text)?;
+        self.until_answered(super::ANSWER_WITHIN, |timeout| {
+            self.inner.send_offsets_to_transaction(&offsets, bookmark.group(), timeout)
+        })
+    }
+
     /// Commits. To be called once all messages are acknowledged: otherwise it waits in slices of 100 ms. Blocks.
     ///
     /// # Errors
     /// The transaction must be aborted, or its fate is unknown, or the producer is of no more use.
     pub fn commit(&self) -> Result<(), KafkaError> {
-        until_answered(super::ANSWER_WITHIN, |timeout| self.inner.commit_transaction(timeout))
+        self.until_answered(super::ANSWER_WITHIN, |timeout| self.inner.commit_transaction(timeout))
     }
 
     /// What dooms the transaction that is open, if something does: of messages it may have told only that they were
@@ -309,17 +322,23 @@ impl Producer {
     /// The producer is of no more use.
     pub fn abort(&self) -> Result<(), KafkaError> {
         // Asked again soon: what the client has missed of its queue when it was emptied it only finds when asked again.
-        until_answered(Duration::from_millis(100), |timeout| self.inner.abort_transaction(timeout))
+        self.until_answered(Duration::from_millis(100), |timeout| self.inner.abort_transaction(timeout))
     }
-}
 
-/// Asks again where asking again is what is to be done, for a minute: a coordinator may be moving.
-fn until_answered(slice: Duration, ask: impl Fn(Duration) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match ask(slice) {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
-            result => return result,
+    /// Asks again where asking again is what is to be done, for a minute: a coordinator may be moving. Not where only
+    /// another client can mend it.
+    fn until_answered(
+        &self,
+        slice: Duration,
+        ask: impl Fn(Duration) -> Result<(), KafkaError>,
+    ) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match ask(slice) {
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && Instant::now() < deadline && !self.context.is_outdated() => {}
+                result => return result,
+            }
         }
     }
 }

@@ -33,11 +33,20 @@ impl Drop for Cluster {
 }
 
 /// Ends a client in the background: that waits for threads of its own that look up ten times a second.
-fn let_go(client: impl Send + 'static) {
+pub(super) fn let_go(client: impl Send + 'static) {
     match Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(move || drop(client))),
         Err(_) => drop(client),
     }
+}
+
+/// A member of a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// The id that the brokers give it: a static member's begins with its name.
+    pub id: String,
+    /// What it calls itself.
+    pub client: String,
 }
 
 /// A topic as it is.
@@ -66,6 +75,28 @@ impl Topic {
         self.settings.as_ref()?.get(name).map(String::as_str)
     }
 
+    /// What of the events in it may go sooner than by their age.
+    #[must_use]
+    pub fn forgets(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        if self.setting("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+            doubts.push(format!(
+                "the topic `{}` has cleanup.policy={}: of the events of a key only the last is kept for long; set it to \
+                 `delete`",
+                self.name,
+                self.setting("cleanup.policy").unwrap_or("?")
+            ));
+        }
+        if let Some(bytes) = self.number("retention.bytes").filter(|bytes| *bytes >= 0) {
+            doubts.push(format!(
+                "the topic `{}` deletes events, however young, once a partition holds more than {bytes} bytes \
+                 (retention.bytes); set it to -1 unless that is meant",
+                self.name
+            ));
+        }
+        doubts
+    }
+
     /// `max.message.bytes`
     #[must_use]
     pub fn largest(&self) -> Option<u64> {
@@ -86,6 +117,13 @@ pub enum TopicError {
          `create: {{ partitions: 6, replication: 3 }}`"
     )]
     Missing(String),
+    /// It keeps one record of a key, and takes none without.
+    #[error(
+        "the topic `{0}` has `cleanup.policy=compact`, so Kafka keeps one event of each key and refuses those without one; \
+         set it to `delete`, for example with `kafka-configs.sh --bootstrap-server … --alter --topic {0} --add-config \
+         cleanup.policy=delete`, or name another topic"
+    )]
+    Compacts(String),
 }
 
 impl Cluster {
@@ -112,16 +150,32 @@ impl Cluster {
         Ok((brokers, self.consumer.client().fetch_cluster_id(Duration::from_secs(1))))
     }
 
-    /// The members of a consumer group, by the ids that the brokers give them: a static member's begins with its name.
+    /// The members of a consumer group.
     ///
     /// # Errors
     /// They cannot be asked for.
-    pub fn members(&self, group: &str) -> Result<Vec<String>, Failure> {
+    pub fn members(&self, group: &str) -> Result<Vec<GroupMember>, Failure> {
         self.ask(&format!("look up the group `{group}`"), |consumer, timeout| {
             let list = consumer.client().fetch_group_list(Some(group), timeout)?;
-            let members = list.groups().iter().flat_map(|group| group.members()).map(|member| member.id().to_owned());
-            Ok(members.collect())
+            let members = list.groups().iter().flat_map(|group| group.members());
+            let member = |member: &rdkafka::groups::GroupMemberInfo| GroupMember {
+                id: member.id().to_owned(),
+                client: member.client_id().to_owned(),
+            };
+            Ok(members.map(member).collect())
         })
+    }
+
+    /// How far each of a topic's partitions has ever been written; 0 where nothing was.
+    ///
+    /// # Errors
+    /// They cannot be asked for.
+    pub fn ends(&self, topic: &str, partitions: u32) -> Result<Vec<i64>, Failure> {
+        let doing = format!("look up the ends of the topic `{topic}`");
+        let end = |partition| {
+            self.ask(&doing, |consumer, timeout| Ok(consumer.fetch_watermarks(topic, partition, timeout)?.1))
+        };
+        (0..i32::try_from(partitions).unwrap_or(i32::MAX)).map(end).collect()
     }
 
     /// The topic as it is.
@@ -164,6 +218,21 @@ impl Cluster {
                 result => return result,
             }
         }
+    }
+
+    /// As [`Cluster::topic`], for a topic of events, which is made if it is missing and may be.
+    ///
+    /// # Errors
+    /// The same, or it would not keep what is written there.
+    pub fn topic_of_events(&self, name: &str, create: Option<&CreateTopicConfig>) -> Result<Topic, TopicError> {
+        let topic = match create {
+            Some(create) => self.topic_or_create(name, create)?,
+            None => self.topic(name)?,
+        };
+        if topic.setting("cleanup.policy") == Some("compact") {
+            return Err(TopicError::Compacts(name.to_owned()));
+        }
+        Ok(topic)
     }
 
     /// Whether the client for administration can get in: with a token it never asks for one.
@@ -215,8 +284,8 @@ impl Cluster {
     ///
     /// # Errors
     /// It may not, or asking failed.
-    pub fn may_transact(&self, id: &str) -> Result<(), Failure> {
-        let producer = super::Producer::new(&self.config, &[], None, Some(id))?;
+    pub fn may_transact(&self, id: &str, properties: &[(String, String)]) -> Result<(), Failure> {
+        let producer = super::Producer::new(&self.config, properties, None, Some(id))?;
         producer.begin_anew().map_err(|error| Failure::new("take part in transactions", &error, producer.context()))
     }
 

@@ -54,14 +54,15 @@ impl Member {
     pub(super) fn join(
         config: &KafkaCheckpointConfig,
         instance: &str,
+        client: &str,
     ) -> Result<(Self, channel::UnboundedReceiver<Change>), Failure> {
         let (changes, receiver) = channel::unbounded_channel();
-        let consumer = consumer(config, instance, &changes)?;
+        let consumer = consumer(config, (instance, client), &changes)?;
         let (questions, asked) = mpsc::channel();
-        let (config, instance) = (config.clone(), instance.to_owned());
+        let (config, instance, client) = (config.clone(), instance.to_owned(), client.to_owned());
         std::thread::Builder::new()
             .name("group".to_owned())
-            .spawn(move || take_part(consumer, &config, &instance, &asked, &changes))
+            .spawn(move || take_part(consumer, &config, (&instance, &client), &asked, &changes))
             .expect("a process that cannot have one more thread cannot go on");
         Ok((Self { questions }, receiver))
     }
@@ -74,15 +75,16 @@ impl Member {
     }
 }
 
-/// A consumer that joins the group.
+/// A consumer that joins the group, by these names of the instance and of the client.
 fn consumer(
     config: &KafkaCheckpointConfig,
-    instance: &str,
+    (instance, client): (&str, &str),
     changes: &channel::UnboundedSender<Change>,
 ) -> Result<BaseConsumer<Watching>, Failure> {
     let mut settings = client_config(&config.cluster, Purpose::Consumer)?;
     let session = config.session_timeout.as_millis();
     settings.set("group.id", &config.group).set("group.instance.id", instance);
+    settings.set("client.id", client);
     settings.set("session.timeout.ms", session.to_string());
     settings.set("heartbeat.interval.ms", (session / 10).clamp(200, 3000).to_string());
     settings.set("max.poll.interval.ms", session.max(300_000).to_string());
@@ -105,13 +107,25 @@ fn consumer(
 fn take_part(
     mut consumer: BaseConsumer<Watching>,
     config: &KafkaCheckpointConfig,
-    instance: &str,
+    names: (&str, &str),
     questions: &mpsc::Receiver<Question>,
     changes: &channel::UnboundedSender<Change>,
 ) {
     let mut fenced: Option<Instant> = None;
     loop {
-        let Some(failure) = serve(&consumer, &config.topic, questions, changes) else { return };
+        let failure = match serve(&consumer, &config.topic, questions, changes) {
+            End::Dropped => return,
+            End::Outdated => {
+                let message = "certificates or secrets were replaced; joins again with them".to_owned();
+                let _ = changes.send(Change::Trouble(Failure { reason: SinkReason::Connect, message }));
+                consumer = match joined_anew(consumer, config, names, changes) {
+                    Ok(consumer) => consumer,
+                    Err(failure) => return drop(changes.send(Change::Ended(failure))),
+                };
+                continue;
+            }
+            End::Failed(failure) => failure,
+        };
         let is_first = fenced.is_none_or(|before| before.elapsed() > FENCED_IN_A_ROW);
         if failure.reason != SinkReason::Fenced || !is_first {
             let _ = changes.send(Change::Ended(failure));
@@ -120,24 +134,45 @@ fn take_part(
         fenced = Some(Instant::now());
         let message = format!("{failure}; joins again");
         let _ = changes.send(Change::Trouble(Failure { message, ..failure }));
-        if let Ok(list) = consumer.assignment() {
-            consumer.context().lose(partitions(&list));
-        }
-        drop(consumer);
-        consumer = match self::consumer(config, instance, changes) {
+        consumer = match joined_anew(consumer, config, names, changes) {
             Ok(consumer) => consumer,
             Err(failure) => return drop(changes.send(Change::Ended(failure))),
         };
     }
 }
 
-/// Until the member is dropped, or has a failure that ends this consumer's use.
+/// Lets all go, and joins with a new client.
+fn joined_anew(
+    consumer: BaseConsumer<Watching>,
+    config: &KafkaCheckpointConfig,
+    names: (&str, &str),
+    changes: &channel::UnboundedSender<Change>,
+) -> Result<BaseConsumer<Watching>, Failure> {
+    if let Ok(list) = consumer.assignment() {
+        consumer.context().lose(partitions(&list));
+    }
+    drop(consumer);
+    self::consumer(config, names, changes)
+}
+
+/// What ends a consumer's use.
+enum End {
+    /// The member is dropped.
+    Dropped,
+    /// What it was made of has been replaced, and it has trouble.
+    Outdated,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Until this consumer's use ends.
 fn serve(
     consumer: &BaseConsumer<Watching>,
     topic: &str,
     questions: &mpsc::Receiver<Question>,
     changes: &channel::UnboundedSender<Change>,
-) -> Option<Failure> {
+) -> End {
+    let mut looked = Instant::now();
     let mut last_told: Option<(Code, Instant)> = None;
     loop {
         match consumer.poll(Duration::from_millis(50)) {
@@ -146,7 +181,7 @@ fn serve(
                 let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
                 let failure = Failure::new("take part in the group", &error, &consumer.context().context);
                 if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-                    return Some(failure);
+                    return End::Failed(failure);
                 }
                 // The same is not news again for a while; that all brokers are down follows from what came before it.
                 let is_news = last_told.is_none_or(|(told, at)| told != code || at.elapsed() > Duration::from_secs(30));
@@ -156,11 +191,17 @@ fn serve(
                 }
             }
         }
+        if looked.elapsed() > Duration::from_secs(1) {
+            looked = Instant::now();
+            if consumer.context().context.is_outdated() {
+                return End::Outdated;
+            }
+        }
         loop {
             match questions.try_recv() {
                 Ok(answer) => drop(answer.send(is_in_good_standing(consumer, topic))),
                 Err(mpsc::TryRecvError::Empty) => break,
-                Err(mpsc::TryRecvError::Disconnected) => return None,
+                Err(mpsc::TryRecvError::Disconnected) => return End::Dropped,
             }
         }
     }

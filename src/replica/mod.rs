@@ -5,6 +5,7 @@
 //! goes on unaware can commit nothing more. A partition that is lost for a reason that passes is taken again, once the
 //! group says that it is still ours.
 
+pub mod agreement;
 mod member;
 mod watch;
 
@@ -14,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-use crate::admin::{Latch, StreamBoard};
+use crate::admin::{LaneBoard, Latch, Readiness, StreamBoard};
 use crate::blocking::blocking;
-use crate::checkpoint::CheckpointError;
-use crate::checkpoint::kafka::{Partition, StateTopic};
+use crate::checkpoint::kafka::{Belief, Partition, Standing, StateTopic};
+use crate::checkpoint::{CheckpointError, warn_of_strangers};
 use crate::config::KafkaCheckpointConfig;
-use crate::kafka::Failure;
+use crate::kafka::{Cluster, Failure};
 use crate::lane::{Kept, Lane, LaneError, Until};
-use crate::metrics::StreamMetrics;
+use crate::metrics::{SinkReason, StreamMetrics};
 use crate::retry::Backoff;
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::sink::Sink;
@@ -44,7 +45,17 @@ pub struct Line {
     /// Where it shows who runs it.
     pub board: StreamBoard,
     /// Makes each of its lanes.
-    pub lanes: Vec<LaneMaker>,
+    pub lanes: Vec<LaneLine>,
+}
+
+/// A lane that can be made.
+pub struct LaneLine {
+    /// Its sink's name.
+    pub sink: String,
+    /// Makes it.
+    pub make: LaneMaker,
+    /// Where it shows how it is.
+    pub board: LaneBoard,
 }
 
 /// Makes a lane whose state is kept there.
@@ -64,6 +75,10 @@ pub struct Replica {
     pub letters: Option<String>,
     /// What is shown of lanes that run elsewhere.
     pub watched: Watched,
+    /// What all replicas must share: see [`agreement`].
+    pub shared: String,
+    /// Says no while a partition's state is refused.
+    pub readiness: Readiness,
     /// Released once the group has said what is this replica's.
     pub joined: Latch,
 }
@@ -76,6 +91,9 @@ struct Shared {
     transactional: Vec<Arc<Sink>>,
     member: Member,
     until: Until,
+    /// What all replicas must share.
+    digest: String,
+    readiness: Readiness,
 }
 
 /// The partitions that are this replica's, each with a task that keeps it.
@@ -117,17 +135,39 @@ impl Running {
         let mut result = Ok(());
         while partitions.iter().any(|partition| self.partitions.contains_key(partition)) {
             match tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-                Ok(Some(ended)) => result = result.and(self.over(ended)),
+                Ok(Some(ended)) => result = worse(result, self.over(ended)),
                 Ok(None) => break,
                 Err(_) => {
                     for (_, task) in partitions.iter().filter_map(|partition| self.partitions.remove(partition)) {
                         task.abort();
                     }
-                    result = result.and(Err(LaneError::NotDrained));
+                    result = worse(result, Err(LaneError::NotDrained));
                 }
             }
         }
         result
+    }
+}
+
+/// Of two ends the one that says more: that something was not drained follows from whatever else happened.
+fn worse(one: Result<(), LaneError>, other: Result<(), LaneError>) -> Result<(), LaneError> {
+    match (one, other) {
+        (Ok(()) | Err(LaneError::NotDrained), Err(other)) => Err(other),
+        (one, _) => one,
+    }
+}
+
+/// A partition that is being taken, unless shutdown is requested. Then it is still waited for, but not for long: let go
+/// half-way, it would fence whoever is given the partition next.
+async fn taken_unless<T>(shutdown: &Shutdown, take: impl Future<Output = T>) -> Option<T> {
+    const LET_IT_END: Duration = Duration::from_secs(5);
+    let given_up = async {
+        shutdown.requested().await;
+        tokio::time::sleep(LET_IT_END).await;
+    };
+    tokio::select! {
+        taken = take => Some(taken).filter(|_| !shutdown.is_requested()),
+        () = given_up => None,
     }
 }
 
@@ -139,8 +179,9 @@ impl Replica {
     /// What no retry mends, of the group or of any lane.
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
         let Some(topic) = self.open(&shutdown).await? else { return Ok(()) };
-        let (member, mut changes) =
-            Member::join(&self.config, &self.instance).map_err(CheckpointError::from).map_err(LaneError::from)?;
+        let (member, mut changes) = Member::join(&self.config, &self.instance, &agreement::client_id(&self.shared))
+            .map_err(CheckpointError::from)
+            .map_err(LaneError::from)?;
         let _watch = self.watched.start(&topic, &self.lines);
         let shared = Arc::new(Shared {
             topic,
@@ -149,6 +190,8 @@ impl Replica {
             transactional: self.transactional,
             member,
             until,
+            digest: self.shared,
+            readiness: self.readiness,
         });
         let mut joined = Some(self.joined);
         let mut running = Running::default();
@@ -174,6 +217,9 @@ impl Replica {
                             stopped => failed = failed.and(stopped),
                         }
                         drop(done);
+                        if matches!(failed, Err(LaneError::Sink(_))) {
+                            break;
+                        }
                     }
                     Some(Change::Trouble(failure)) => tracing::warn!("the group of replicas: {failure}"),
                     Some(Change::Ended(failure)) => {
@@ -255,12 +301,22 @@ impl Shared {
             return Ok(());
         }
         let mut backoff = Backoff::new();
+        let mut known: Option<Standing> = None;
+        let mut refused: Option<Latch> = None;
         loop {
-            match shutdown.unless(self.take(partition)).await {
+            if shutdown.unless(self.agree(partition)).await.is_none() {
+                return Ok(());
+            }
+            match taken_unless(&shutdown, self.take(partition, known)).await {
                 None => return Ok(()),
                 Some(Ok(taken)) => {
+                    if let Some(refused) = refused.take() {
+                        refused.release();
+                    }
                     let began = Instant::now();
-                    let (result, lost) = self.run(&Arc::new(taken), &shutdown).await;
+                    let taken = Arc::new(taken);
+                    let (result, lost) = self.run(&taken, &shutdown).await;
+                    known = Some(taken.standing());
                     let Err(LaneError::Lost) = result else { return result };
                     if began.elapsed() > HELD_WELL {
                         backoff.reset();
@@ -276,22 +332,73 @@ impl Shared {
                         reason = failure.reason.label(),
                         "cannot take it, trying again: {failure}"
                     );
+                    // A topic or a right is missing: its streams stand still.
+                    if failure.reason == SinkReason::Refused {
+                        self.refuse(partition, &mut refused, failure.to_string());
+                    }
                     let wait = backoff.wait(failure.reason.needs_operator(), None);
                     shutdown.unless(tokio::time::sleep(wait)).await;
+                }
+                Some(Err(error @ (CheckpointError::Doubted { .. } | CheckpointError::OtherGroup { .. })))
+                    if self.until == Until::Shutdown =>
+                {
+                    tracing::error!(partition, "does not take it, until that is settled: {error}");
+                    self.refuse(partition, &mut refused, error.to_string());
+                    shutdown.unless(tokio::time::sleep(backoff.wait(true, None))).await;
                 }
                 Some(Err(error)) => return Err(error.into()),
             }
             // Whoever fenced us may be the rightful owner: then the group will take the partition away.
-            while !shutdown.is_requested() && !self.member.is_in_good_standing().await {
-                shutdown.unless(tokio::time::sleep(backoff.wait(false, None))).await;
-            }
-            if shutdown.is_requested() {
-                return Ok(());
+            loop {
+                // Who answers may be the one that waits for this task to end.
+                match shutdown.unless(self.member.is_in_good_standing()).await {
+                    None => return Ok(()),
+                    Some(true) => break,
+                    Some(false) => drop(shutdown.unless(tokio::time::sleep(backoff.wait(false, None))).await),
+                }
             }
         }
     }
 
-    async fn take(&self, partition: i32) -> Result<Partition, CheckpointError> {
+    /// Shows that the streams of a partition stand still, until it is taken.
+    fn refuse(&self, partition: i32, refused: &mut Option<Latch>, why: String) {
+        refused.get_or_insert_with(|| self.readiness.hold("checkpoint"));
+        for line in self.lines(partition) {
+            line.lanes.iter().for_each(|lane| lane.board.failing(SinkReason::Checkpoint, why.clone()));
+        }
+    }
+
+    /// Waits until no other member of the group runs another config. Those that run go on meanwhile.
+    async fn agree(&self, partition: i32) {
+        let mut backoff = Backoff::new();
+        let mut told = false;
+        loop {
+            let config = self.topic.config();
+            let (cluster, group) = (config.cluster.clone(), config.group.clone());
+            let asked = blocking(move || Cluster::new(&cluster)?.members(&group)).await;
+            // Who cannot ask cannot take the partition either, and is told there why.
+            let Ok(members) = asked else { return };
+            let others = agreement::others(&members, &self.digest);
+            if others.is_empty() {
+                return;
+            }
+            let why = format!(
+                "replicas of the group `{}` run another config ({}): streams, sinks, filters and sweeps must be the same \
+                 everywhere, or events would be delivered twice; this replica waits until they are, or those have gone",
+                config.group,
+                others.join(", ")
+            );
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(partition, "does not take it: {why}");
+            }
+            for line in self.lines(partition) {
+                line.lanes.iter().for_each(|lane| lane.board.failing(SinkReason::Checkpoint, why.clone()));
+            }
+            tokio::time::sleep(backoff.wait(false, None)).await;
+        }
+    }
+
+    async fn take(&self, partition: i32, known: Option<Standing>) -> Result<Partition, CheckpointError> {
         let mut largest: Option<u64> = None;
         let mut properties = BTreeMap::new();
         for sink in &self.transactional {
@@ -304,8 +411,13 @@ impl Shared {
             }
         }
         let (topic, instance) = (self.topic.clone(), self.instance.clone());
-        let taken = blocking(move || topic.take(partition, &instance, &properties, largest)).await?;
+        let taken =
+            blocking(move || topic.take(partition, &instance, &properties, largest, Belief::Known(known))).await?;
         tracing::info!(partition, "taken");
+        let known = |stream: &str, sink: &str| {
+            self.lines.iter().any(|line| line.stream == stream && line.lanes.iter().any(|lane| lane.sink == sink))
+        };
+        warn_of_strangers(&taken, known)?;
         Ok(taken)
     }
 
@@ -316,7 +428,7 @@ impl Shared {
         let mut shown = Vec::new();
         let _runs = Runs::here(self.lines(taken.number()).collect(), &self.instance);
         for line in self.lines(taken.number()) {
-            for make in &line.lanes {
+            for LaneLine { make, .. } in &line.lanes {
                 let lane = make(Kept::Partition(Arc::clone(taken)));
                 // Whatever kept it from going on before: it begins anew, and says what fails from here on.
                 lane.board.ok();

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -62,20 +62,36 @@ impl Watched {
 }
 
 impl Watcher {
+    /// With a new client whenever what one was made of has been replaced and it has trouble.
     fn run(&self, stop: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
+        while !stop.load(Ordering::Relaxed) {
+            self.watch(stop)?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self, stop: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
+        let context = Context::new(&self.topic.config().cluster);
         let config = self.topic.config();
         let mut settings = client_config(&config.cluster, Purpose::Consumer)?;
         // The client wants to know a group, though it takes no part in it.
         settings.set("group.id", &config.group).set("enable.auto.commit", "false");
         settings.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
         settings.set("queued.max.messages.kbytes", "1024").set("fetch.wait.max.ms", "1000");
-        let consumer = BaseConsumer::from_config_and_context(&settings, Context::new(&config.cluster))?;
+        let consumer = BaseConsumer::from_config_and_context(&settings, context.clone())?;
         let mut all = TopicPartitionList::new();
         for partition in 0..i32::try_from(self.topic.partitions())? {
             all.add_partition_offset(&config.topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&all)?;
+        let mut looked = Instant::now();
         while !stop.load(Ordering::Relaxed) {
+            if looked.elapsed() > Duration::from_secs(1) {
+                looked = Instant::now();
+                if context.is_outdated() {
+                    break;
+                }
+            }
             // The client tries again by itself what failed.
             if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                 self.see(message.partition(), &Read::of(&message));

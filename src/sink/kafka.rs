@@ -53,14 +53,12 @@ impl KafkaSink {
             return Ok(topic);
         }
         let config = Arc::clone(&self.config);
-        let topic = blocking(move || {
-            let cluster = Cluster::new(&config.cluster)?;
-            match &config.create {
-                Some(create) => cluster.topic_or_create(&config.topic, create),
-                None => cluster.topic(&config.topic),
-            }
-        })
-        .await?;
+        let topic =
+            blocking(move || Cluster::new(&config.cluster)?.topic_of_events(&config.topic, config.create.as_ref()))
+                .await?;
+        if self.found.get().is_none() {
+            topic.forgets().iter().for_each(|doubt| tracing::warn!("{doubt}"));
+        }
         tracing::debug!(topic = topic.name, partitions = topic.partitions, "found");
         Ok(self.found.get_or_init(|| topic))
     }
@@ -77,7 +75,7 @@ impl KafkaSink {
         let messages = self.messages(stream, part);
         let sending = Arc::clone(&producer);
         let result = blocking(move || send(&sending, &messages)).await;
-        if producer.fatal().is_some() {
+        if producer.fatal().is_some() || result.is_err() && producer.context().is_outdated() {
             // It will send nothing more; the next try makes another.
             self.kept().take_if(|kept| Arc::ptr_eq(kept, &producer));
         }

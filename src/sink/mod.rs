@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use kafka::{KafkaSink, deleted_at_once};
 pub use otlp::{OtlpError, OtlpSink};
-pub use stdout::{Stdout, end_torn_line};
+pub use stdout::{Stdout, end_torn_line, was_closed};
 
 use crate::config::SinkConfig;
 use crate::dead_letter::Refused;
@@ -57,7 +57,7 @@ impl SinkError {
             Self::Io(_) => SinkReason::Io,
             Self::Failed(failure) | Self::Topic(TopicError::Failed(failure)) => failure.reason,
             Self::Otlp(error) => error.reason,
-            Self::Topic(TopicError::Missing(_)) => SinkReason::Refused,
+            Self::Topic(TopicError::Missing(_) | TopicError::Compacts(_)) => SinkReason::Refused,
         }
     }
 

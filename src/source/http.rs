@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
 use super::clock::Dated;
+use super::tls::Renewable;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
 use crate::clock;
 use crate::config::StreamConfig;
@@ -31,7 +32,7 @@ pub fn install_tls_provider() {
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: reqwest::Client,
+    client: Renewable,
     /// Bytes, after decompression.
     largest: usize,
     clock: ServerClock,
@@ -75,23 +76,8 @@ impl Http {
             "http" => return Err(BuildError::Insecure { endpoint: endpoint.clone() }),
             _ => return Err(BuildError::Endpoint { endpoint: endpoint.clone() }),
         };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("trailcast/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout);
-        builder = match authorities(config)? {
-            Some(authorities) => builder.tls_certs_merge(authorities),
-            // Without TLS no authority is needed, and a system that has none is no error.
-            None if !https => builder.tls_certs_only([]),
-            None => builder,
-        };
-        if loopback {
-            // As other clients do: a proxy's loopback is not ours.
-            builder = builder.no_proxy();
-        }
         Ok(Self {
-            client: builder.build().map_err(|source| BuildError::Tls { source })?,
+            client: Renewable::build(config, https, loopback)?,
             largest: usize::try_from(config.max_response_size).unwrap_or(usize::MAX),
             clock: ServerClock::new(),
         })
@@ -112,8 +98,11 @@ impl Http {
     pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
         spans::sent_to(url.host_str());
         let sent = clock::steady();
-        let request = self.client.post(url.clone()).headers(headers).body(body);
-        let response = request.send().await.map_err(|error| FetchError::of_transport(error, "no answer"))?;
+        let request = self.client.get().post(url.clone()).headers(headers).body(body);
+        let response = request.send().await.map_err(|error| {
+            self.client.look_again();
+            FetchError::of_transport(error, "no answer")
+        })?;
         let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
         let dated = date.and_then(millis).map(|date| Dated { date, sent, received: clock::steady() });
         let status = response.status();
@@ -241,13 +230,4 @@ fn retry_after(asked: &str, date: Option<SystemTime>, now: SystemTime) -> Option
     }
     let until = httpdate::parse_http_date(asked).ok()?;
     [date, Some(now)].into_iter().flatten().map(|from| until.duration_since(from).unwrap_or_default()).min()
-}
-
-fn authorities(config: &StreamConfig) -> Result<Option<Vec<Certificate>>, BuildError> {
-    let Some(path) = &config.ca_file else { return Ok(None) };
-    let pem = std::fs::read(path).map_err(|source| BuildError::CaFile { path: path.clone(), source })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(authorities) if !authorities.is_empty() => Ok(Some(authorities)),
-        _ => Err(BuildError::CaContent { path: path.clone() }),
-    }
 }

@@ -11,6 +11,7 @@ mod limiter;
 mod scloud;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::borrow::Borrow;
 use std::path::PathBuf;

@@ -40,7 +40,7 @@ async fn a_newer_format_is_refused() {
     drop(database);
     let mut program = config.run();
     assert_eq!(program.ended().await.code(), Some(2), "{}", program.log());
-    assert_eq!(program.logged("has format 7, this trailcast knows up to 1").len(), 1, "{}", program.log());
+    assert_eq!(program.logged("has format 7, this trailcast knows up to 2").len(), 1, "{}", program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,4 +187,73 @@ async fn a_checkpoint_that_cannot_be_made_is_refused() {
     config.checkpoint = config.folder.path().join("state");
     config.catch_up().await;
     assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// Whatever becomes of the folder while it runs is noticed, and no event is said to be delivered that was not committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_removed_while_it_runs_is_noticed_and_told() {
+    let simulator = simulate(Options { rate: 20.0, ..Options::default() }).await;
+    let config = Config::of(&simulator);
+    let program = config.run();
+    let some = async || (program.delivered("cloud", "out").await > 10.0).then_some(());
+    program.shows("delivery", some).await;
+    std::fs::remove_dir_all(&config.checkpoint).unwrap();
+    let line = program.says("was removed or replaced while this trailcast runs").await;
+    assert!(line.contains("put the folder back"), "{line}");
+    let failing = async || {
+        let lanes = program.status().await["lanes"].as_array()?.clone();
+        lanes.iter().all(|lane| lane["state"] == "failing" && lane["reason"] == "checkpoint").then_some(())
+    };
+    program.shows("both lanes failing", failing).await;
+}
+
+/// Between runs: the file alone, put back from before, or taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_file_is_refused_until_it_is_accepted() {
+    let simulator = simulate(history(300)).await;
+    let config = Config::of(&simulator);
+    let file = config.checkpoint.join("trailcast.redb");
+    config.catch_up().await;
+    let older = std::fs::read(&file).unwrap();
+    config.catch_up().await;
+    for (replaced, said) in [(Some(older), "is older than what was kept there before"), (None, "is gone")] {
+        match replaced {
+            Some(older) => std::fs::write(&file, older).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        let mut program = config.run();
+        assert_eq!(program.ended().await.code(), Some(2), "{}", program.log());
+        assert!(program.log().contains(said), "{}", program.log());
+        for words in [&["check"][..], &["cursor", "show"]] {
+            let answer = config.command(words, &[]).await;
+            let told = answer.stdout + &answer.stderr;
+            assert!(answer.code != Some(0) && told.contains(said) && told.contains("cursor accept"), "{told}");
+        }
+        let unasked = config.command(&["cursor", "accept"], &[]).await;
+        assert_eq!(unasked.code, Some(2), "{unasked:?}");
+        let accepted = config.command(&["cursor", "accept"], &["--yes"]).await;
+        assert_eq!(accepted.code, Some(0), "{accepted:?}");
+        config.catch_up().await;
+    }
+    // Without a file all comes again, as was accepted, with the same ids.
+    let events = config.events();
+    assert_eq!((events.len(), counted(&events).len()), (1_200, 600));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_writes_before_it_says_that_it_can() {
+    let simulator = simulate(history(10)).await;
+    let config = Config::of(&simulator);
+    config.catch_up().await;
+    let answer = config.command(&["check"], &[]).await;
+    assert!(answer.code == Some(0) && answer.stdout.contains("can be read and written"), "{answer:?}");
+    let script = "ulimit -f 100; trap '' XFSZ; exec \"$@\"";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_trailcast"), "check", "-c"])
+        .arg(config.file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("checkpoint.file.path: cannot write"), "{said}");
 }

@@ -158,3 +158,81 @@ async fn a_disk_that_is_full_keeps_events_until_there_is_space() {
     config.catch_up().await;
     assert_all_arrived(&simulator, Millis::MAX, &config.events());
 }
+
+/// A pipe that a neighbour has made non-blocking, and a reader that is slower than the lanes: each event once, none torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_that_says_later_is_waited_for() {
+    let simulator = simulate(history(4_000)).await;
+    let config = Config::of(&simulator);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    let mut program = config.start(&["--until-caught-up"], std::os::fd::OwnedFd::from(writer).into());
+    // Nobody reads until the pipe is full: what comes next is told to come later.
+    let full = async || {
+        let lag = program.metric("trailcast_records_total{stream=\"users\"}").await?;
+        (lag > 1_000.0 && rustix::io::ioctl_fionread(&reader).is_ok_and(|bytes| bytes >= 60_000)).then_some(())
+    };
+    program.shows("a full pipe", full).await;
+    let text = tokio::task::spawn_blocking(move || std::io::read_to_string(reader).unwrap());
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
+    let events: Vec<Event> = text.await.unwrap().lines().map(Event::parse).collect();
+    assert_eq!((events.len(), counted(&events).len()), (8_000, 8_000));
+    assert_eq!(program.logged("\"ERROR\"").len(), 0, "{}", program.log());
+}
+
+/// Room is made bit by bit, so that parts are cut anywhere: what was written is not written again, and no line is torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_gets_room_bit_by_bit_gets_each_event_once() {
+    let simulator = simulate(history(2_000)).await;
+    let mut config = Config::of(&simulator);
+    config.store = Some("{ memory: {} }".to_owned());
+    let mut program = config.start(&[], config.append());
+    program.admin().await;
+    let limit = |size: &str| {
+        let (pid, limit) = (program.id().to_string(), format!("--fsize={size}:"));
+        assert!(std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    // Odd steps, so that they fall inside lines.
+    let mut size = std::fs::metadata(config.out()).unwrap().len() + 1;
+    limit(&size.to_string());
+    let mut cut = 0;
+    for _ in 0..12 {
+        let reached = async || (std::fs::metadata(config.out()).unwrap().len() >= size).then_some(());
+        program.shows("that there is no room", reached).await;
+        let last = *std::fs::read(config.out()).unwrap().last().unwrap();
+        cut += u32::from(last != b'\n');
+        size += 1_237;
+        limit(&size.to_string());
+    }
+    limit("unlimited");
+    let all = async || {
+        let both = program.delivered("users", "out").await + program.delivered("cloud", "out").await;
+        (both >= 4_000.0).then_some(())
+    };
+    program.shows("all of it", all).await;
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
+    assert!(cut > 6, "{cut} of 12 limits fell inside a line");
+    let events = config.events();
+    assert_eq!((events.len(), counted(&events).len()), (4_000, 4_000));
+    assert_all_arrived(&simulator, Millis::MAX, &events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdout_that_is_closed_is_refused_and_the_null_device_is_not() {
+    let simulator = simulate(history(100)).await;
+    let config = Config::of(&simulator);
+    for (redirected, code) in [(">&-", 2), ("< /dev/null >&-", 2), ("> /dev/null", 0), ("<> /dev/null 1>&0", 0)] {
+        let script = format!("exec \"$@\" {redirected}");
+        let output = tokio::process::Command::new("sh")
+            .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_trailcast"), "run", "--until-caught-up", "-c"])
+            .arg(config.file())
+            .output()
+            .await
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{redirected}: {log}");
+        assert_eq!(log.contains("stdout is closed"), code == 2, "{redirected}: {log}");
+    }
+}

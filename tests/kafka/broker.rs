@@ -518,7 +518,10 @@ fn serves(at: &str, id: i32, brokers: usize) -> bool {
         return false;
     }
     // The first to ask makes the topic that the coordinator keeps transactions in.
-    let producer: BaseProducer = client(at).set("transactional.id", "the-tests-own").create().expect("a client");
+    let mut config = client(at);
+    // Short, for brokers that allow no longer.
+    config.set("transactional.id", "the-tests-own").set("transaction.timeout.ms", "10000");
+    let producer: BaseProducer = config.set("socket.timeout.ms", "10000").create().expect("a client");
     producer.init_transactions(10 * REQUEST).is_ok()
 }
 

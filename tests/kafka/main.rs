@@ -1,6 +1,7 @@
 //! The program in front of real Apache Kafka. Run by `tests/run kafka`, which brings the JDK and Kafka.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod belonging;
 mod broker;
 mod brokers;
 mod exactly_once;

@@ -182,3 +182,46 @@ async fn certificates_of_both_sides() {
     let program = config.run();
     finish_exactly_once([program], &simulator, &broker.java()).await;
 }
+
+/// The broker's certificate is replaced, and a while later the authority's on this side: what fails for it goes on without a
+/// restart. Exactly once (the group's consumer with it), and the plain sink alone.
+async fn certificates_that_are_replaced(exactly_once: bool) {
+    let mut broker = Broker::start(Options::default().tls().with("group.min.session.timeout.ms", "1000")).await;
+    let start = seconds_ago(5);
+    let begin = Some(Start::At(start));
+    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, start: begin, ..Default::default() }).await;
+    topics(&broker).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::copy(broker.certificates().join("ca.pem"), &ca).unwrap();
+    let tls = format!("tls: {{ ca_file: \"{}\" }}", ca.display());
+    let mut config = secured(&simulator, start, &broker, &tls);
+    if !exactly_once {
+        config.store = None;
+    }
+    let program = config.run();
+    delivers_more(&program, 50.0).await;
+
+    let new = folder.path().join("new");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/certificates");
+    assert!(std::process::Command::new(script).arg(&new).status().unwrap().success());
+    broker.kill();
+    std::fs::copy(new.join("server-keystore.pem"), broker.certificates().join("server-keystore.pem")).unwrap();
+    broker.restart().await;
+    program.says("certificate verify failed").await;
+    std::fs::copy(new.join("ca.pem"), &ca).unwrap();
+    delivers_more(&program, 50.0).await;
+    if exactly_once {
+        finish_exactly_once([program], &simulator, &broker.java()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_are_replaced_count_exactly_once() {
+    certificates_that_are_replaced(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_are_replaced_count_without_transactions() {
+    certificates_that_are_replaced(false).await;
+}

@@ -7,27 +7,32 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{LetterTopic, StateTopic};
+use super::position::Sum;
+use super::{LetterTopic, POSITION_KEY, Standing, StateTopic};
 use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
 use crate::dead_letter::Refused;
-use crate::kafka::{Failure, Message, Producer, Sending};
+use crate::kafka::{Bookmark, Failure, Message, Producer, Sending};
 use crate::state::store::parse_cursor;
 
 /// Works that may wait for the transaction that is being committed.
 const WAITING: usize = 64;
 /// The most records of one transaction, so that a slow one ends within its time.
 const TOGETHER: usize = 20_000;
+/// The group is told at most so often how far the state is: what it knows is a bound from below.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Partition {
     number: i32,
     letters: LetterTopic,
     state: Arc<MemoryStore>,
+    standing: Arc<Mutex<Standing>>,
     works: mpsc::Sender<Submitted>,
     lost: watch::Receiver<Option<Failure>>,
 }
@@ -94,22 +99,41 @@ struct Submitted {
 }
 
 impl Partition {
-    pub(super) fn start(topic: StateTopic, number: i32, producer: Producer, state: MemoryStore) -> Self {
+    pub(super) fn start(
+        topic: StateTopic,
+        number: i32,
+        producer: Producer,
+        state: MemoryStore,
+        standing: Standing,
+        bookmark: Option<Bookmark>,
+    ) -> Self {
         let (works, submitted) = mpsc::channel(WAITING);
         let (lose, lost) = watch::channel(None);
         let (state, letters) = (Arc::new(state), topic.letters.clone());
-        let writer = Writer { topic, number, producer, state: Arc::clone(&state), has_format: false, upset: false };
+        let sum = Sum::of(&state);
+        let shown = Arc::new(Mutex::new(standing));
+        let told = Told { bookmark, last: None };
+        let (has_format, upset) = (false, false);
+        let (shared, standing) = (Arc::clone(&state), Arc::clone(&shown));
+        let writer = Writer { topic, number, producer, state: shared, sum, standing, told, has_format, upset };
+        let standing = shown;
         std::thread::Builder::new()
             .name(format!("state-{number}"))
             .spawn(move || writer.run(submitted, &lose))
             .expect("a process that cannot have one more thread cannot go on");
-        Self { number, letters, state, works, lost }
+        Self { number, letters, state, standing, works, lost }
     }
 
     /// Its number.
     #[must_use]
     pub const fn number(&self) -> i32 {
         self.number
+    }
+
+    /// Which state it is, and how far.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where dead letters go that are not kept in files.
@@ -173,10 +197,21 @@ struct Writer {
     number: i32,
     producer: Producer,
     state: Arc<MemoryStore>,
+    /// What the state amounts to.
+    sum: Sum,
+    standing: Arc<Mutex<Standing>>,
+    told: Told,
     has_format: bool,
     /// The last transaction was aborted because a record was refused. The client takes that for a gap in its own
     /// sequence, which fails the next transaction, too, whatever is in it.
     upset: bool,
+}
+
+/// What the group is told of the state.
+struct Told {
+    /// None where that is not allowed.
+    bookmark: Option<Bookmark>,
+    last: Option<Instant>,
 }
 
 /// How a transaction ended, if not well.
@@ -199,6 +234,7 @@ impl Writer {
             }
             let works: Vec<&Work> = group.iter().map(|submitted| &submitted.work).collect();
             let result = self.transact(&works);
+            // A transaction may have found itself upset.
             let upset = std::mem::replace(&mut self.upset, matches!(result, Err(Trouble::Refused(_))));
             match result {
                 Ok(()) => {
@@ -277,16 +313,28 @@ impl Writer {
 
     fn transact(&mut self, works: &[&Work]) -> Result<(), Trouble> {
         self.producer.begin().map_err(|error| self.lost(&error))?;
-        let refused = self.send(works).map_err(|error| self.abort(&error))?;
+        let mut standing = *self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.commits += 1;
+        let (changes, sum) = self.state_messages(works);
+        let position = serde_json::to_vec(&sum.position(standing)).ok();
+        let position = self.topic.message(self.number, POSITION_KEY.to_vec(), position);
+        let state = changes.into_iter().chain([position]).collect();
+        let refused = self.send(works, state).map_err(|error| self.abort(&error))?;
         if !refused.is_empty() {
             return Err(match self.producer.abort() {
                 Ok(()) => Trouble::Refused(refused),
                 Err(error) => self.lost(&error),
             });
         }
+        let is_told = self.tell(standing)?;
         match self.producer.commit() {
             Ok(()) => {
                 self.has_format = true;
+                self.sum = sum;
+                *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+                if is_told {
+                    self.told.last = Some(Instant::now());
+                }
                 Ok(())
             }
             Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
@@ -297,8 +345,29 @@ impl Writer {
         }
     }
 
-    /// All messages and all changes of all works; what is refused, by work.
-    fn send(&self, works: &[&Work]) -> Result<Vec<(usize, Refused)>, Failed> {
+    /// Adds to the transaction what the group is to know, now and then; whether it was added.
+    fn tell(&mut self, standing: Standing) -> Result<bool, Trouble> {
+        let is_due = self.told.last.is_none_or(|last| last.elapsed() >= TOLD_EVERY);
+        let Some(bookmark) = self.told.bookmark.as_ref().filter(|_| is_due) else { return Ok(false) };
+        let (offset, text) = standing.to_offset();
+        let Err(error) = self.producer.mark(bookmark, offset, &text) else { return Ok(true) };
+        let trouble = self.abort(&Failed::Error(error));
+        if let Trouble::Failed(failure) = &trouble
+            && failure.reason == crate::metrics::SinkReason::Refused
+        {
+            tracing::warn!(
+                partition = self.number,
+                "a state topic that is deleted will not be noticed, as how far it is cannot be kept outside of it: {failure}"
+            );
+            self.told.bookmark = None;
+            // Nothing of the works is at fault: at once once more.
+            self.upset = true;
+        }
+        Err(trouble)
+    }
+
+    /// All messages of all works and what becomes of the `state`; what is refused, by work.
+    fn send(&self, works: &[&Work], mut changes: Vec<Message>) -> Result<Vec<(usize, Refused)>, Failed> {
         if let [work] = works
             && let Some(from) = work.one_by_one
         {
@@ -316,7 +385,6 @@ impl Writer {
                 }
             }
         }
-        let mut changes = self.state_messages(works);
         if !self.has_format {
             changes.push(self.topic.format_message(self.number));
         }
@@ -347,8 +415,8 @@ impl Writer {
     }
 
     /// What the changes of works, one after the other, are in the topic: the last of each key, and of a range the keys
-    /// that are there.
-    fn state_messages(&self, works: &[&Work]) -> Vec<Message> {
+    /// that are there; and what the state amounts to then.
+    fn state_messages(&self, works: &[&Work]) -> (Vec<Message>, Sum) {
         let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         for Work { changes, .. } in works {
             for range in &changes.delete_ranges {
@@ -364,11 +432,24 @@ impl Writer {
                 writes.insert(key.clone(), Some(value.clone()));
             }
         }
-        writes.into_iter().map(|(key, value)| self.topic.message(self.number, key, value)).collect()
+        let mut sum = self.sum;
+        for (key, value) in &writes {
+            // A map in memory can always be read.
+            let before = self.state.get(key).ok().flatten();
+            sum.change(key, before.as_deref(), value.as_deref());
+        }
+        (writes.into_iter().map(|(key, value)| self.topic.message(self.number, key, value)).collect(), sum)
     }
 
     /// After an error in a transaction: it is aborted, unless the producer is of no more use.
     fn abort(&self, failed: &Failed) -> Trouble {
+        // Nothing of this client's gets through any more: taking the partition again aborts it.
+        if self.producer.context().is_outdated() {
+            return match failed {
+                Failed::Error(error) => self.lost(error),
+                Failed::Failure(failure) => Trouble::Lost(failure.clone()),
+            };
+        }
         match (failed, self.producer.fatal()) {
             (Failed::Error(error), Some(_)) => return self.lost(error),
             (Failed::Failure(failure), Some(code)) => {

@@ -6,7 +6,9 @@ use crate::checkpoint::kafka::tests::topic;
 fn writer() -> Writer {
     let topic = topic(8);
     let producer = Producer::new(&topic.config.cluster, &[], None, None).unwrap();
-    Writer { topic, number: 3, producer, state: Arc::default(), has_format: true, upset: false }
+    let (sum, standing) = (Sum::default(), Arc::new(Mutex::new(Standing { identity: 1, commits: 0 })));
+    let told = Told { bookmark: None, last: None };
+    Writer { topic, number: 3, producer, state: Arc::default(), sum, standing, told, has_format: true, upset: false }
 }
 
 fn put(key: &[u8], value: &[u8]) -> Changes {
@@ -86,6 +88,7 @@ fn what_nobody_waits_for_is_left_out() {
 fn a_transaction_writes_what_its_works_leave() {
     let writer = writer();
     writer.state.apply(&put(b"d1", b"old"));
+    let writer = Writer { sum: Sum::of(&writer.state), ..writer };
     let range = b"d1".to_vec()..b"d3".to_vec();
     let works = [
         put(b"d2", b"new"),
@@ -95,7 +98,9 @@ fn a_transaction_writes_what_its_works_leave() {
     let mut works: Vec<Work> =
         works.map(|changes| Work { changes: Arc::new(changes), ..Work::default() }).into_iter().collect();
     works.insert(0, Work { changes: Arc::new(put(b"e", b"5")), ..Work::default() });
-    let messages = writer.state_messages(&works.iter().collect::<Vec<_>>());
+    let (messages, sum) = writer.state_messages(&works.iter().collect::<Vec<_>>());
+    works.iter().for_each(|work| writer.state.apply(&work.changes));
+    assert_eq!(sum, Sum::of(&writer.state), "kept up");
     let written = messages.iter().map(|message| (message.key.as_deref().unwrap(), message.value.as_deref()));
     let expected: [(&[u8], Option<&[u8]>); 4] = [(b"c", Some(b"3")), (b"d1", None), (b"d2", None), (b"e", None)];
     assert_eq!(written.collect::<Vec<_>>(), expected);

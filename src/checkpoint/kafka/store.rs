@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::StateTopic;
+use super::{Belief, StateTopic};
 use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
 use crate::config::KafkaCheckpointConfig;
 use crate::state::store::LaneKey;
@@ -21,12 +21,50 @@ impl KafkaStore {
     /// Reads all partitions. Blocks.
     ///
     /// # Errors
+    /// The topic cannot be read, or is not what was kept there before.
+    pub fn open(config: &KafkaCheckpointConfig, letters: Option<&str>) -> Result<Self, CheckpointError> {
+        Self::read(StateTopic::open(config, letters)?)
+    }
+
+    /// Reads all partitions whatever they are, and has the group know that they are this from now on. Blocks.
+    ///
+    /// # Errors
+    /// The topic cannot be read or written.
+    pub fn accept(config: &KafkaCheckpointConfig, letters: Option<&str>) -> Result<(), CheckpointError> {
+        let topic = StateTopic::open_as(config, letters, false)?;
+        for partition in topic.numbers() {
+            // A commit of nothing says which group and which state it is.
+            topic.take(partition, "a command", &BTreeMap::new(), None, Belief::Accept)?.commit(&Changes::default())?;
+        }
+        Ok(())
+    }
+
+    /// Looks at all partitions, if there are any; how many. Makes nothing. Blocks.
+    ///
+    /// # Errors
+    /// The topic cannot be read, or is not what was kept there before.
+    pub fn look(config: &KafkaCheckpointConfig, letters: Option<&str>) -> Result<u32, CheckpointError> {
+        let topic = StateTopic::found(config, letters)?;
+        topic.numbers().try_for_each(|partition| topic.read(partition, true).map(drop))?;
+        Ok(topic.partitions())
+    }
+
+    /// Reads all partitions, as they were before some were added, to be written elsewhere. Blocks.
+    ///
+    /// # Errors
     /// The topic cannot be read.
-    pub fn open(config: &KafkaCheckpointConfig) -> Result<Self, CheckpointError> {
-        let topic = StateTopic::open(config, None)?;
+    pub fn salvage(config: &KafkaCheckpointConfig, letters: Option<&str>) -> Result<Self, CheckpointError> {
+        let topic = match StateTopic::open(config, letters) {
+            Err(CheckpointError::Partitions { was, .. }) => StateTopic::of_before(config, was),
+            opened => opened?,
+        };
+        Self::read(topic)
+    }
+
+    fn read(topic: StateTopic) -> Result<Self, CheckpointError> {
         let state = MemoryStore::default();
-        for partition in 0..topic.partitions() {
-            let part = topic.read(i32::try_from(partition).expect("Kafka numbers partitions in 31 bits"))?;
+        for partition in topic.numbers() {
+            let part = topic.read(partition, true)?;
             part.scan(&[]..&[0xff], &mut |key, value| state.put(key, Some(value)))?;
         }
         Ok(Self { topic, state })
@@ -59,7 +97,8 @@ impl Store for KafkaStore {
             parts.entry(self.partition_of(key)).or_default().puts.push((key.clone(), value.clone()));
         }
         for (partition, changes) in parts {
-            self.topic.take(partition, "a command", &BTreeMap::new(), None)?.commit(&changes)?;
+            let belief = Belief::Known(None);
+            self.topic.take(partition, "a command", &BTreeMap::new(), None, belief)?.commit(&changes)?;
             self.state.apply(&changes);
         }
         Ok(())

@@ -23,7 +23,7 @@ pub(super) fn sink(name: &str, config: &KafkaConfig, age: Millis) -> Vec<Finding
         Err(failure) => return vec![found.failed(&failure)],
     };
     let mut findings = vec![brokers];
-    let topic = match (cluster.topic(&config.topic), &config.create) {
+    let topic = match (cluster.topic_of_events(&config.topic, None), &config.create) {
         (Ok(topic), _) => topic,
         (Err(TopicError::Missing(topic)), Some(create)) => {
             let message =
@@ -37,6 +37,7 @@ pub(super) fn sink(name: &str, config: &KafkaConfig, age: Millis) -> Vec<Finding
         }
     };
     findings.push(found.topic(&topic));
+    findings.extend(topic.forgets().into_iter().map(|doubt| found.finding(State::Warning, doubt)));
     findings.extend(deleted_at_once(&topic, age).map(|doubt| found.finding(State::Warning, doubt)));
     findings.push(found.may_write(&config.cluster, &topic));
     findings
@@ -69,12 +70,20 @@ pub(super) fn checkpoint(config: &KafkaCheckpointConfig, letters: &DeadLettersCo
     }
     findings.push(match cluster.members(&config.group) {
         Ok(members) if members.is_empty() => found.ok(format!("nobody is in the group `{}`", config.group)),
-        Ok(members) => found.ok(format!("in the group `{}`: {}", config.group, members.join(", "))),
+        Ok(members) => {
+            let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
+            found.ok(format!("in the group `{}`: {}", config.group, ids.join(", ")))
+        }
         Err(failure) => found.failed(&failure),
+    });
+    // As a run looks at it when it takes a partition: what was kept there before must still be there.
+    findings.push(match kafka::KafkaStore::look(config, letters.topic()) {
+        Ok(partitions) => found.ok(format!("the state of {partitions} partitions is what was kept there")),
+        Err(error) => found.failed(&error),
     });
     // A name of its own, so that no replica is fenced for it.
     let id = format!("{}-check", config.group);
-    findings.push(match cluster.may_transact(&id) {
+    findings.push(match cluster.may_transact(&id, &config.transaction_properties()) {
         Ok(()) => found.ok(format!("may make transactions as `{id}`")),
         Err(failure) => found.failed(&failure),
     });

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::blocking::blocking;
-use crate::checkpoint;
+use crate::checkpoint::FileStore;
 use crate::cli::{CheckArgs, Exit};
 use crate::clock;
 use crate::config::{self, CheckpointConfig, Config, SinkConfig, Start};
@@ -145,8 +145,9 @@ fn checkpoint(config: &Config) -> Vec<Finding> {
     let (state, message) = match &config.checkpoint {
         CheckpointConfig::Kafka(checkpoint) => return kafka::checkpoint(checkpoint, &config.dead_letters),
         CheckpointConfig::Memory => (State::Warning, "memory: cursors end with the process".to_owned()),
-        CheckpointConfig::File { path } => match checkpoint::open(&config.checkpoint) {
-            Ok(_) => (State::Ok, format!("{} can be read and written", path.display())),
+        // Something is written and synced: a disk may be full, or no longer take anything.
+        CheckpointConfig::File { path } => match FileStore::open(path).and_then(|store| store.prove()) {
+            Ok(()) => (State::Ok, format!("{} can be read and written", path.display())),
             Err(error) => (State::Failed, chain(&error)),
         },
     };

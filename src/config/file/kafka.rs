@@ -115,6 +115,10 @@ pub(in crate::config) struct KafkaCheckpoint {
     /// unless set otherwise.
     #[serde(default = "seconds::<45>")]
     pub session_timeout: Written<Duration>,
+    /// How long brokers keep a transaction open whose replica is not heard of: so long what came after it is not read by
+    /// those who read committed records. At most the brokers' `transaction.max.timeout.ms`, which is 15 min unless set.
+    #[serde(default = "seconds::<60>")]
+    pub transaction_timeout: Written<Duration>,
     /// The partitions of a state topic that is created: the most replicas among which streams can be shared.
     /// Cannot be changed later.
     #[serde(default = "state_partitions")]

@@ -318,3 +318,22 @@ async fn an_own_authority_is_trusted_when_named_and_only_then() {
     assert_eq!((error.class, error.reason), (FailureClass::Transient, FetchReason::Connect));
     assert!(error.message.contains("certificate"), "{}", error.message);
 }
+
+/// The same client: what fails for the file goes on once it says something else; what makes no sense changes nothing.
+#[tokio::test]
+async fn authorities_that_are_replaced_count_at_the_next_request() {
+    let mut config = stream(SourceConfig::Scloud(scloud(&https_server())));
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    // A certificate, but of nobody who signs.
+    std::fs::write(ca.path(), include_bytes!("tls/server.pem")).expect("written");
+    config.ca_file = Some(ca.path().to_owned());
+    let client = client(&config);
+    for text in ["", "half-writ"] {
+        first(&client).await.expect_err("not trusted");
+        std::fs::write(ca.path(), text).expect("written");
+    }
+    std::fs::write(ca.path(), include_bytes!("tls/ca.pem")).expect("written");
+    // It is looked at when something fails.
+    first(&client).await.expect_err("not trusted yet");
+    assert_eq!(first(&client).await.expect("a page").records.len(), 1);
+}
