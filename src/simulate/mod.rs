@@ -17,6 +17,7 @@ mod faults;
 pub mod genauth;
 mod hash;
 mod history;
+mod lies;
 mod options;
 mod pages;
 pub mod scloud;
@@ -28,6 +29,7 @@ mod text;
 mod truth;
 mod world;
 
+pub use self::lies::Lie;
 pub use self::options::{Options, Order, Start};
 pub use self::server::{Simulator, serve};
 pub use self::stats::{SourceStats, Stats};

@@ -59,6 +59,8 @@ pub struct SourceStats {
     pub html: u64,
     /// Fault: the connection was closed without an answer.
     pub closed: u64,
+    /// Fault: a success that is not true.
+    pub lies: u64,
 }
 
 /// Counts of both APIs.
