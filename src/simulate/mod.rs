@@ -18,6 +18,7 @@ mod faults;
 pub mod genauth;
 mod hash;
 mod history;
+mod lies;
 mod options;
 mod pages;
 pub mod scloud;
@@ -29,6 +30,7 @@ mod text;
 mod truth;
 mod world;
 
+pub use self::lies::Lie;
 pub use self::options::{Options, Order, Start, Times};
 pub use self::server::{Simulator, serve};
 pub use self::stats::{SourceStats, Stats};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::event::Millis;
 
 use super::clock::millis;
+use super::lies::Lie;
 
 /// What is simulated. Shares are probabilities from 0 to 1.
 #[derive(Debug, Clone, clap::Args)]
@@ -168,6 +169,37 @@ pub struct Options {
     /// Share of requests whose connection is closed without an answer
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub close: f64,
+
+    /// Answer with a success that is not true, in one of these ways: all answers from --lie-after for --lie-for, or
+    /// --lie-share of them at any time
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = "Lies")]
+    pub lie: Vec<Lie>,
+
+    /// Share of answers that lie, whatever the time; with no --lie in ways that a careful client survives
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Lies")]
+    pub lie_share: f64,
+
+    /// How long after the first request lying begins
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Lies")]
+    pub lie_after: Duration,
+
+    /// For how long it lies; for good when nothing is said
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Lies")]
+    pub lie_for: Option<Duration>,
+
+    /// How much later than records show the API files them, such as 20s or -20s: what it selects by, while they show when
+    /// they happened
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = offset, allow_hyphen_values = true)]
+    #[arg(help_heading = "Lies")]
+    pub filed_later: Millis,
+
+    /// And how much more, at most, from record to record
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Lies")]
+    pub filed_spread: Duration,
+
+    /// Ignore the bounds of requests: always the newest 50 records, of which no more can be read
+    #[arg(long, help_heading = "Lies")]
+    pub ignore_bounds: bool,
 }
 
 /// In which order pages list records.
@@ -233,6 +265,7 @@ impl Options {
             (&mut self.twin_share, 0.03),
             (&mut self.late_share, 0.02),
             (&mut self.odd_share, 0.003),
+            (&mut self.lie_share, 0.01),
         ];
         for (share, preset) in moderate {
             if *share == 0.0 {

@@ -98,6 +98,13 @@ impl Rows {
         Self::Chosen(chosen.collect())
     }
 
+    /// The newest `count` of them.
+    #[must_use]
+    pub fn newest(self, count: u64) -> Self {
+        let total = self.len();
+        Self::Chosen((total.saturating_sub(count)..total).map(|rank| self.nth(rank)).collect())
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> u64 {

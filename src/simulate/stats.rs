@@ -61,6 +61,8 @@ pub struct SourceStats {
     pub closed: u64,
     /// Answers whose Date was off.
     pub dates_off: u64,
+    /// Fault: a success that is not true.
+    pub lies: u64,
 }
 
 /// Counts of both APIs.

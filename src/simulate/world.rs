@@ -1,13 +1,13 @@
 //! What both APIs have in common: the options, the clock, and per source a history and what was done with it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::event::{Millis, Source};
 
-use super::clock::Clock;
+use super::clock::{Clock, millis};
 use super::hash::mix;
 use super::history::{History, Slot};
 use super::options::Options;
@@ -31,6 +31,8 @@ pub struct World {
     pub scloud: Api,
     /// Signatures that GenAuth has seen.
     pub nonces: Mutex<genauth::Nonces>,
+    /// When the first page was asked for.
+    pub asked_at: OnceLock<Millis>,
     /// True once the simulator stops.
     pub stopping: watch::Sender<bool>,
 }
@@ -87,6 +89,7 @@ impl World {
             genauth: api(genauth::SALT, genauth::CLOCK_UNIT),
             scloud: api(scloud::SALT, scloud::CLOCK_UNIT),
             nonces: Mutex::default(),
+            asked_at: OnceLock::new(),
             stopping: watch::Sender::new(false),
             clock,
             options,
@@ -111,12 +114,29 @@ impl World {
         bounds: (Option<Millis>, Option<Millis>),
         filter: Option<&dyn Fn(&Slot) -> bool>,
     ) -> Rows {
-        let rows = {
+        let (later, spread) = (self.options.filed_later, millis(self.options.filed_spread));
+        let shifted = later != 0 || spread != 0;
+        let asked = match bounds {
+            _ if self.options.ignore_bounds => (None, None),
+            (from, to) if shifted => (from.map(|from| from - later - spread), to.map(|to| to - later)),
+            bounds => bounds,
+        };
+        let mut rows = {
             let mut pending = locked(&api.pending);
             // Read under the lock: `Pending` must not see time go back.
             let now = self.clock.now();
-            Rows::readable(&api.history, &mut pending, now, bounds, self.options.exclusive_bounds)
+            Rows::readable(&api.history, &mut pending, now, asked, self.options.exclusive_bounds)
         };
+        if self.options.ignore_bounds {
+            rows = rows.newest(50);
+        } else if spread != 0 {
+            let inside = |slot: &Slot| {
+                let filed =
+                    slot.time + later + (mix(self.options.seed, slot.root) % spread.unsigned_abs()).cast_signed();
+                bounds.0.is_none_or(|from| from <= filed) && bounds.1.is_none_or(|to| filed <= to)
+            };
+            rows = rows.filter(&api.history, inside);
+        }
         match filter {
             Some(filter) => rows.filter(&api.history, filter),
             None => rows,

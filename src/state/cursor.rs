@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::known::Known;
 use crate::event::{Millis, StreamIdentity};
 use crate::source::{Now, Priority};
 use crate::window::{Window, floor_to};
@@ -67,6 +68,9 @@ pub struct Cursor {
     /// Where it began, or was last set to: what lies before that nobody has asked for. Version 0.1.0 has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Millis>,
+    /// What was learnt of the API.
+    #[serde(default)]
+    pub known: Known,
 }
 
 /// What marks and clocks that are right may differ by.
@@ -81,7 +85,16 @@ impl Cursor {
     pub fn new(stream: StreamIdentity, schedule: &Schedule, start: Millis) -> Self {
         let start = floor_to(start, schedule.unit);
         let sweeps = schedule.sweeps.iter().map(|&age| (age, start)).collect();
-        Self { stream, live: start, overlap: start, sweeps, commits: 0, read_at: None, begun: Some(start) }
+        Self {
+            stream,
+            live: start,
+            overlap: start,
+            sweeps,
+            commits: 0,
+            read_at: None,
+            begun: Some(start),
+            known: Known::default(),
+        }
     }
 
     /// Takes on the ages that are configured now. A new sweep starts where everything is still remembered, an

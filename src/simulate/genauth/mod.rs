@@ -21,6 +21,7 @@ use super::connection::Cut;
 use super::faults::{Failure, Reply, around};
 use super::hash::mix;
 use super::history::{History, Slot};
+use super::lies::{self, Lie};
 use super::text;
 use super::world::{Ask, World};
 
@@ -156,6 +157,22 @@ fn answer_logs(world: &World, path: &str, headers: &HeaderMap, body: &[u8], nonc
     };
     auth::check(world, headers, path, &body)?;
     let query = Query::parse(&body)?;
+    let lie = world.lie(nonce);
+    if let Some(lie) = lie {
+        world.genauth.count(|stats| stats.lies += 1);
+        let body = match lie {
+            Lie::Maintenance => r#"{"statusCode":200,"message":"maintenance"}"#,
+            Lie::NoData if nonce & 1 == 0 => r#"{"statusCode":200,"data":null}"#,
+            Lie::NoData => r#"{"statusCode":200,"data":{}}"#,
+            Lie::Empty => r#"{"statusCode":200,"data":{"totalCount":0,"list":[]}}"#,
+            Lie::CountAlone => r#"{"statusCode":200,"data":{"totalCount":7,"list":[]}}"#,
+            Lie::DeepErrors if query.page > 1 => r#"{"statusCode":500,"message":"too deep"}"#,
+            _ => "",
+        };
+        if !body.is_empty() {
+            return Ok(Reply::ok(body.into()));
+        }
+    }
     let rows_asked = query.page.saturating_mul(query.limit);
     if world.options.max_rows > 0 && rows_asked > world.options.max_rows {
         world.genauth.count(|stats| stats.too_deep += 1);
@@ -175,18 +192,39 @@ fn answer_logs(world: &World, path: &str, headers: &HeaderMap, body: &[u8], nonc
     let mut out = Vec::with_capacity(256 + page.slots.len() * 1100);
     out.extend_from_slice(b"{\"statusCode\":200,\"message\":\"success\",\"requestId\":\"");
     text::hex(&mut out, nonce, 32);
-    out.extend_from_slice(b"\",\"data\":{\"totalCount\":");
-    text::number(&mut out, page.total);
+    out.extend_from_slice(b"\",\"data\":{");
+    if lie == Some(Lie::Padded) {
+        lies::padding(&mut out);
+    }
+    out.extend_from_slice(b"\"totalCount\":");
+    let (total, shown) = match lie {
+        Some(Lie::ZeroCount) => (0, page.slots.len()),
+        Some(Lie::PageCount) => (page.slots.len() as u64, page.slots.len()),
+        Some(Lie::HugeCount) => (100_000_000_000_000_000, page.slots.len()),
+        Some(Lie::ShortList) => (page.total, (page.slots.len() * 2).div_ceil(5)),
+        Some(Lie::EmptyLaterPages) if offset > 0 => (page.total, 0),
+        _ => (page.total, page.slots.len()),
+    };
+    text::number(&mut out, total);
+    if lie == Some(Lie::Spelled) && shown == 0 {
+        out.extend_from_slice(b",\"list\":{}}}");
+        return Ok(Reply::ok(lies::spelled(&out)));
+    }
     out.extend_from_slice(b",\"list\":[");
+    if lie == Some(Lie::ManyRows) {
+        lies::many(&mut out);
+        out.extend_from_slice(b"]}}");
+        return Ok(Reply::ok(out));
+    }
     let reading = Reading { nonce, volatile_share: world.options.volatile_share };
-    for (place, slot) in page.slots.iter().enumerate() {
+    for (place, slot) in page.slots.iter().take(shown).enumerate() {
         if place > 0 {
             out.push(b',');
         }
         record::write(&mut out, &api.history, slot, reading);
     }
     out.extend_from_slice(b"]}}");
-    Ok(Reply::ok(out))
+    Ok(Reply::ok(if lie == Some(Lie::Spelled) { lies::spelled(&out) } else { out }))
 }
 
 /// What a request for the user action log asks for.

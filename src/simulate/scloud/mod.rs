@@ -24,6 +24,7 @@ use super::connection::Cut;
 use super::faults::{Failure, Reply, around};
 use super::hash::{happens, mix};
 use super::history::Slot;
+use super::lies::{self, Lie};
 use super::text;
 use super::world::{Ask, World};
 
@@ -143,6 +144,19 @@ fn authorize(parameters: &Parameters) -> Result<(), Problem> {
 fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, Problem> {
     authorize(parameters)?;
     let query = Query::parse(parameters)?;
+    let lie = world.lie(nonce);
+    let later = parameters.get("NextToken").is_some_and(|token| !token.is_empty());
+    if let Some(lie) = lie {
+        world.scloud.count(|stats| stats.lies += 1);
+        match lie {
+            Lie::Maintenance => return Ok(Reply::ok(br#"{"RetCode":0,"Message":"maintenance"}"#.into())),
+            Lie::Empty => return Ok(Reply::ok(br#"{"RetCode":0,"Events":[]}"#.into())),
+            Lie::EmptyLaterPages if later => return Ok(Reply::ok(br#"{"RetCode":0,"Events":[]}"#.into())),
+            Lie::RefusedTokens if later => return Err(Problem::new(230, "params [NextToken] not available")),
+            Lie::DeepErrors if later => return Err(Problem::new(5001, "internal error of the service behind")),
+            _ => {}
+        }
+    }
     let offset = match parameters.get("NextToken").map(String::as_str) {
         None | Some("") => 0,
         Some(token) => resume(world, token, query.run)?,
@@ -165,7 +179,21 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
     let next = offset + slots.len() as u64;
 
     let mut out = Vec::with_capacity(256 + slots.len() * 480);
-    out.extend_from_slice(b"{\"RetCode\":0,\"Action\":\"GetUserOperationEventsResponse\",\"Events\":[");
+    out.push(b'{');
+    if lie == Some(Lie::Padded) {
+        lies::padding(&mut out);
+    }
+    out.extend_from_slice(b"\"RetCode\":0,\"Action\":\"GetUserOperationEventsResponse\",\"Events\":");
+    if lie == Some(Lie::Spelled) && next == rows.len() && slots.is_empty() {
+        out.extend_from_slice(b"{}}");
+        return Ok(Reply::ok(lies::spelled(&out)));
+    }
+    out.push(b'[');
+    if lie == Some(Lie::ManyRows) {
+        lies::many(&mut out);
+        out.extend_from_slice(b"]}");
+        return Ok(Reply::ok(out));
+    }
     for (place, slot) in slots.iter().enumerate() {
         if place > 0 {
             out.push(b',');
@@ -173,7 +201,13 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
         record::write(&mut out, &api.history, slot, nonce, world.options.volatile_share);
     }
     out.push(b']');
-    if next < rows.len() {
+    let more = next < rows.len() || lie == Some(Lie::EndlessTokens);
+    if more && lie == Some(Lie::MistypedToken) {
+        out.extend_from_slice(b",\"NextToken\":{\"after\":1}");
+    } else if more && lie == Some(Lie::LongTokens) {
+        text::key_after(&mut out, b',', "NextToken");
+        text::string(&mut out, &"x".repeat(lies::LARGE));
+    } else if more {
         let token = NextToken { run: query.run, offset: next, issued: now, nonce };
         text::key_after(&mut out, b',', "NextToken");
         text::string(&mut out, &token.encode());
@@ -182,7 +216,7 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
         out.extend_from_slice(b",\"NextToken\":\"\"");
     }
     out.push(b'}');
-    Ok(Reply::ok(out))
+    Ok(Reply::ok(if lie == Some(Lie::Spelled) { lies::spelled(&out) } else { out }))
 }
 
 /// The offset that a NextToken stands for.
