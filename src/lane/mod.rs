@@ -9,6 +9,7 @@
 mod deliver;
 mod safe;
 mod staged;
+mod supervise;
 mod trace;
 mod view;
 
@@ -28,6 +29,7 @@ use crate::config::Start;
 use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
 use crate::feed::{Feed, Overflow, WindowRead};
+use crate::health::WaitsFor;
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
@@ -37,6 +39,7 @@ use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::Window;
 use staged::{Of, Parts};
+pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;
 
 /// The most events delivered and committed at once.
@@ -154,8 +157,10 @@ impl Lane {
     /// What no retry mends: see [`LaneError`].
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
         // By our clock for now: a lane whose API never answers shows how far behind it is all the same.
+        self.board.waits_for(WaitsFor::Checkpoint);
         let mut cursor = self.open(self.feed.now()).await?;
         self.show(&cursor);
+        self.board.waits_for(WaitsFor::Source);
         let Some(begun) = shutdown.unless(self.feed.begun()).await else { return Ok(()) };
         if cursor.commits == 0 {
             cursor = self.open(begun).await?;
@@ -178,7 +183,10 @@ impl Lane {
                     self.work(&mut cursor, job, now, until, &shutdown).await?;
                 }
                 None if all => return Ok(()),
-                None => drop(shutdown.unless(self.wait_until((now / poll + 1) * poll)).await),
+                None => {
+                    self.board.waits_for(WaitsFor::Poll);
+                    shutdown.unless(self.wait_until((now / poll + 1) * poll)).await;
+                }
             }
             if shutdown.is_requested() {
                 return Ok(());
@@ -232,6 +240,7 @@ impl Lane {
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(()) };
             let read = loop {
+                self.board.waits_for(WaitsFor::Source);
                 tokio::select! {
                     biased;
                     read = &mut first.task => break read,

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::Start;
 use crate::event::{Millis, StreamIdentity};
 use crate::feed::WindowRead;
+use crate::health::WaitsFor;
 use crate::metrics::SinkReason;
 use crate::retry::Waits;
 use crate::shutdown::Shutdown;
@@ -119,6 +120,7 @@ impl Lane {
         shutdown: &Shutdown,
         work: impl Fn(&dyn Store) -> Result<T, LaneError> + Send + Sync + 'static,
     ) -> Result<T, LaneError> {
+        self.board.waits_for(WaitsFor::Checkpoint);
         let work = Arc::new(work);
         let mut waits = Waits::new();
         loop {
