@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
 use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
 use crate::blocking::blocking;
@@ -18,9 +19,10 @@ use crate::config::{
 use crate::dead_letter::LetterFiles;
 use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
-use crate::lane::{Kept, Lane, LaneError, Until};
+use crate::health;
+use crate::lane::{self, Kept, Lane, LaneError, LaneMaker, Until};
 use crate::metrics::Metrics;
-use crate::replica::{LaneLine, LaneMaker, Line, Replica, Watched, agreement};
+use crate::replica::{LaneLine, Line, Replica, Watched, agreement};
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line, was_closed};
 use crate::source::{BuildError, Client, Limiter, install_tls_provider};
@@ -100,7 +102,7 @@ pub struct App {
 /// Who runs the lanes.
 enum Runs {
     /// This process alone, all of them.
-    Alone(Vec<Lane>),
+    Alone(Vec<(LaneMaker, Kept)>),
     /// The replicas of a group, each some of them.
     Shared(Box<Replica>),
 }
@@ -150,7 +152,8 @@ impl App {
         let runs = match &config.checkpoint {
             CheckpointConfig::Kafka(kafka) => {
                 let lane = |(stream, sink): &(String, String)| {
-                    ((stream.clone(), sink.clone()), (metrics.lane(stream, sink), status.lane(stream, sink)))
+                    let board = status.lane(stream, sink, allowed(&config.streams[stream]));
+                    ((stream.clone(), sink.clone()), (metrics.lane(stream, sink), board))
                 };
                 Runs::Shared(Box::new(Replica {
                     config: (**kafka).clone(),
@@ -176,9 +179,9 @@ impl App {
                     line.metrics.set_running(true);
                     line.board.set_running(true, None);
                     for LaneLine { make, .. } in &line.lanes {
-                        let lane = make(Kept::Store(Arc::clone(&store)));
-                        lane.stored().await?;
-                        ready.push(lane);
+                        let kept = Kept::Store(Arc::clone(&store));
+                        make(kept.clone()).stored().await?;
+                        ready.push((Arc::clone(make), kept));
                     }
                 }
                 open.release();
@@ -198,6 +201,7 @@ impl App {
     /// our stdout any more; then drains.
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Ended {
         let (stop_admin, admin_end) = shutdown::channel();
+        let _watchman = Watchman::over(self.status.clone());
         let admin =
             Admin { metrics: self.metrics, readiness: self.readiness, status: self.status, draining: shutdown.clone() };
         let admin = tokio::spawn(self.admin.serve(admin, admin_end));
@@ -206,8 +210,8 @@ impl App {
         let mut lanes = JoinSet::new();
         match self.runs {
             Runs::Alone(ready) => {
-                for lane in ready {
-                    lanes.spawn(lane.run(until, lanes_end.clone()));
+                for (make, kept) in ready {
+                    lanes.spawn(lane::run(make, kept, until, lanes_end.clone()));
                 }
             }
             Runs::Shared(replica) => drop(lanes.spawn(replica.run(until, lanes_end))),
@@ -255,6 +259,29 @@ impl App {
     }
 }
 
+/// Looks after the lanes, and says in the log which are in trouble; until it is dropped.
+struct Watchman(JoinHandle<()>);
+
+impl Watchman {
+    fn over(status: StatusBoard) -> Self {
+        Self(tokio::spawn(async move {
+            let mut seconds = tokio::time::interval(Duration::from_secs(1));
+            // One look is enough after a pause, however long that was.
+            seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                seconds.tick().await;
+                status.review();
+            }
+        }))
+    }
+}
+
+impl Drop for Watchman {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A stream's lanes, each to be made where its state is kept.
 fn line(
     name: &str,
@@ -270,9 +297,9 @@ fn line(
         let (feed, sink, letters) = (Arc::clone(&feed), Arc::clone(&sinks[sink_name]), letters.cloned());
         let (start, sink_name) = (config.start, sink_name.clone());
         let (lane_metrics, sink_metrics) = (metrics.lane(name, &sink_name), metrics.sink(&sink_name));
-        let board = status.lane(name, &sink_name);
+        let board = status.lane(name, &sink_name, allowed(config));
         let (shown, named) = (board.clone(), sink_name.clone());
-        let make: LaneMaker = Box::new(move |kept| Lane {
+        let make: LaneMaker = Arc::new(move |kept| Lane {
             feed: Arc::clone(&feed),
             sink: Arc::clone(&sink),
             start,
@@ -288,6 +315,11 @@ fn line(
     };
     let lanes = config.sinks.iter().map(lane).collect();
     Line { stream: name.to_owned(), metrics: feed.metrics.clone(), board: feed.board.clone(), lanes }
+}
+
+/// How far behind the server's now the lanes of a stream may be.
+fn allowed(stream: &StreamConfig) -> Duration {
+    health::allowed(stream.settle, stream.poll_interval)
 }
 
 /// The sinks whose events go into the transactions of the checkpoint.

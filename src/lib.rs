@@ -31,7 +31,7 @@
 //! 7. One lane's trouble stays in that lane; one stream's too.
 //! 8. Memory is bounded whatever the backlog, page content or sink outage.
 //! 9. Secrets never show.
-//! 10. A stuck lane is visible: lag is computed when scraped.
+//! 10. A stuck lane is visible: lag is computed when scraped, and "ok" means that the lane moves on schedule.
 //!
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`] the data and its ids; [`record`] raw records and what identifies them;
@@ -40,7 +40,7 @@
 //!
 //! Doing: [`source`] asks for one page; [`kafka`] is what every use of Kafka shares; [`checkpoint`] keeps cursors;
 //! [`dead_letter`] keeps what is refused; [`sink`] delivers; [`feed`] reads whole windows and retries; [`lane`] is the
-//! line itself; [`replica`] runs the lanes of the streams that are this process's; [`retry`] says how long to wait.
+//! line itself, and [`health`] says whether it moves on schedule; [`replica`] runs the lanes of the streams that are this process's; [`retry`] says how long to wait.
 //!
 //! Shell: [`cli`], [`config`], [`app`] (builds and runs it all), [`command`] (what is not `run`), [`metrics`],
 //! [`admin`], [`telemetry`], [`shutdown`], [`blocking`], [`clock`], [`version`].
@@ -68,6 +68,7 @@ pub mod sink;
 pub mod source;
 
 pub mod feed;
+pub mod health;
 pub mod lane;
 pub mod replica;
 

@@ -10,7 +10,7 @@ use trailcast::blocking::blocking;
 use trailcast::cli::{Cli, Command, Exit, RunArgs};
 use trailcast::command::{self, Answer};
 use trailcast::config::{self, Loaded, LogConfig};
-use trailcast::lane::Until;
+use trailcast::lane::{Until, report_panics};
 use trailcast::metrics::Metrics;
 use trailcast::telemetry::export::Traces;
 use trailcast::{kafka, shutdown, simulate, telemetry};
@@ -66,6 +66,8 @@ async fn run(args: RunArgs) -> Exit {
         Err(error) => return say(Exit::Usage, &telemetry::chain(&error)),
     };
     log(&config.log, traces.as_ref());
+    report_panics();
+    raise_descriptors();
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -96,6 +98,18 @@ async fn run(args: RunArgs) -> Exit {
     match ended {
         Ended::CaughtUp | Ended::Drained => Exit::Done,
         Ended::NotDrained | Ended::Failed => Exit::Failed,
+    }
+}
+
+/// Takes as many descriptors as this process may have: the usual soft limit is there for programs that select(2), and a
+/// thousand streams need more.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(?current, "cannot raise the limit of open files: {error}");
     }
 }
 

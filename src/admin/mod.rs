@@ -11,6 +11,7 @@
 //! loopback unless told otherwise.
 
 mod page;
+mod serve;
 mod status;
 
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -32,9 +33,6 @@ use crate::metrics::{self, Metrics};
 use crate::shutdown::Shutdown;
 
 pub use status::{LaneBoard, StatusBoard, StreamBoard};
-
-/// How long open requests may go on once the server is asked to end.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What the endpoints show.
 #[derive(Clone)]
@@ -134,18 +132,7 @@ impl Server {
     /// # Errors
     /// When the system takes the listener away.
     pub async fn serve(self, admin: Admin, end: Shutdown) -> io::Result<()> {
-        let ended = end.clone();
-        let serving = axum::serve(self.listener, router(admin))
-            .with_graceful_shutdown(async move { ended.requested().await })
-            .into_future();
-        let grace = async {
-            end.requested().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            result = serving => result,
-            () = grace => Ok(()),
-        }
+        serve::serve(self.listener, router(admin), end).await
     }
 }
 
@@ -166,7 +153,11 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn metrics(State(context): State<Context>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], context.admin.metrics.render()).into_response()
+    let metrics = &context.admin.metrics;
+    for ((stream, sink), state) in context.admin.status.lane_states() {
+        metrics.lane(&stream, &sink).set_state(state);
+    }
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.render()).into_response()
 }
 
 async fn readyz(State(context): State<Context>) -> Response {

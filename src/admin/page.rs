@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::status::{Health, Status};
+use super::status::{Condition, Status};
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 <meta http-equiv=\"refresh\" content=\"5\"><title>trailcast</title><style>\
@@ -53,13 +53,15 @@ fn write_body(page: &mut String, status: &Status) -> fmt::Result {
     Ok(())
 }
 
-fn health(page: &mut String, health: &Health) -> fmt::Result {
-    match health {
-        Health::Ok => write!(page, "<td>ok"),
-        Health::Failing { reason, since, message } => {
-            write!(page, "<td class=\"failing\">failing since {since}: {reason}<br>{}", Escaped(message))
-        }
+fn health(page: &mut String, health: &Condition) -> fmt::Result {
+    if health.message.is_none() {
+        return write!(page, "<td>{}", health.state);
     }
+    write!(page, "<td class=\"failing\">{}", health.state)?;
+    if let (Some(since), Some(reason)) = (&health.since, health.reason) {
+        write!(page, " since {since}: {reason}")?;
+    }
+    write!(page, "<br>{}", Escaped(health.message.as_deref().unwrap_or_default()))
 }
 
 fn known(value: Option<impl Display>) -> String {

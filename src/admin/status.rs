@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::clock::{now, steady};
 use crate::event::{Millis, Source, StreamIdentity};
+use crate::health::{LaneState, Movement, Say, Told, WaitsFor};
 use crate::metrics::{SinkReason, lag, seconds};
 use crate::source::FetchReason;
 use crate::version;
@@ -55,20 +56,21 @@ impl Stream {
     }
 }
 
-#[derive(Default)]
 struct Lane {
     health: Health,
+    movement: Movement,
+    /// What it waits for, and since when.
+    waits_for: Option<(WaitsFor, Instant)>,
+    told: Told,
     delivered_through: Option<Millis>,
     verified_through: Option<Millis>,
     passes: Vec<(String, Millis)>,
     delivered: u64,
 }
 
-/// Whether something works, and if not, since when and why.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-pub(super) enum Health {
-    #[default]
+/// Whether what is tried works, and if not, since when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
     Ok,
     Failing {
         reason: &'static str,
@@ -76,6 +78,22 @@ pub(super) enum Health {
         since: Time,
         message: String,
     },
+}
+
+/// How a stream or a lane is, as it is shown.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Condition {
+    /// Of a stream `ok` or `failing`, of a lane that of a [`LaneState`].
+    pub state: &'static str,
+    /// Why it fails: a `reason` of the metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Since when it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// What failed, or what it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Where a stream writes.
@@ -109,12 +127,55 @@ impl StatusBoard {
         StreamBoard { board: self.clone(), name: name.to_owned() }
     }
 
-    /// Where a lane writes, by the names of its stream and sink in the config; added if it is not there.
+    /// Where a lane writes, by the names of its stream and sink in the config; added if it is not there. It may be
+    /// `allowed` behind the server's now, see [`crate::health::allowed`].
     #[must_use]
-    pub fn lane(&self, stream: &str, sink: &str) -> LaneBoard {
+    pub fn lane(&self, stream: &str, sink: &str, allowed: Duration) -> LaneBoard {
         let key = (stream.to_owned(), sink.to_owned());
-        self.lock().lanes.entry(key.clone()).or_default();
+        self.lock().lanes.entry(key.clone()).or_insert_with(|| Lane::new(allowed));
         LaneBoard { board: self.clone(), key }
+    }
+
+    /// The state of each lane, by stream and sink.
+    #[must_use]
+    pub fn lane_states(&self) -> Vec<((String, String), LaneState)> {
+        let (steady, at) = (steady(), Instant::now());
+        let board = self.lock();
+        board.lanes.iter().map(|(key, lane)| (key.clone(), board.state(key, lane, steady, at))).collect()
+    }
+
+    /// Says in the log which lanes do not move on schedule, what they wait for, and when that is over. To be called about
+    /// once a second.
+    pub fn review(&self) {
+        let (steady, at) = (steady(), Instant::now());
+        let mut board = self.lock();
+        let keys: Vec<_> = board.lanes.keys().cloned().collect();
+        for key in keys {
+            let state = board.state(&key, &board.lanes[&key], steady, at);
+            let lag = board.lag(&key, &board.lanes[&key], steady);
+            let Some(lane) = board.lanes.get_mut(&key) else { continue };
+            let (stream, sink) = (&key.0, &key.1);
+            match lane.told.review(at, state) {
+                // Whoever failed has said so when that began.
+                Some(Say::Trouble(Duration::ZERO)) if state == LaneState::Failing => {}
+                Some(Say::Trouble(lasted)) => {
+                    let (state, message) = (state.label(), lane.account(at, state));
+                    let (lag_seconds, for_seconds) = (lag.map(|lag| lag / 1000), lasted.as_secs());
+                    tracing::warn!(
+                        stream,
+                        sink,
+                        state,
+                        lag_seconds,
+                        for_seconds,
+                        "the lane is not on schedule: {message}"
+                    );
+                }
+                Some(Say::Over(lasted)) => {
+                    tracing::info!(stream, sink, after_seconds = lasted.as_secs(), "the lane is on schedule again");
+                }
+                None => {}
+            }
+        }
     }
 
     /// What a writer holds is whole at every moment, so a panic of another thread spoils nothing.
@@ -133,22 +194,20 @@ impl StatusBoard {
                 tenant: stream.identity.tenant.clone(),
                 running: stream.running,
                 owner: stream.owner.clone(),
-                health: stream.health(),
+                health: stream.health().condition(),
                 clock_offset_seconds: stream.clock.offset,
                 read_through: stream.read_through.map(Time),
                 fetch_lag_seconds: lag,
             }
         });
-        let lanes = board.lanes.iter().map(|((stream, sink), lane)| LaneStatus {
-            stream: stream.clone(),
-            sink: sink.clone(),
-            health: lane.health.clone(),
+        let at = Instant::now();
+        let lanes = board.lanes.iter().map(|(key, lane)| LaneStatus {
+            stream: key.0.clone(),
+            sink: key.1.clone(),
+            health: lane.condition(at, board.state(key, lane, steady, at)),
             delivered: lane.delivered,
             delivered_through: lane.delivered_through.map(Time),
-            delivery_lag_seconds: lane.delivered_through.map(|through| {
-                let ahead = board.streams.get(stream).map_or(0, |stream| stream.clock.ahead);
-                self::lag(steady.saturating_add(ahead), through)
-            }),
+            delivery_lag_seconds: lane.delivered_through.map(|through| lag(board.now(&key.0, steady), through)),
             verified_through: lane.verified_through.map(Time),
             passes: lane.passes.iter().map(|(name, through)| (name.clone(), Time(*through))).collect(),
         });
@@ -160,6 +219,58 @@ impl StatusBoard {
             streams: streams.collect(),
             lanes: lanes.collect(),
         }
+    }
+}
+
+impl Board {
+    /// The server's now, `steady` being our steady time.
+    fn now(&self, stream: &str, steady: Millis) -> Millis {
+        steady.saturating_add(self.streams.get(stream).map_or(0, |stream| stream.clock.ahead))
+    }
+
+    /// How far behind the server's now a lane is, in milliseconds; below zero where it is ahead.
+    fn lag(&self, key: &(String, String), lane: &Lane, steady: Millis) -> Option<Millis> {
+        lane.delivered_through.map(|through| self.now(&key.0, steady).saturating_sub(through))
+    }
+
+    fn state(&self, key: &(String, String), lane: &Lane, steady: Millis, at: Instant) -> LaneState {
+        let running = self.streams.get(&key.0).is_some_and(|stream| stream.running);
+        lane.movement.state(at, self.lag(key, lane, steady), running, lane.health != Health::Ok)
+    }
+}
+
+impl Lane {
+    fn new(allowed: Duration) -> Self {
+        Self {
+            health: Health::Ok,
+            movement: Movement::new(allowed),
+            waits_for: None,
+            told: Told::default(),
+            delivered_through: None,
+            verified_through: None,
+            passes: Vec::new(),
+            delivered: 0,
+        }
+    }
+
+    /// Why it is where it is.
+    fn account(&self, at: Instant, state: LaneState) -> String {
+        match (&self.health, self.waits_for) {
+            (Health::Failing { message, .. }, _) if state == LaneState::Failing => message.clone(),
+            (_, Some((what, since))) => {
+                format!("it waits for {}, for {} s", what.text(), at.saturating_duration_since(since).as_secs())
+            }
+            _ => "it has not begun".to_owned(),
+        }
+    }
+
+    fn condition(&self, at: Instant, state: LaneState) -> Condition {
+        let mut condition = self.health.condition();
+        condition.state = state.label();
+        if state.is_trouble() {
+            condition.message = Some(self.account(at, state));
+        }
+        condition
     }
 }
 
@@ -182,6 +293,11 @@ impl StreamBoard {
             stream.running = running;
             stream.owner = owner.map(ToOwned::to_owned);
         });
+        if running {
+            let mut board = self.board.lock();
+            let lanes = board.lanes.iter_mut().filter(|((stream, _), _)| *stream == self.name);
+            lanes.for_each(|(_, lane)| lane.movement.begun(Instant::now()));
+        }
     }
 
     /// The server's clock minus this machine's wall clock, milliseconds: for showing alone.
@@ -232,9 +348,21 @@ impl LaneBoard {
         self.update(|lane| lane.delivered += count);
     }
 
-    /// Everything before `end` is delivered and committed.
+    /// Everything before `end` is delivered and committed. To be called at each commit, also where `end` stays.
     pub fn set_delivered_through(&self, end: Millis) {
-        self.update(|lane| lane.delivered_through = Some(end));
+        self.update(|lane| {
+            lane.delivered_through = Some(end);
+            lane.movement.committed(Instant::now(), end);
+        });
+    }
+
+    /// What the lane waits for from here on.
+    pub fn waits_for(&self, what: WaitsFor) {
+        self.update(|lane| {
+            if lane.waits_for.is_none_or(|(before, _)| before != what) {
+                lane.waits_for = Some((what, Instant::now()));
+            }
+        });
     }
 
     /// Everything before `end` was swept at the oldest age.
@@ -262,6 +390,18 @@ impl Health {
         };
         *self = Self::Failing { reason, since, message };
     }
+
+    fn condition(&self) -> Condition {
+        match self {
+            Self::Ok => Condition { state: LaneState::Ok.label(), reason: None, since: None, message: None },
+            Self::Failing { reason, since, message } => Condition {
+                state: LaneState::Failing.label(),
+                reason: Some(reason),
+                since: Some(*since),
+                message: Some(message.clone()),
+            },
+        }
+    }
 }
 
 /// The answer of `/status`.
@@ -285,7 +425,7 @@ pub(super) struct StreamStatus {
     /// Of replicas, the one that has last taken it.
     pub owner: Option<String>,
     #[serde(flatten)]
-    pub health: Health,
+    pub health: Condition,
     pub clock_offset_seconds: Option<f64>,
     pub read_through: Option<Time>,
     pub fetch_lag_seconds: Option<f64>,
@@ -296,7 +436,7 @@ pub(super) struct LaneStatus {
     pub stream: String,
     pub sink: String,
     #[serde(flatten)]
-    pub health: Health,
+    pub health: Condition,
     /// Events, since the process started.
     pub delivered: u64,
     pub delivered_through: Option<Time>,

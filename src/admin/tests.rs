@@ -4,8 +4,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::serve::GRACE;
 use super::*;
+use std::time::Duration;
+
 use crate::event::{Source, StreamIdentity};
+use crate::health::WaitsFor;
 use crate::metrics::SinkReason;
 use crate::shutdown::{self, Trigger};
 use crate::source::FetchReason;
@@ -83,7 +87,7 @@ async fn status_shows_streams_and_lanes() {
     stream.set_read_through(1_767_225_500_000);
     stream.failing(FetchReason::Throttled, "asked to wait");
     stream.failing(FetchReason::HttpStatus, "502 <script>alert(\"1\")</script>");
-    let lane = status.lane("users", "out");
+    let lane = status.lane("users", "out", Duration::from_secs(30));
     lane.delivered(5);
     lane.delivered(2);
     lane.set_delivered_through(1_767_225_590_000);
@@ -108,7 +112,7 @@ async fn status_shows_streams_and_lanes() {
     }]);
     assert_eq!(json["streams"], expected, "{body}");
     let expected = serde_json::json!([{
-        "stream": "users", "sink": "out", "state": "ok", "delivered": 7,
+        "stream": "users", "sink": "out", "state": "elsewhere", "delivered": 7,
         "delivered_through": "2025-12-31T23:59:50Z", "delivery_lag_seconds": null, "verified_through": null,
         "passes": { "live": "2026-01-01T00:00:00Z", "15m": "2025-12-31T23:50:00Z" },
     }]);
@@ -119,6 +123,60 @@ async fn status_shows_streams_and_lanes() {
     assert!(head.contains("content-type: text/html") && head.contains("content-security-policy: "), "{head}");
     assert!(page.contains("502 &lt;script&gt;alert(&quot;1&quot;)") && page.contains("&lt;pool&gt;"), "{page}");
     assert!(!page.contains("<script") && page.contains("2025-12-31T23:59:50Z"), "{page}");
+}
+
+/// A head that does not end, and one that is larger than the server reads.
+#[tokio::test]
+async fn who_asks_for_too_much_is_sent_away() {
+    let running = start().await;
+    let mut half = TcpStream::connect(running.address).await.unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut large = TcpStream::connect(running.address).await.unwrap();
+    large.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nx: ").await.unwrap();
+    // It may be refused before all of it is sent.
+    let _ = large.write_all(&[b'a'; 300_000]).await;
+    let mut answer = Vec::new();
+    let refused = large.read_to_end(&mut answer).await;
+    assert!(refused.is_err() || answer.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
+    answer.clear();
+    // Ends by itself, or this test does not.
+    half.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
+    assert_eq!(running.get("/livez", "*/*").await.1, "ok\n");
+}
+
+/// More connections than the server serves at a time, all of them idle: who comes after them is answered once their time
+/// is over.
+#[tokio::test]
+async fn idle_connections_keep_nobody_out_for_long() {
+    let running = start().await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    assert_eq!(running.get("/livez", "*/*").await.1, "ok\n");
+}
+
+/// A lane that does not move is not `ok`, though nothing that it tries fails.
+#[tokio::test]
+async fn a_lane_that_does_not_move_says_what_it_waits_for() {
+    let running = start().await;
+    let status = &running.admin.status;
+    let identity = StreamIdentity { source: Source::Genauth, tenant: "pool".to_owned() };
+    let stream = status.stream("users", &identity);
+    let lane = status.lane("users", "out", Duration::ZERO);
+    stream.set_running(true, None);
+    lane.set_delivered_through(crate::clock::now() - 60_000);
+    lane.waits_for(WaitsFor::Sink);
+    let (_, body) = running.get("/status", "*/*").await;
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["lanes"][0]["state"], "stalled", "{body}");
+    let message = json["lanes"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("it waits for the sink, for "), "{message}");
+    let (_, metrics) = running.get("/metrics", "*/*").await;
+    assert!(metrics.contains("trailcast_lane_state{sink=\"out\",state=\"stalled\",stream=\"users\"} 1\n"), "{metrics}");
+    let (_, page) = running.get("/status", "text/html").await;
+    assert!(page.contains("stalled<br>it waits for the sink"), "{page}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::{Kept, Lane, LaneError};
 use crate::checkpoint::kafka::{After, Partition, TransactError, Work};
 use crate::clock;
 use crate::dead_letter::{DeadLetter, Refused};
+use crate::health::WaitsFor;
 use crate::kafka::{Failure, Message};
 use crate::metrics::SinkReason;
 use crate::retry::Backoff;
@@ -76,6 +77,7 @@ impl Lane {
 
     /// Until the sink acknowledges.
     async fn deliver(&self, part: &[New], shutdown: &Shutdown) -> Result<Vec<Refused>, LaneError> {
+        self.board.waits_for(WaitsFor::Sink);
         let mut backoff = Backoff::new();
         loop {
             let began = Instant::now();
@@ -162,6 +164,7 @@ impl Lane {
         refused: &mut Vec<Refused>,
         shutdown: &Shutdown,
     ) -> Result<(), LaneError> {
+        self.board.waits_for(if events > 0 { WaitsFor::Sink } else { WaitsFor::Checkpoint });
         let mut beside = false;
         let mut backoff = Backoff::new();
         loop {

@@ -9,6 +9,7 @@
 mod deliver;
 mod safe;
 mod staged;
+mod supervise;
 mod trace;
 mod view;
 
@@ -29,6 +30,7 @@ use crate::config::Start;
 use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
 use crate::feed::{Feed, Overflow, WindowRead};
+use crate::health::WaitsFor;
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::reading::Shard;
 use crate::shutdown::Shutdown;
@@ -39,6 +41,7 @@ use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::{Window, floor_to};
 use staged::{Of, Parts};
+pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;
 
 /// The most events delivered and committed at once.
@@ -174,6 +177,7 @@ impl Lane {
     /// # Errors
     /// What no retry mends: see [`LaneError`].
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
+        self.board.waits_for(WaitsFor::Checkpoint);
         let Some((mut cursor, begun)) = self.begin(&shutdown).await? else { return Ok(()) };
         shutdown.unless(self.warn_of_deletion(&cursor)).await;
         let Schedule { unit, poll, settle, .. } = self.feed.schedule;
@@ -202,6 +206,7 @@ impl Lane {
                 if all {
                     return Ok(());
                 }
+                self.board.waits_for(WaitsFor::Poll);
                 shutdown.unless(self.wait_for(tick + poll)).await;
                 continue;
             };
@@ -212,6 +217,7 @@ impl Lane {
                 fore.read(&self.feed.schedule, job.range, now, listed);
             } else if cursor.marks() == before && !self.live_is_due(&cursor) {
                 // Whatever holds it back, asking at once would not help.
+                self.board.waits_for(WaitsFor::Poll);
                 shutdown.unless(self.wait_for(tick + poll)).await;
             }
         }
@@ -276,6 +282,7 @@ impl Lane {
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(listed) };
             let read = loop {
+                self.board.waits_for(WaitsFor::Source);
                 tokio::select! {
                     biased;
                     read = &mut first.task => break read,

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Start;
 use crate::event::{Millis, StreamIdentity};
 use crate::feed::WindowRead;
+use crate::health::WaitsFor;
 use crate::metrics::SinkReason;
 use crate::reading::{Found, Gap, GapReason};
 use crate::retry::Waits;
@@ -77,6 +78,7 @@ impl Lane {
         cursor.known.question = Some(feed.question().to_owned());
         // A lane whose API never answers shows how far behind it is all the same.
         self.show(&cursor);
+        self.board.waits_for(WaitsFor::Source);
         let Some(begun) = shutdown.unless(feed.begun()).await else { return Ok(None) };
         let start = floor_to(self.start(begun, true), feed.schedule.unit);
         if cursor.commits == 0 && start < cursor.live {
@@ -262,6 +264,7 @@ impl Lane {
         shutdown: &Shutdown,
         work: impl Fn(&dyn Store) -> Result<T, LaneError> + Send + Sync + 'static,
     ) -> Result<T, LaneError> {
+        self.board.waits_for(WaitsFor::Checkpoint);
         let work = Arc::new(work);
         let mut waits = Waits::new();
         loop {

@@ -42,6 +42,7 @@ pub(super) struct Families {
     pub last_commit: GaugeVec,
     pub dead_letters: IntCounterVec,
     pub running: GaugeVec,
+    pub lane_state: GaugeVec,
     pub trace_spans: IntCounter,
     pub trace_spans_lost: IntCounter,
 }
@@ -145,6 +146,11 @@ impl Families {
                 &["stream", "sink", "reason"],
             ),
             running: declare.gauge("stream_running", "1 while this process runs the stream, 0 otherwise.", STREAM),
+            lane_state: declare.gauge(
+                "lane_state",
+                "1 for the state that the lane is in, 0 for all others.",
+                &["stream", "sink", "state"],
+            ),
             trace_spans: declare.single("trace_spans_total", "Spans of trailcast's own traces that ended."),
             trace_spans_lost: declare.single(
                 "trace_spans_lost_total",

@@ -11,6 +11,7 @@ use super::families::Families;
 use crate::clock::steady;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::Millis;
+use crate::health::LaneState;
 use crate::reading::Outcome;
 use crate::source::FetchReason;
 
@@ -179,6 +180,8 @@ struct LaneSeries {
     errors: [IntCounter; SinkReason::ALL.len()],
     /// In the order of [`DeadLetterReason::ALL`].
     dead_letters: [IntCounter; DeadLetterReason::ALL.len()],
+    /// In the order of [`LaneState::ALL`].
+    states: [Gauge; LaneState::ALL.len()],
     last_commit: OnceKnown,
     verified_through: OnceKnown,
     delivered_through: AtomicI64,
@@ -196,6 +199,7 @@ impl LaneMetrics {
                 .map(|reason| families.sink_errors.with_label_values(&[stream, sink, reason.label()])),
             dead_letters: DeadLetterReason::ALL
                 .map(|reason| families.dead_letters.with_label_values(&[stream, sink, reason.label()])),
+            states: LaneState::ALL.map(|state| families.lane_state.with_label_values(&[stream, sink, state.label()])),
             last_commit: OnceKnown::new(&families.last_commit, lane),
             verified_through: OnceKnown::new(&families.verified_through, lane),
             delivered_through: AtomicI64::new(UNKNOWN),
@@ -225,6 +229,13 @@ impl LaneMetrics {
     /// An event became a dead letter, and is committed as one.
     pub fn dead_letter(&self, reason: DeadLetterReason) {
         count(&DeadLetterReason::ALL, &self.0.dead_letters, &reason);
+    }
+
+    /// The lane is in this state, and in no other.
+    pub fn set_state(&self, state: LaneState) {
+        for (series, of) in self.0.states.iter().zip(LaneState::ALL) {
+            series.set(if of == state { 1.0 } else { 0.0 });
+        }
     }
 
     /// The cursor was committed at this time by this machine's clock.

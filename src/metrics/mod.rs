@@ -68,11 +68,13 @@ pub enum SinkReason {
     Checkpoint,
     /// What the sink refuses for good could not be kept.
     DeadLetters,
+    /// A fault of trailcast's own: the lane panicked and is begun again.
+    Fault,
 }
 
 impl SinkReason {
     /// Every value.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Closed,
         Self::Io,
         Self::Connect,
@@ -84,6 +86,7 @@ impl SinkReason {
         Self::Fenced,
         Self::Checkpoint,
         Self::DeadLetters,
+        Self::Fault,
     ];
 
     /// The label's value.
@@ -101,6 +104,7 @@ impl SinkReason {
             Self::Fenced => "fenced",
             Self::Checkpoint => "checkpoint",
             Self::DeadLetters => "dead_letters",
+            Self::Fault => "fault",
         }
     }
 

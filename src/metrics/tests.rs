@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
+use crate::health::LaneState;
 use crate::reading::Outcome;
 use crate::source::FetchReason;
 
@@ -24,6 +25,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_fetch_requests_total", "counter", &["stream"]),
     ("trailcast_fetch_windows_total", "counter", &["outcome", "stream"]),
     ("trailcast_gaps_total", "counter", &["sink", "stream"]),
+    ("trailcast_lane_state", "gauge", &["sink", "state", "stream"]),
     ("trailcast_last_commit_timestamp_seconds", "gauge", &["sink", "stream"]),
     ("trailcast_rate_limit_wait_seconds_total", "counter", &["stream"]),
     ("trailcast_records_outside_total", "counter", &["stream"]),
@@ -123,6 +125,10 @@ fn every_label_value_starts_at_zero_and_what_is_unknown_is_absent() {
             format!("trailcast_sink_errors_total{{reason=\"{}\",sink=\"out\",stream=\"users\"}}", reason.label());
         assert_eq!(samples.get(series.as_str()), Some(&0.0), "{series}");
     }
+    for state in LaneState::ALL {
+        let series = format!("trailcast_lane_state{{sink=\"out\",state=\"{}\",stream=\"users\"}}", state.label());
+        assert_eq!(samples.get(series.as_str()), Some(&0.0), "{series}");
+    }
     for unknown in ["lag", "timestamp", "offset"] {
         assert!(
             !samples.keys().any(|series| series.starts_with("trailcast_") && series.contains(unknown)),
@@ -169,6 +175,8 @@ fn handles_count_into_their_own_series() {
     metrics.lane("users", "out").delivered(1);
     lane.late(2);
     lane.sink_error(SinkReason::Checkpoint);
+    lane.set_state(LaneState::Stalled);
+    lane.set_state(LaneState::CatchingUp);
     metrics.sink("out").request_finished(Duration::from_millis(30));
     metrics.traces().span();
     metrics.traces().lost(1);
@@ -192,6 +200,8 @@ fn handles_count_into_their_own_series() {
         ("events_delivered_total{sink=\"out\",stream=\"users\"}", 6.0),
         ("events_late_total{sink=\"out\",stream=\"users\"}", 2.0),
         ("sink_errors_total{reason=\"checkpoint\",sink=\"out\",stream=\"users\"}", 1.0),
+        ("lane_state{sink=\"out\",state=\"catching_up\",stream=\"users\"}", 1.0),
+        ("lane_state{sink=\"out\",state=\"stalled\",stream=\"users\"}", 0.0),
         ("sink_request_duration_seconds_sum{sink=\"out\"}", 0.03),
         ("trace_spans_total", 1.0),
         ("trace_spans_lost_total", 1.0),

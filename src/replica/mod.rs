@@ -21,7 +21,7 @@ use crate::checkpoint::kafka::{Belief, Partition, Standing, StateTopic};
 use crate::checkpoint::{CheckpointError, warn_of_strangers};
 use crate::config::KafkaCheckpointConfig;
 use crate::kafka::{Cluster, Failure};
-use crate::lane::{Kept, Lane, LaneError, Until};
+use crate::lane::{Kept, LaneError, LaneMaker, Until, run, supervise};
 use crate::metrics::{SinkReason, StreamMetrics};
 use crate::retry::Backoff;
 use crate::shutdown::{self, Shutdown, Trigger};
@@ -57,9 +57,6 @@ pub struct LaneLine {
     /// Where it shows how it is.
     pub board: LaneBoard,
 }
-
-/// Makes a lane whose state is kept there.
-pub type LaneMaker = Box<dyn Fn(Kept) -> Lane + Send + Sync>;
 
 /// See the module.
 pub struct Replica {
@@ -110,7 +107,10 @@ impl Running {
         }
         let (stop, end) = shutdown::channel();
         let shared = Arc::clone(shared);
-        let task = self.tasks.spawn(async move { (partition, shared.keep(partition, end).await) });
+        let task = self.tasks.spawn(async move {
+            let keep = || Arc::clone(&shared).keep(partition, end.clone());
+            (partition, supervise(keep, || {}, &end).await)
+        });
         self.partitions.insert(partition, (stop, task));
     }
 
@@ -433,7 +433,8 @@ impl Shared {
                 // Whatever kept it from going on before: it begins anew, and says what fails from here on.
                 lane.board.ok();
                 shown.push((lane.metrics.clone(), lane.board.clone()));
-                lanes.spawn(lane.run(self.until, end.clone()));
+                let (make, kept) = (Arc::clone(make), Kept::Partition(Arc::clone(taken)));
+                lanes.spawn(run(make, kept, self.until, end.clone()));
             }
         }
         let mut result = Ok(());

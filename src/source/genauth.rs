@@ -110,7 +110,7 @@ impl Api {
                 let result = turn
                     .send(turn.rank, async {
                         let answer = self.http.post(&self.url, headers, bytes).await?;
-                        self.read(answer, request, vec![token.clone()]).await
+                        self.read(answer, request, Some(token.clone())).await
                     })
                     .await;
                 if result.as_ref().is_err_and(|refusal| refusal.wants == Wants::Token) {
@@ -122,7 +122,7 @@ impl Api {
                 turn.send(turn.rank, async {
                     // Signed when its turn has come: a date that waited in line would be refused.
                     let headers = self.auth.signed(LOGS, body, self.http.clock().signing())?;
-                    self.read(self.http.post(&self.url, headers, bytes).await?, request, Vec::new()).await
+                    self.read(self.http.post(&self.url, headers, bytes).await?, request, None).await
                 })
                 .await
             }
@@ -130,10 +130,10 @@ impl Api {
     }
 
     /// The page in `answer`, whose date then counts.
-    async fn read(&self, answer: Answer, request: &PageRequest, tokens: Vec<Token>) -> Result<Page, Refusal> {
+    async fn read(&self, answer: Answer, request: &PageRequest, token: Option<Token>) -> Result<Page, Refusal> {
         let (dated, first) = (answer.dated, is_first(request));
         let read = move |answer: &Answer| {
-            let secrets: Vec<&str> = tokens.iter().map(Token::text).collect();
+            let secrets: Vec<&str> = token.iter().map(Token::text).collect();
             read(answer, first, &secrets)
         };
         let result = parsed(answer, read).await;

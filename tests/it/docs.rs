@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser};
 use trailcast::cli::Cli;
 use trailcast::config;
 use trailcast::dead_letter::DeadLetterReason;
+use trailcast::health::LaneState;
 use trailcast::metrics::{Metrics, SinkReason};
 use trailcast::reading::Outcome;
 use trailcast::simulate::{Options, genauth, scloud};
@@ -170,10 +171,11 @@ fn the_table_of_metrics_is_what_a_process_shows() {
 
 #[test]
 fn every_label_value_and_every_metric_in_the_text_exists() {
-    let closed: [(&str, &str, BTreeSet<&str>); 4] = [
+    let closed: [(&str, &str, BTreeSet<&str>); 5] = [
         ("reason", "trailcast_fetch_errors_total", FetchReason::ALL.map(FetchReason::label).into()),
         ("reason", "trailcast_sink_errors_total", SinkReason::ALL.map(SinkReason::label).into()),
         ("reason", "trailcast_dead_letters_total", DeadLetterReason::ALL.map(DeadLetterReason::label).into()),
+        ("state", "trailcast_lane_state", LaneState::ALL.map(LaneState::label).into()),
         ("outcome", "trailcast_fetch_windows_total", Outcome::ALL.map(Outcome::label).into()),
     ];
     let spans = spans();
