@@ -278,7 +278,8 @@ impl Feed {
             }
         }
         // They may be gone for good; what is new tells as well.
-        let (from, to) = (window.from - self.rules.unit, floor_to(self.now().latest, self.rules.unit) + self.rules.unit);
+        let (from, to) =
+            (window.from - self.rules.unit, floor_to(self.now().latest, self.rules.unit) + self.rules.unit);
         if from < to && self.lists(from, to, rank).await {
             lock(&self.learnt).neighbourhood.add_witness(Window { from: window.from, to });
             return Witness::True;

@@ -10,7 +10,6 @@ use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
-use crate::reading::{Gap, GapReason};
 use crate::sink::{Sink, deleted_at_once};
 use crate::state::admit::{self, New};
 use crate::state::cursor::Cursor;

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use self::auth::Auth;
+use self::auth::{Auth, Token};
 use super::failure::clean;
 use super::http::{Answer, Http, parsed};
 use super::list::{List, count, int, text};
