@@ -295,7 +295,7 @@ impl Lane {
             match read {
                 Ok(Ok(read)) => {
                     if is_fore {
-                        listed.extend(read.found.iter().filter(|found| found.placed).filter_map(|found| found.time));
+                        listed.extend(read.found.iter().filter_map(|found| found.time));
                     }
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
                     let stepped = stepped.instrument(first.trace.span()).await;

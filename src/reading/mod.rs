@@ -8,19 +8,26 @@
 //! *A page is a snapshot: what it lists k times exists k times.* So the most times that any one page has shown
 //! a fingerprint is a bound that never counts too much, whatever shifts or reorders between pages. Further
 //! readings only raise it. A run of pages **proves** its interval when
-//! - it is one page; or
-//! - the API counts (`total`), no total was smaller than one before, and the bounds of all that was listed add up to
-//!   the last one: none of them can be too large, so none is too small; or
-//! - the API does not count: the run ended, and the bounds add up to as many as it listed rows (as they do when no
-//!   fingerprint stood on two pages).
+//! - the API counts (`total`), no total was smaller than one before, the run listed as many rows as the last one says, and
+//!   the bounds of all that was listed add up to it: none of them can be too large, so none is too small; or
+//! - the API does not count: the run ended with a page that was not full, and the bounds add up to as many as it listed
+//!   rows (as they do when no fingerprint stood on two pages).
+//!
+//! However pages shift, each lists what lies at its place of as many as there are then: so a run that lists more or fewer
+//! rows than are counted, or fewer than an earlier one has shown to be there, *contradicts itself* ([`Breach`]) and is read
+//! again at another time. An interval whose pages cannot be had is asked for differently: fewer records on a page, shorter
+//! intervals, intervals that fit a page. What one clock unit does not give in any way is a [`Gap`]. Tries, pages and bytes
+//! are bounded in all of this, and no number from outside sizes anything.
+//!
+//! Where a record belongs is what the API makes of it, not the time that it shows: all that is listed is found.
 //!
 //! What is not proven is narrowed. A fingerprint on two pages means a page shift, an order of equal times that
 //! changed between pages (which hides one record of that time for each that it repeats), or twins cut by a page
 //! boundary. All three are settled by reading its clock unit alone. Where too many units are in doubt, or the
 //! total does not add up, the interval is read again with another page size (boundaries move, cut twins come
 //! together), then halved. A total that grew during the run while a fingerprint stood on two pages says that a record
-//! came in before the present page and was not seen: the interval is cut into pieces of about a page, since one page
-//! proves itself. A clock unit that holds more than a page is read with
+//! came in before the present page and was not seen: the interval is cut into pieces of about a page, since on one page
+//! nothing shifts. A clock unit that holds more than a page is read with
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
 //! sweeps raise it. Under-counts heal; over-counts cannot happen.
 
@@ -87,7 +94,7 @@ pub enum Outcome {
     Reread,
     /// It had to be cut.
     Split,
-    /// A clock unit with more than a page never proved complete: left to the sweeps.
+    /// A clock unit with more than a page never proved complete, or is a [`Gap`]: left to the sweeps.
     Unstable,
 }
 
