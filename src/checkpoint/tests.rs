@@ -352,7 +352,8 @@ fn a_file_that_is_gone_or_older_or_another_is_refused_until_it_is_accepted() {
 
 #[test]
 fn what_happens_to_the_folder_while_it_runs_is_noticed_at_the_next_commit() {
-    let cases: [(&str, &dyn Fn(&Path)); 4] = [
+    type Happens<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Happens<'_>); 4] = [
         ("the folder is removed", &|folder| fs::remove_dir_all(folder).expect("removes")),
         ("the file is removed", &|folder| fs::remove_file(folder.join("trailcast.redb")).expect("removes")),
         ("the file is replaced", &|folder| {

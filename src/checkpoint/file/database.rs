@@ -97,10 +97,12 @@ fn take_over(database: &Database) -> Result<(), Error> {
     loop {
         let old: Vec<(Vec<u8>, Vec<u8>)> = match database.begin_read()?.open_table(UNSEALED_ENTRIES) {
             Ok(entries) => {
-                let copy = |entry: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-                    entry.map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
-                };
-                entries.iter()?.take(TOGETHER).map(copy).collect::<Result<_, _>>()?
+                let mut some = Vec::new();
+                for entry in entries.iter()?.take(TOGETHER) {
+                    let (key, value) = entry?;
+                    some.push((key.value().to_vec(), value.value().to_vec()));
+                }
+                some
             }
             Err(TableError::TableDoesNotExist(_)) => return Ok(()),
             Err(error) => return Err(error.into()),
