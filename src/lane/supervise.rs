@@ -90,7 +90,7 @@ mod tests {
                 Err(LaneError::Lost)
             }
         };
-        let ended = supervise(begin, || drop(told.fetch_add(1, Ordering::Relaxed)), &shutdown).await;
+        let ended = supervise(begin, || _ = told.fetch_add(1, Ordering::Relaxed), &shutdown).await;
         assert!(matches!(ended, Err(LaneError::Lost)));
         assert_eq!((begun.load(Ordering::Relaxed), told.load(Ordering::Relaxed)), (4, 3));
     }
