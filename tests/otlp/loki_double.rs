@@ -11,8 +11,11 @@
 //! What it does not prove. Nothing of a Loki of another version, or of one with several processes, replicas or an object
 //! store: there entries can be shown late, and rates are shared. Nothing of what becomes of entries behind the endpoint: no
 //! disk, no chunks, no retention, no kill. Stopped and started again it has what it took, as Loki had that was ended by
-//! SIGTERM. It does not evaluate LogQL: `logql.rs` reads a query by the published grammar, and applies what it says to what
-//! is stored here. Of its messages only the words count that the tests of 0.1.0 asserted, or that trailcast tells reasons by.
+//! SIGTERM. Nothing of limits that it does not know: how many labels and streams there may be, how long a label. Nothing of a
+//! resource without `service.name`, which Loki names itself, or of a record with flags, a trace or a span, of which Loki
+//! makes metadata: trailcast sends neither. It does not evaluate LogQL: `logql.rs` reads a query by the published grammar, and
+//! applies what it says to what is stored here. Of its messages only the words count that the tests of 0.1.0 asserted, or that
+//! trailcast tells reasons by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -321,8 +324,8 @@ impl Tenants {
     }
 }
 
-/// Rule: protobuf (or JSON, which the double does not read), plain or compressed by gzip or zstd; all else is 400. Seen with
-/// gzip; source: pkg/loghttp/push/otlp.go, `extractLogs`.
+/// Rule: protobuf (or JSON, which the double does not read), plain or compressed by gzip or zstd (or lz4, which the double does
+/// not read); all else is 400. Seen with gzip; source: pkg/loghttp/push/otlp.go, `extractLogs`.
 fn decoded(headers: &HeaderMap, body: &[u8]) -> Result<ExportLogsServiceRequest, Refusal> {
     let said = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let bad = |what: String| Refusal(400, what);
