@@ -181,6 +181,9 @@ pub struct CursorSetArgs {
     /// Where to go on: a time such as 2026-01-31T00:00:00Z (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub to: Millis,
+    /// Let it go forward: what it passes over, and has not been delivered, never is
+    #[arg(long)]
+    pub skip: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -336,7 +339,7 @@ mod tests {
         assert_eq!((demo.duration, demo.faults, demo.format), (None, false, Format::Ocsf));
         let line = "trailcast cursor set -c a.yaml --stream s --sink k --to 1970-01-01T00:00:01Z --yes";
         let Ok(Command::Cursor(CursorCommand::Set(set))) = parse(line) else { panic!() };
-        assert_eq!((set.to, set.yes), (1_000, true));
+        assert_eq!((set.to, set.skip, set.yes), (1_000, false, true));
         assert_eq!((set.lanes.stream.as_deref(), set.lanes.sink.as_deref()), (Some("s"), Some("k")));
         assert!(matches!(parse("trailcast cursor show -c a"), Ok(Command::Cursor(CursorCommand::Show(_)))));
         assert!(matches!(parse("trailcast cursor delete -c a"), Ok(Command::Cursor(CursorCommand::Delete(_)))));

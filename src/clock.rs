@@ -1,14 +1,27 @@
 //! This machine's clock. Times of records are in the server's clock instead: see `clock_offset_seconds`.
+//!
+//! Two readings of it: [`now`] is the wall's, which someone may set at any time and which is for showing alone; what is
+//! measured, waited for or decided goes by [`steady`], which only ever goes on.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::event::Millis;
 
-/// Milliseconds since the epoch, by this machine.
+/// Milliseconds since the epoch, by this machine's wall clock.
 #[must_use]
 pub fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Milliseconds since the epoch as the wall clock showed them when this was first asked, and gone on since by elapsed
+/// time, whatever becomes of the wall clock.
+#[must_use]
+pub fn steady() -> Millis {
+    static ANCHOR: OnceLock<(Instant, Millis)> = OnceLock::new();
+    let (instant, wall) = ANCHOR.get_or_init(|| (Instant::now(), now()));
+    wall.saturating_add(millis(instant.elapsed()))
 }
 
 /// A duration in milliseconds; one of centuries is cut.

@@ -3,6 +3,8 @@
 //! Here alone requests are repeated: a [`Feed`] never fails, it takes as long as the API needs to recover, and
 //! is given up by dropping the future. What a window needs to count is decided in [`crate::reading`].
 
+mod doubt;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +17,11 @@ use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::StreamMetrics;
 use crate::reading::{End, Found, Inclusive, Paging, Reading, Rules};
 use crate::retry::{Backoff, Waits};
-use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
+use crate::source::{Client, FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
 use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::{self, Place};
 use crate::window::{Density, Window, floor_to};
+use doubt::Doubts;
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
 const ROWS_AHEAD: u64 = 16_000;
@@ -30,6 +33,10 @@ const SURPRISE: u64 = 4;
 const RECORD_BYTES: u64 = 1024;
 /// Failures in a row before a stream counts as failing: one torn answer is nobody's business.
 const FAILING_AFTER: u32 = 3;
+/// A window that reaches further than this beyond what is surely over tells nothing of how dense the log is.
+const AHEAD: Millis = 5000;
+/// The records of a reading that bear witness to what time it is: enough that a few whose time is absurd do not count.
+const WITNESSES: usize = 16;
 /// After so many failures a token is taken to be the cause, and its run begun anew.
 const TOKEN_TRIES: u32 = 5;
 
@@ -51,7 +58,8 @@ pub struct Feed {
     learnt: Mutex<Learnt>,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
-    begun: OnceCell<Millis>,
+    doubts: Mutex<Doubts>,
+    begun: OnceCell<Now>,
 }
 
 /// A window, read completely.
@@ -59,7 +67,7 @@ pub struct Feed {
 pub struct WindowRead {
     /// What was read.
     pub window: Window,
-    /// When the reading began, by the server's clock.
+    /// When the reading began, by the server's clock: the lowest time that was credible then and when it ended.
     pub read_at: Millis,
     /// All that it holds, oldest first.
     pub found: Vec<Found>,
@@ -135,6 +143,7 @@ impl Feed {
             lanes,
             shared: Mutex::default(),
             trouble: Mutex::default(),
+            doubts: Mutex::default(),
             begun: OnceCell::new(),
         }
     }
@@ -147,15 +156,21 @@ impl Feed {
 
     /// The server's now.
     #[must_use]
-    pub fn now(&self) -> Millis {
+    pub fn now(&self) -> Now {
         self.client.clock().now()
     }
 
-    /// The server's time when this feed first heard from it: asks once, so that the first plan goes by the
-    /// server's clock and not by ours. The same for all lanes.
-    pub async fn begun(&self) -> Millis {
+    /// Whether there is anything yet to tell the server's now by.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        self.client.clock().is_founded()
+    }
+
+    /// The server's time when this feed first heard from it: asks once, so that the first plan goes by what the server
+    /// says, too. The same for all lanes.
+    pub async fn begun(&self) -> Now {
         let ask = async {
-            let now = floor_to(self.now(), self.rules.unit);
+            let now = floor_to(self.now().sure, self.rules.unit);
             let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
             // A first page is asked for until it comes.
             let _ = self.fetch(&request, self.client.rank(Priority::Live)).await;
@@ -231,7 +246,8 @@ impl Feed {
     }
 
     async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
-        let read_at = self.now();
+        let clock = self.client.clock();
+        let began = clock.begin();
         let inclusive = lock(&self.learnt).inclusive;
         let mut reading = Reading::new(self.rules, window, inclusive);
         let rank = self.client.rank(priority);
@@ -257,7 +273,7 @@ impl Feed {
         learnt.inclusive = reading.inclusive().or(learnt.inclusive);
         let outcome = match reading.end() {
             Some(End::Overflow { rows }) => {
-                learnt.density.saw(window, rows.max(self.rules.max_rows));
+                learnt.density.overflowed(window, rows.max(self.rules.max_rows));
                 return Err(Overflow);
             }
             Some(End::Complete(outcome)) => outcome,
@@ -266,8 +282,14 @@ impl Feed {
         let found = reading.into_found();
         let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
         let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
-        learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+        let read_at = clock.read_at(began);
+        // What lies ahead is empty because it has not happened.
+        if window.to <= read_at + AHEAD {
+            learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+        }
         drop(learnt);
+        let newest = found.iter().rev().filter(|found| found.placed).take(WITNESSES);
+        clock.listed(newest.filter_map(|found| Some((found.fingerprint, found.time?))));
         self.metrics.window(outcome);
         spans::read(outcome, rows);
         tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
@@ -309,16 +331,22 @@ impl Feed {
     }
 
     fn show_clock(&self) {
-        #[expect(clippy::cast_precision_loss, reason = "an offset that loses precision is centuries")]
-        let offset = self.client.clock().offset() as f64 / 1000.0;
-        self.metrics.set_clock_offset(offset);
-        self.board.set_clock_offset(offset);
+        let clock = self.client.clock();
+        if let Some(offset) = clock.offset() {
+            self.metrics.set_clock_offset(offset);
+            self.board.set_clock_offset(offset);
+        }
+        let (ahead, doubt) = (clock.ahead_of_steady(), clock.doubt());
+        lock(&self.doubts).see(&self.stream.name, doubt.as_ref(), Instant::now());
+        let lasting = doubt.filter(|doubt| doubt.lasts);
+        self.metrics.set_clock(ahead, lasting.is_some());
+        self.board.set_clock(ahead, lasting.map(|doubt| doubt.message));
     }
 
     /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
     #[must_use]
     pub fn oldest_readable(&self) -> Option<Millis> {
-        self.client.history().map(|history| floor_to(self.now() - millis(history) + 3_600_000, self.rules.unit))
+        self.client.history().map(|history| floor_to(self.now().sure - millis(history) + 3_600_000, self.rules.unit))
     }
 
     fn failed(&self, error: &FetchError) {

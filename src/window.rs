@@ -82,6 +82,13 @@ impl Density {
         self.length
     }
 
+    /// Learns that `window` held `rows` or more, which was too many: the next one is shorter than either was.
+    pub fn overflowed(&mut self, window: Window, rows: u64) {
+        let before = self.length.min(window.len() / 2);
+        self.saw(window, rows);
+        self.length = (self.length.min(before) / self.unit * self.unit).max(self.unit);
+    }
+
     /// Learns that `window` held `rows`. A window shorter than the present length that held little says nothing
     /// new, so it never shrinks the next one.
     pub fn saw(&mut self, window: Window, rows: u64) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::now;
+use crate::clock::{now, steady};
 use crate::event::{Millis, Source, StreamIdentity};
-use crate::metrics::SinkReason;
+use crate::metrics::{SinkReason, lag, seconds};
 use crate::source::FetchReason;
 use crate::version;
 
@@ -28,8 +28,31 @@ struct Stream {
     owner: Option<String>,
     identity: StreamIdentity,
     health: Health,
-    clock_offset: Option<f64>,
+    clock: Clock,
     read_through: Option<Millis>,
+}
+
+/// The server's clock.
+#[derive(Default)]
+struct Clock {
+    /// Minus this machine's, seconds.
+    offset: Option<f64>,
+    /// Minus our steady time, milliseconds.
+    ahead: i64,
+    /// Why it is in doubt, and since when.
+    doubt: Option<(Time, String)>,
+}
+
+impl Stream {
+    /// What cannot read says so; else a clock in doubt does.
+    fn health(&self) -> Health {
+        match (&self.health, &self.clock.doubt) {
+            (Health::Ok, Some((since, message))) => {
+                Health::Failing { reason: "clock", since: *since, message: message.clone() }
+            }
+            (health, _) => health.clone(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -79,7 +102,7 @@ impl StatusBoard {
             owner: None,
             identity: identity.clone(),
             health: Health::Ok,
-            clock_offset: None,
+            clock: Clock::default(),
             read_through: None,
         };
         self.lock().streams.insert(name.to_owned(), stream);
@@ -100,18 +123,18 @@ impl StatusBoard {
     }
 
     pub(super) fn report(&self, ready: bool, uptime: Duration) -> Status {
-        let now = now();
+        let steady = steady();
         let board = self.lock();
         let streams = board.streams.iter().map(|(name, stream)| {
-            let lag = stream.read_through.map(|through| lag(now, stream.clock_offset, through));
+            let lag = stream.read_through.map(|through| lag(steady.saturating_add(stream.clock.ahead), through));
             StreamStatus {
                 name: name.clone(),
                 source: stream.identity.source,
                 tenant: stream.identity.tenant.clone(),
                 running: stream.running,
                 owner: stream.owner.clone(),
-                health: stream.health.clone(),
-                clock_offset_seconds: stream.clock_offset,
+                health: stream.health(),
+                clock_offset_seconds: stream.clock.offset,
                 read_through: stream.read_through.map(Time),
                 fetch_lag_seconds: lag,
             }
@@ -123,8 +146,8 @@ impl StatusBoard {
             delivered: lane.delivered,
             delivered_through: lane.delivered_through.map(Time),
             delivery_lag_seconds: lane.delivered_through.map(|through| {
-                let offset = board.streams.get(stream).and_then(|stream| stream.clock_offset);
-                self::lag(now, offset, through)
+                let ahead = board.streams.get(stream).map_or(0, |stream| stream.clock.ahead);
+                self::lag(steady.saturating_add(ahead), through)
             }),
             verified_through: lane.verified_through.map(Time),
             passes: lane.passes.iter().map(|(name, through)| (name.clone(), Time(*through))).collect(),
@@ -161,14 +184,28 @@ impl StreamBoard {
         });
     }
 
-    /// The server's clock minus this machine's, seconds.
-    pub fn set_clock_offset(&self, seconds: f64) {
-        self.update(|stream| stream.clock_offset = Some(seconds));
+    /// The server's clock minus this machine's wall clock, milliseconds: for showing alone.
+    pub fn set_clock_offset(&self, millis: i64) {
+        self.update(|stream| stream.clock.offset = Some(seconds(millis)));
+    }
+
+    /// The server's clock minus our steady time, milliseconds: what lags are reckoned by. And why it is in doubt, if so.
+    pub fn set_clock(&self, ahead: i64, doubt: Option<String>) {
+        self.update(|stream| {
+            stream.clock.ahead = ahead;
+            let since = stream.clock.doubt.as_ref().map_or_else(|| Time(now()), |(since, _)| *since);
+            stream.clock.doubt = doubt.map(|message| (since, message));
+        });
     }
 
     /// Everything before `end` was read completely. Never goes back, as several lanes may tell.
     pub fn set_read_through(&self, end: Millis) {
         self.update(|stream| stream.read_through = stream.read_through.max(Some(end)));
+    }
+
+    /// It was not: only what lies before `end`.
+    pub fn put_read_through_back(&self, end: Millis) {
+        self.update(|stream| stream.read_through = stream.read_through.map(|through| through.min(end)));
     }
 
     fn update(&self, act: impl FnOnce(&mut Stream)) {
@@ -291,10 +328,4 @@ impl Serialize for Time {
 /// A JSON object whose keys keep their order.
 fn in_order<S: serde::Serializer>(passes: &[(String, Time)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(passes.iter().map(|(name, through)| (name, through)))
-}
-
-/// How far behind the server's clock a time is, seconds; none rather than below zero, as the offset is an estimate.
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of any lag are exact in 53 bits")]
-fn lag(now: Millis, clock_offset: Option<f64>, through: Millis) -> f64 {
-    (now.saturating_sub(through) as f64 / 1000.0 + clock_offset.unwrap_or(0.0)).max(0.0)
 }

@@ -77,7 +77,8 @@ async fn status_shows_streams_and_lanes() {
     let status = &running.admin.status;
     let identity = StreamIdentity { source: Source::Genauth, tenant: "<pool>".to_owned() };
     let stream = status.stream("users", &identity);
-    stream.set_clock_offset(0.5);
+    stream.set_clock_offset(500);
+    stream.set_clock(500, None);
     stream.set_read_through(1_767_225_600_000);
     stream.set_read_through(1_767_225_500_000);
     stream.failing(FetchReason::Throttled, "asked to wait");

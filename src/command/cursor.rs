@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Answer, CommandError, transfer};
 use crate::checkpoint::{self, Changes, Store};
 use crate::cli::{CursorCommand, Exit, LaneArgs};
+use crate::clock;
 use crate::config;
 use crate::config::units;
 use crate::event::Millis;
@@ -44,8 +45,8 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     match command {
         CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) => {}
         CursorCommand::Set(args) => {
-            let what = format!("go on from {}, delivering again what comes after it", time(args.to));
-            confirm(&names(&stored), &what, args.yes)?;
+            let effect = effect(&stored, args.to, clock::now(), args.skip).map_err(|message| usage(&message))?;
+            confirm(&names(&stored), &effect, args.yes)?;
             for lane in &mut stored {
                 lane.cursor.set_to(args.to);
                 change(&checkpoint, lane, true)?;
@@ -60,6 +61,39 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     }
     let deleted = matches!(command, CursorCommand::Delete(_));
     Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) }))
+}
+
+/// What setting these lanes to `to` does, or why that is refused.
+fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<String, String> {
+    // What was read by the server's clock was not read in the future, whatever this machine's clock says.
+    let now = lanes.iter().filter_map(|lane| lane.cursor.read_at).fold(now, Millis::max);
+    if to > now {
+        return Err(format!(
+            "--to {} is ahead of now, {}: what happens until then would never be delivered",
+            time(to),
+            time(now)
+        ));
+    }
+    // A cursor that is ahead of now itself stands nowhere that was read.
+    let passed_over = lanes.iter().filter(|lane| lane.cursor.floor() < to);
+    let ranges: Vec<String> = passed_over
+        .map(|Stored { stream, sink, cursor }| {
+            let (live, floor) = (time(cursor.live), time(cursor.floor()));
+            match cursor.live < to {
+                true => format!("{stream} to {sink}: all that lies between {live} and {}", time(to)),
+                false => format!("{stream} to {sink}: what comes late between {floor} and {}", time(to)),
+            }
+        })
+        .collect();
+    let forward = lanes.iter().any(|lane| lane.cursor.live < to);
+    if forward && !skip {
+        return Err(format!("never delivered would be, of {}; --skip says that this is meant", ranges.join("; of ")));
+    }
+    let never = match ranges.is_empty() {
+        true => String::new(),
+        false => format!(", never delivering, of {}", ranges.join("; of ")),
+    };
+    Ok(format!("go on from {}, delivering again what comes after it{never}", time(to)))
 }
 
 /// The checkpoint of a config.
@@ -158,4 +192,36 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
         })
     };
     format!("{:#}", serde_json::Value::Array(lanes.iter().map(lane).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Source, StreamIdentity};
+    use crate::state::cursor::Schedule;
+
+    #[test]
+    fn a_cursor_set_forward_says_what_is_never_delivered_and_never_goes_ahead_of_now() {
+        let schedule = Schedule { unit: 1, poll: 1000, settle: 0, overlap: 1000, sweeps: vec![60_000] };
+        let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+        let mut cursor = Cursor::new(stream, &schedule, 0);
+        let window = crate::window::Window { from: 0, to: 600_000 };
+        cursor.advance(&schedule, window, 600_000);
+        let lanes = [Stored { stream: "s".to_owned(), sink: "k".to_owned(), cursor }];
+        let now = 900_000;
+        let effect = |to, skip| effect(&lanes, to, now, skip);
+        assert_eq!(effect(0, false).unwrap(), "go on from 1970-01-01T00:00:00Z, delivering again what comes after it");
+        let within = effect(570_000, false).unwrap();
+        assert!(within.contains("what comes late between 1970-01-01T00:09:00Z and 1970-01-01T00:09:30Z"), "{within}");
+        let refused = effect(700_000, false).unwrap_err();
+        let range = "s to k: all that lies between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z";
+        assert!(refused.contains(range) && refused.contains("--skip"), "{refused}");
+        assert!(effect(700_000, true).unwrap().contains(range));
+        for skip in [false, true] {
+            let ahead = effect(900_001, skip).unwrap_err();
+            assert!(ahead.contains("ahead of now, 1970-01-01T00:15:00Z"), "{ahead}");
+        }
+        // A clock that is behind what was read is not now.
+        assert!(super::effect(&lanes, 600_000, 0, true).is_ok());
+    }
 }

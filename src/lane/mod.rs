@@ -14,6 +14,7 @@ mod view;
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,10 +33,10 @@ use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
 use crate::state::admit::{New, admit};
-use crate::state::cursor::{Cursor, Job, Pass, Schedule};
+use crate::state::cursor::{Cursor, Fore, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::telemetry::spans::{self, WindowOutcome};
-use crate::window::Window;
+use crate::window::{Window, floor_to};
 use staged::{Of, Parts};
 use trace::Reason;
 
@@ -130,6 +131,15 @@ pub enum LaneError {
     Lost,
 }
 
+/// A job, as it is done.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    job: Job,
+    /// The time that it was planned at: the same for all lanes of the stream.
+    as_of: Millis,
+    until: Until,
+}
+
 /// A reading in the background, given up when dropped.
 struct Ahead {
     window: Window,
@@ -153,61 +163,73 @@ impl Lane {
     /// # Errors
     /// What no retry mends: see [`LaneError`].
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
-        // By our clock for now: a lane whose API never answers shows how far behind it is all the same.
-        let mut cursor = self.open(self.feed.now()).await?;
-        self.show(&cursor);
-        let Some(begun) = shutdown.unless(self.feed.begun()).await else { return Ok(()) };
-        if cursor.commits == 0 {
-            cursor = self.open(begun).await?;
-        }
-        self.begin(&mut cursor);
+        let Some((mut cursor, begun)) = self.begin(&shutdown).await? else { return Ok(()) };
         shutdown.unless(self.warn_of_deletion(&cursor)).await;
-        let Schedule { unit, poll, .. } = self.feed.schedule;
+        let Schedule { unit, poll, settle, .. } = self.feed.schedule;
         let all = until == Until::CaughtUp;
-        let mut now = begun;
-        if all {
-            // The unit of the source's clock that is under way may hold records already: it is waited for.
-            now = (begun / unit + 1) * unit;
-            shutdown.unless(self.wait_until(now)).await;
+        // The unit of the source's clock that is under way may hold records already: it is waited for, as is what the
+        // live pass leaves to settle.
+        let goal = all.then(|| (begun.sure / unit + 1) * unit + settle);
+        if let Some(goal) = goal {
+            shutdown.unless(self.wait_until(goal)).await;
         }
+        let mut fore = Fore::default();
+        let mut back = None;
         let mut after = None;
-        loop {
-            match cursor.plan(&self.feed.schedule, now, self.feed.comfortable(), all, after) {
-                Some(job) => {
-                    after = Some(job.pass);
-                    self.work(&mut cursor, job, now, until, &shutdown).await?;
+        while !shutdown.is_requested() {
+            self.put_back(&mut cursor, &mut back, &shutdown).await?;
+            let now = self.feed.now();
+            // Polls fall on multiples of the interval, so that lanes of one stream ask for the same windows.
+            let tick = floor_to(now.sure, poll);
+            let at = goal.unwrap_or(tick);
+            let schedule = &self.feed.schedule;
+            let live_is_due = cursor.plan_live(schedule, at).is_some();
+            let beyond = || fore.plan(&cursor, schedule, now).filter(|_| after == Some(Pass::Live) || !live_is_due);
+            let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
+            let Some(job) = planned else {
+                if all {
+                    return Ok(());
                 }
-                None if all => return Ok(()),
-                None => drop(shutdown.unless(self.wait_until((now / poll + 1) * poll)).await),
+                shutdown.unless(self.wait_for(tick + poll)).await;
+                continue;
+            };
+            after = Some(job.pass);
+            let before = cursor.marks();
+            let listed = self.work(&mut cursor, Task { job, as_of: at, until }, &shutdown).await?;
+            if job.pass == Pass::Fore {
+                fore.read(&self.feed.schedule, job.range, now, listed);
+            } else if cursor.marks() == before && !self.live_is_due(&cursor) {
+                // Whatever holds it back, asking at once would not help.
+                shutdown.unless(self.wait_for(tick + poll)).await;
             }
-            if shutdown.is_requested() {
-                return Ok(());
-            }
-            if !all {
-                // Polls fall on multiples of the interval, so that lanes of one stream ask for the same windows.
-                now = now.max(self.feed.now() / poll * poll);
-            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until `time` by the server's clock, looking again at least once a poll: clocks may turn out to be wrong.
+    async fn wait_until(&self, time: Millis) {
+        while self.feed.now().sure < time {
+            self.wait_for(time).await;
         }
     }
 
-    /// By the server's clock.
-    async fn wait_until(&self, time: Millis) {
-        let wait = u64::try_from(time - self.feed.now()).unwrap_or(0);
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+    /// Sleeps until `time` by the server's clock as it is known now, but no longer than a poll.
+    async fn wait_for(&self, time: Millis) {
+        let wait = (time - self.feed.now().sure).clamp(1, self.feed.schedule.poll);
+        tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
     }
 
-    /// Does a job; what of it was begun is true afterwards.
-    async fn work(
-        &self,
-        cursor: &mut Cursor,
-        job: Job,
-        now: Millis,
-        until: Until,
-        shutdown: &Shutdown,
-    ) -> Result<(), LaneError> {
+    fn live_is_due(&self, cursor: &Cursor) -> bool {
+        let tick = floor_to(self.feed.now().sure, self.feed.schedule.poll);
+        cursor.plan_live(&self.feed.schedule, tick).is_some()
+    }
+
+    /// Does a job; what of it was begun is true afterwards. The answer says what it listed beyond what is surely over.
+    async fn work(&self, cursor: &mut Cursor, task: Task, shutdown: &Shutdown) -> Result<Vec<Millis>, LaneError> {
         let mut parts = Parts::default();
-        self.read(cursor, &mut parts, job, now, until, shutdown).await?;
-        self.settle_all(cursor, &mut parts, shutdown).await
+        let listed = self.read(cursor, &mut parts, task, shutdown).await?;
+        self.settle_all(cursor, &mut parts, shutdown).await?;
+        Ok(listed)
     }
 
     /// Reads a job's windows ahead, bounded, and takes them in order.
@@ -215,33 +237,47 @@ impl Lane {
         &self,
         cursor: &mut Cursor,
         parts: &mut Parts,
-        job: Job,
-        now: Millis,
-        until: Until,
+        task: Task,
         shutdown: &Shutdown,
-    ) -> Result<(), LaneError> {
+    ) -> Result<Vec<Millis>, LaneError> {
+        let Task { job, as_of, until } = task;
+        let is_fore = job.pass == Pass::Fore;
         let depth = if job.pass == Pass::Live { self.feed.depth() } else { SWEEP_DEPTH };
         let mut ahead: VecDeque<Ahead> = VecDeque::new();
         let mut next = job.range.from;
         let longest = self.feed.longest(&job);
+        // What lies ahead is mostly empty, so it is asked for at once.
+        let mut at_once = is_fore;
+        let mut listed = Vec::new();
+        // Nothing waits for it longer than a poll.
+        let bound = Duration::from_millis(self.feed.schedule.poll.unsigned_abs());
+        let mut enough = pin!(tokio::time::sleep(bound));
         loop {
             while ahead.len() < depth && next < job.range.to {
-                let window = self.feed.window(next, job.range.to, now, longest);
+                let window = if at_once {
+                    Window { from: next, to: job.range.to }
+                } else {
+                    self.feed.window(next, job.range.to, as_of, longest)
+                };
                 next = window.to;
-                ahead.push_back(self.read_ahead(window, job, now));
+                ahead.push_back(self.read_ahead(window, job, as_of));
             }
-            let Some(mut first) = ahead.pop_front() else { return Ok(()) };
+            let Some(mut first) = ahead.pop_front() else { return Ok(listed) };
             let read = loop {
                 tokio::select! {
                     biased;
                     read = &mut first.task => break read,
-                    () = shutdown.requested() => return Ok(()),
+                    () = shutdown.requested() => return Ok(listed),
                     // While the API is what is waited for, what is on its way comes through and shows.
                     () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
+                    () = &mut enough, if is_fore && until == Until::Shutdown => return Ok(listed),
                 }
             };
             match read {
                 Ok(Ok(read)) => {
+                    if is_fore {
+                        listed.extend(read.found.iter().filter(|found| found.placed).filter_map(|found| found.time));
+                    }
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
                     let stepped = stepped.instrument(first.trace.span()).await;
                     stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
@@ -251,15 +287,13 @@ impl Lane {
                     first.trace.ended(WindowOutcome::TooFull);
                     next = first.window.from;
                     ahead.clear();
+                    at_once = false;
                 }
                 Err(ended) => std::panic::resume_unwind(ended.into_panic()),
             }
-            let live_is_due = || {
-                let tick = self.feed.now() / self.feed.schedule.poll * self.feed.schedule.poll;
-                cursor.plan_live(&self.feed.schedule, tick).is_some()
-            };
-            if shutdown.is_requested() || until == Until::Shutdown && job.pass != Pass::Live && live_is_due() {
-                return Ok(());
+            let gives_way = until == Until::Shutdown && job.pass != Pass::Live;
+            if shutdown.is_requested() || gives_way && self.live_is_due(cursor) {
+                return Ok(listed);
             }
         }
     }
@@ -285,7 +319,7 @@ impl Lane {
         let window = read.window;
         let live = parts.cursor(cursor).live;
         if window.from <= live {
-            self.feed.metrics.set_read_through(window.to);
+            self.feed.metrics.set_read_through(window.to.min(read.read_at));
         }
         let mut delivered = self.delivered(&read, parts.changes(), shutdown).await?;
         let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live);

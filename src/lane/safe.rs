@@ -2,7 +2,9 @@
 //! requested.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::view::time;
 use super::{Lane, LaneError};
 use crate::blocking::blocking;
 use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
@@ -13,10 +15,15 @@ use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
 use crate::retry::Waits;
 use crate::shutdown::Shutdown;
+use crate::source::Now;
 use crate::state::admit::Delivered;
 use crate::state::cursor::Cursor;
 use crate::state::store;
 use crate::telemetry::chain;
+use crate::window::floor_to;
+
+/// How long a cursor that was put back shows as failing, at least: someone is to see it.
+const SHOWN: Duration = Duration::from_secs(60);
 
 impl Lane {
     /// The stored cursor, if there is one.
@@ -39,19 +46,96 @@ impl Lane {
         })
     }
 
-    /// The stored cursor, or a new one.
-    pub(super) async fn open(&self, now: Millis) -> Result<Cursor, LaneError> {
+    /// Where the lane goes on, and the server's time once it has been heard. Where it begins is settled and stored before
+    /// anything is waited for, or an API that is down, a clock that is wrong, or a restart would move it. `None` if
+    /// shutdown comes first.
+    pub(super) async fn begin(&self, shutdown: &Shutdown) -> Result<Option<(Cursor, Now)>, LaneError> {
         let feed = &self.feed;
-        let start = match self.start {
-            Start::Now => now,
-            Start::Age(age) => now - clock::millis(age),
-            Start::At(time) => time,
+        let stored = self.stored().await?;
+        let mut cursor = match stored {
+            Some(cursor) => cursor,
+            None => {
+                // Only a machine that has never been told what time it is waits for a server that has.
+                if !feed.is_founded() && shutdown.unless(feed.begun()).await.is_none() {
+                    return Ok(None);
+                }
+                let cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, self.start(feed.now()));
+                self.keep(&cursor, shutdown).await?;
+                cursor
+            }
         };
-        let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
-        let new = || Cursor::new(feed.stream.identity.clone(), &feed.schedule, start.max(oldest));
-        let mut cursor = self.stored().await?.unwrap_or_else(new);
         cursor.adopt(&feed.schedule);
-        Ok(cursor)
+        // A lane whose API never answers shows how far behind it is all the same.
+        self.show(&cursor);
+        let Some(begun) = shutdown.unless(feed.begun()).await else { return Ok(None) };
+        let start = floor_to(self.start(begun), feed.schedule.unit);
+        if cursor.commits == 0 && start < cursor.live {
+            // Nothing has been read yet, and this machine's clock was ahead when it was settled.
+            cursor.set_to(start);
+            self.keep(&cursor, shutdown).await?;
+            self.show_back(&cursor);
+        }
+        let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
+        if cursor.floor() < oldest {
+            let (stream, sink) = (&feed.stream.name, &self.sink_name);
+            let (from, to) = (time(cursor.floor()), time(oldest));
+            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
+            cursor.skip_to(oldest);
+        }
+        tracing::info!(stream = feed.stream.name, sink = self.sink_name, from = %time(cursor.live), "lane runs");
+        self.show(&cursor);
+        Ok(Some((cursor, begun)))
+    }
+
+    /// Where a lane without a cursor begins, if the server's time is `now`: never ahead of it, nor before what it keeps.
+    fn start(&self, now: Now) -> Millis {
+        let start = match self.start {
+            Start::Now => now.sure,
+            Start::Age(age) => now.sure - clock::millis(age),
+            Start::At(time) => time.min(now.latest),
+        };
+        start.max(self.feed.oldest_readable().unwrap_or(Millis::MIN))
+    }
+
+    /// Stores a cursor under which nothing has been delivered.
+    async fn keep(&self, cursor: &Cursor, shutdown: &Shutdown) -> Result<(), LaneError> {
+        let puts = vec![(self.key().cursor(), store::write_cursor(cursor))];
+        let changes = Changes { puts, ..Changes::default() };
+        self.until_stored(shutdown, move |store| Ok(store.commit(&changes)?)).await?;
+        self.metrics.committed(clock::now());
+        Ok(())
+    }
+
+    /// Puts a cursor that is ahead of the server's time back to what was read, and says so for as long as it takes to
+    /// read what it had passed over. `since` is when it did so last.
+    pub(super) async fn put_back(
+        &self,
+        cursor: &mut Cursor,
+        since: &mut Option<Instant>,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        let (schedule, now) = (&self.feed.schedule, self.feed.now());
+        if !cursor.is_ahead_of(now.claimed) {
+            let is_read = now.sure - schedule.settle - cursor.live < 3 * schedule.poll.max(schedule.unit);
+            if is_read && since.is_some_and(|since| since.elapsed() > SHOWN) {
+                *since = None;
+                self.board.ok();
+            }
+            return Ok(());
+        }
+        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+        let was = time(cursor.live);
+        cursor.put_back(schedule, now);
+        let (to, by) = (time(cursor.live), time(now.claimed));
+        let message = format!(
+            "the cursor stood at {was}, but by the server's clock it is {by}: put back to {to}; what comes again has the              same ids, and if anything before that was not read, `trailcast cursor set` reads it"
+        );
+        tracing::error!(stream, sink, "{message}");
+        self.board.failing(SinkReason::Checkpoint, message);
+        *since = Some(Instant::now());
+        self.keep(cursor, shutdown).await?;
+        self.show_back(cursor);
+        Ok(())
     }
 
     /// What was delivered of the window before, once `ahead` is committed: the deltas of its buckets, and the counts of

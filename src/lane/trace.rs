@@ -51,7 +51,7 @@ impl Lane {
     /// The span of a window, to be begun when it is asked for.
     pub(super) fn trace(&self, window: Window, pass: Pass) -> spans::Window {
         let pass = match pass {
-            Pass::Live => "live",
+            Pass::Live | Pass::Fore => "live",
             Pass::Sweep(_) => "sweep",
         };
         spans::Window::new(&self.feed.stream.name, &self.sink_name, window, pass)

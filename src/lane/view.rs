@@ -16,25 +16,12 @@ use crate::state::cursor::Cursor;
 use crate::telemetry::chain;
 
 impl Lane {
-    /// Says where the lane goes on, and gives up what the API no longer has.
-    pub(super) fn begin(&self, cursor: &mut Cursor) {
-        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
-        let oldest = self.feed.oldest_readable().unwrap_or(Millis::MIN);
-        if cursor.floor() < oldest {
-            let (from, to) = (time(cursor.floor()), time(oldest));
-            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
-            cursor.skip_to(oldest);
-        }
-        tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
-        self.show(cursor);
-    }
-
     /// If events are about to be written to where they are deleted at once, that is said before it happens.
     pub(super) async fn warn_of_deletion(&self, cursor: &Cursor) {
         let Sink::Kafka(kafka) = &*self.sink else { return };
         // A topic that cannot be looked up is told of when it is needed.
         let Ok(topic) = kafka.look_up().await else { return };
-        if let Some(doubt) = deleted_at_once(topic, self.feed.now() - cursor.live) {
+        if let Some(doubt) = deleted_at_once(topic, self.feed.now().sure - cursor.live) {
             tracing::warn!(stream = self.feed.stream.name, sink = self.sink_name, "{doubt}");
         }
     }
@@ -82,6 +69,13 @@ impl Lane {
         self.board.set_passes(passes.collect());
     }
 
+    /// The same, where that is further back than what was shown.
+    pub(super) fn show_back(&self, cursor: &Cursor) {
+        self.feed.metrics.put_read_through_back(cursor.live);
+        self.feed.board.put_read_through_back(cursor.live);
+        self.show(cursor);
+    }
+
     pub(super) fn failing(&self, reason: SinkReason, error: &dyn std::error::Error) {
         self.metrics.sink_error(reason);
         if !self.failing.swap(true, Ordering::Relaxed) {
@@ -99,6 +93,6 @@ impl Lane {
     }
 }
 
-fn time(millis: Millis) -> jiff::Timestamp {
+pub(super) fn time(millis: Millis) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
 }

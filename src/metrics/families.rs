@@ -28,6 +28,7 @@ pub(super) struct Families {
     pub records: IntCounterVec,
     pub lateness: HistogramVec,
     pub clock_offset: GaugeVec,
+    pub clock_in_doubt: GaugeVec,
     pub rate_limit_wait: CounterVec,
     pub delivery_lag: GaugeVec,
     pub verified_through: GaugeVec,
@@ -82,6 +83,11 @@ impl Families {
                 LATENESS_BUCKETS,
             ),
             clock_offset: declare.gauge("clock_offset_seconds", "The server's clock minus this machine's.", STREAM),
+            clock_in_doubt: declare.gauge(
+                "clock_in_doubt",
+                "1 while the server's Date contradicts what its clock is known to be, 0 otherwise.",
+                STREAM,
+            ),
             rate_limit_wait: declare.float_counter(
                 "rate_limit_wait_seconds_total",
                 "Time that requests waited for the stream's own rate limit.",

@@ -8,7 +8,7 @@ use prometheus::{Counter, Gauge, GaugeVec, Histogram, IntCounter};
 
 use super::SinkReason;
 use super::families::Families;
-use crate::clock::now;
+use crate::clock::steady;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::Millis;
 use crate::reading::Outcome;
@@ -33,7 +33,9 @@ struct StreamSeries {
     rate_limit_wait: Counter,
     running: Gauge,
     clock_offset: OnceKnown,
-    clock_offset_millis: AtomicI64,
+    clock_in_doubt: Gauge,
+    /// The server's clock minus our steady time, milliseconds.
+    clock_ahead: AtomicI64,
     read_through: AtomicI64,
 }
 
@@ -50,7 +52,8 @@ impl StreamMetrics {
             rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
             running: families.running.with_label_values(stream),
             clock_offset: OnceKnown::new(&families.clock_offset, stream),
-            clock_offset_millis: AtomicI64::new(0),
+            clock_in_doubt: families.clock_in_doubt.with_label_values(stream),
+            clock_ahead: AtomicI64::new(0),
             read_through: AtomicI64::new(UNKNOWN),
         }))
     }
@@ -96,18 +99,27 @@ impl StreamMetrics {
         self.0.rate_limit_wait.inc_by(wait.as_secs_f64());
     }
 
-    /// The server's clock minus this machine's, seconds.
-    pub fn set_clock_offset(&self, seconds: f64) {
-        self.0.clock_offset.set(seconds);
-        // `as` saturates, and a saturated offset is as wrong as the value was.
-        #[expect(clippy::cast_possible_truncation, reason = "milliseconds are precise enough for a lag")]
-        self.0.clock_offset_millis.store((seconds * 1000.0) as i64, Ordering::Relaxed);
+    /// The server's clock minus this machine's wall clock, milliseconds: for showing alone.
+    pub fn set_clock_offset(&self, millis: i64) {
+        self.0.clock_offset.set(seconds(millis));
+    }
+
+    /// The server's clock minus our steady time, milliseconds: what lags are reckoned by. And whether clocks contradict
+    /// each other.
+    pub fn set_clock(&self, ahead: i64, in_doubt: bool) {
+        self.0.clock_ahead.store(ahead, Ordering::Relaxed);
+        self.0.clock_in_doubt.set(if in_doubt { 1.0 } else { 0.0 });
     }
 
     /// Everything before `end` was read completely. Never goes back: of the lanes that share a stream, the one
     /// that has read furthest counts.
     pub fn set_read_through(&self, end: Millis) {
         self.0.read_through.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// It was not: only what lies before `end`.
+    pub fn put_read_through_back(&self, end: Millis) {
+        self.0.read_through.fetch_min(end, Ordering::Relaxed);
     }
 
     /// A late event became readable this long after its own time.
@@ -125,21 +137,17 @@ impl StreamMetrics {
     /// [`set_read_through`](Self::set_read_through).
     #[must_use]
     pub fn fetch_lag(&self) -> Option<f64> {
-        self.fetch_lag_at(now())
+        self.fetch_lag_at(steady())
     }
 
     pub(super) fn fetch_lag_at(&self, now: Millis) -> Option<f64> {
         self.lag(&self.0.read_through, now)
     }
 
-    /// A lag below zero would only say that the offset is an estimate, so it is shown as none.
     fn lag(&self, through: &AtomicI64, now: Millis) -> Option<f64> {
         let through = through.load(Ordering::Relaxed);
-        if through == UNKNOWN {
-            return None;
-        }
-        let server = now.saturating_add(self.0.clock_offset_millis.load(Ordering::Relaxed));
-        Some(seconds(server.saturating_sub(through).max(0)))
+        let server = now.saturating_add(self.0.clock_ahead.load(Ordering::Relaxed));
+        (through != UNKNOWN).then(|| lag(server, through))
     }
 }
 
@@ -223,7 +231,7 @@ impl LaneMetrics {
     /// first [`set_delivered_through`](Self::set_delivered_through).
     #[must_use]
     pub fn delivery_lag(&self) -> Option<f64> {
-        self.delivery_lag_at(now())
+        self.delivery_lag_at(steady())
     }
 
     pub(super) fn delivery_lag_at(&self, now: Millis) -> Option<f64> {
@@ -300,8 +308,15 @@ fn count<T: PartialEq, const N: usize>(values: &[T; N], series: &[IntCounter; N]
     }
 }
 
+/// How far behind the server's `now` a time is, seconds. A second below zero says only that the clock is an estimate; more
+/// says that something is ahead of the server's time, and that must show.
+pub(crate) fn lag(now: Millis, through: Millis) -> f64 {
+    let lag = now.saturating_sub(through);
+    seconds(if (-1000..0).contains(&lag) { 0 } else { lag })
+}
+
 /// Prometheus counts in seconds.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since the epoch are exact in 53 bits")]
-fn seconds(millis: Millis) -> f64 {
+pub(crate) fn seconds(millis: Millis) -> f64 {
     millis as f64 / 1000.0
 }

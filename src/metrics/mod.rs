@@ -19,11 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::TextEncoder;
 
-use crate::clock::now;
+use crate::clock::steady;
 use crate::event::Millis;
 use families::Families;
 
 pub use handles::{LaneMetrics, SinkMetrics, StreamMetrics, TraceMetrics};
+pub(crate) use handles::{lag, seconds};
 
 /// The content type of [`Metrics::render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -153,7 +154,7 @@ impl Metrics {
     /// Everything, now, in Prometheus' text format ([`CONTENT_TYPE`]).
     #[must_use]
     pub fn render(&self) -> String {
-        self.render_at(now())
+        self.render_at(steady())
     }
 
     fn render_at(&self, now: Millis) -> String {

@@ -10,6 +10,7 @@ use crate::source::FetchReason;
 /// Name, kind and labels of every metric, as documented.
 const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_build_info", "gauge", &["revision", "version"]),
+    ("trailcast_clock_in_doubt", "gauge", &["stream"]),
     ("trailcast_clock_offset_seconds", "gauge", &["stream"]),
     ("trailcast_dead_letters_total", "counter", &["reason", "sink", "stream"]),
     ("trailcast_delivery_lag_seconds", "gauge", &["sink", "stream"]),
@@ -72,7 +73,8 @@ fn families(text: &str) -> BTreeMap<&str, (&str, BTreeSet<Vec<&str>>)> {
 fn all_known() -> Metrics {
     let metrics = Metrics::new();
     let stream = metrics.stream("users");
-    stream.set_clock_offset(2.5);
+    stream.set_clock_offset(2_500);
+    stream.set_clock(2_500, true);
     stream.set_read_through(NOW - 1_000);
     let lane = metrics.lane("users", "out");
     lane.set_delivered_through(NOW - 3_000);
@@ -143,7 +145,8 @@ fn lags_grow_while_nothing_runs() {
     metrics.stream("users").set_read_through(NOW - 2_000);
     assert_eq!(lags(NOW), (3.5, 5.5), "a lane that reads behind another does not set the stream back");
     metrics.stream("users").set_read_through(NOW + 9_000);
-    assert_eq!(lags(NOW), (0.0, 5.5), "an estimate of the clock makes no negative lag");
+    assert_eq!(lags(NOW), (-6.5, 5.5), "what is ahead of the server's time shows");
+    assert_eq!(lags(NOW + 6_000), (0.0, 11.5), "but not what an estimate is off by");
 }
 
 #[test]
@@ -189,6 +192,8 @@ fn handles_count_into_their_own_series() {
         ("sink_request_duration_seconds_sum{sink=\"out\"}", 0.03),
         ("trace_spans_total", 1.0),
         ("trace_spans_lost_total", 1.0),
+        ("clock_in_doubt{stream=\"users\"}", 1.0),
+        ("clock_in_doubt{stream=\"cloud\"}", 0.0),
         ("clock_offset_seconds{stream=\"users\"}", 2.5),
         ("last_commit_timestamp_seconds{sink=\"out\",stream=\"users\"}", 1_767_225_599.5),
         ("verified_through_timestamp_seconds{sink=\"out\",stream=\"users\"}", 1_767_225_540.0),

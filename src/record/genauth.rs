@@ -44,10 +44,11 @@ object! {
 }
 
 impl UserAction<'_> {
-    /// When it happened, if it says so readably.
+    /// When it happened, if it says so readably: as documented, or as a number or a text of one.
     #[must_use]
     pub fn time(&self) -> Option<Stamp> {
-        time::parse(&self.timestamp.text()?)
+        let written = self.timestamp.text()?;
+        time::parse(&written).or_else(|| Some(Stamp { instant: time::from_number(written.trim())?, offset: 0 }))
     }
 }
 

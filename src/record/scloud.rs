@@ -29,10 +29,11 @@ object! {
 }
 
 impl Operation<'_> {
-    /// When it happened, if it says so readably.
+    /// When it happened, if it says so readably: as documented, in another unit, or as GenAuth writes it.
     #[must_use]
     pub fn time(&self) -> Option<Millis> {
-        time::from_seconds(self.operate_time.integer()?)
+        let written = self.operate_time.text()?;
+        time::from_number(written.trim()).or_else(|| time::parse(&written).map(|stamp| stamp.instant))
     }
 }
 

@@ -42,7 +42,27 @@ fn a_record_knows_its_time() {
         let raw = format!(r#"{{"OperateTime":{operate_time}}}"#);
         assert_eq!(identify(Source::Scloud, &raw).time, Some(1_663_635_300_000), "{raw}");
     }
-    for operate_time in ["1663635300.5", "null", "[]", "1663635300188", "\"soon\"", "1e400"] {
+    // Times in another unit or form than is documented are plain to a reader.
+    for written in [
+        "1663635300188",
+        "\"1663635300188\"",
+        "1663635300.188",
+        "1.663635300188e9",
+        "\"1.663635300188E+12\"",
+        "1663635300188000",
+        "1663635300188999999",
+        "\"2022-09-20T08:55:00.188+0800\"",
+        "\" 1663635300188 \"",
+    ] {
+        for (source, name) in [(Source::Scloud, "OperateTime"), (Source::Genauth, "timestamp")] {
+            let raw = format!(r#"{{"{name}":{written}}}"#);
+            assert_eq!(identify(source, &raw).time, Some(1_663_635_300_188), "{raw}");
+        }
+    }
+    assert_eq!(identify(Source::Genauth, r#"{"timestamp":1663635300}"#).time, Some(1_663_635_300_000));
+    for operate_time in
+        ["null", "[]", "1.5", "\"soon\"", "1e400", "\"1e\"", "\"\"", "\"1_663\"", "true", "99999999999999999999999999"]
+    {
         let raw = format!(r#"{{"OperateTime":{operate_time}}}"#);
         assert_eq!(identify(Source::Scloud, &raw).time, None, "{raw}");
     }

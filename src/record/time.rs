@@ -46,10 +46,56 @@ pub fn parse(text: &str) -> Option<Stamp> {
     Some(Stamp { instant, offset })
 }
 
-/// Unix seconds as an instant, if it is one that can be written.
+/// Reads a time that is written as a number, whatever the sources document: Unix seconds, or milli-, micro- or
+/// nanoseconds, told apart by their size (seconds reach to the year 5138, milliseconds begin in 1973), whole or not, with
+/// an exponent or without. What is finer than a millisecond is cut off.
 #[must_use]
-pub fn from_seconds(seconds: i64) -> Option<Millis> {
-    Timestamp::from_second(seconds).ok().map(Timestamp::as_millisecond)
+pub fn from_number(text: &str) -> Option<Millis> {
+    /// More digits than any clock has.
+    const MOST: usize = 30;
+    /// A small number that is not even whole is no time.
+    const BROKEN_FROM: i128 = 100_000_000;
+    if let Ok(number) = text.parse::<u32>() {
+        // As documented, and nearly always so.
+        return Some(Millis::from(number) * 1000);
+    }
+    let (text, exponent) = match text.split_once(['e', 'E']) {
+        Some((text, exponent)) => (text, exponent.parse::<i32>().ok().filter(|exponent| exponent.abs() <= 30)?),
+        None => (text, 0),
+    };
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || fraction.is_some_and(|part| !are_digits(part)) {
+        return None;
+    }
+    // Zeros at the end say nothing, and there may be many.
+    let fraction = fraction.unwrap_or_default().trim_end_matches('0');
+    if whole.len() + fraction.len() > MOST {
+        return None;
+    }
+    let number: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let exponent = exponent - i32::try_from(fraction.len()).ok()?;
+    let scaled = |exponent: i32| match 10_i128.checked_pow(exponent.unsigned_abs()) {
+        Some(power) if exponent < 0 => Some(number.div_euclid(power)),
+        Some(power) => number.checked_mul(power),
+        None => None,
+    };
+    let whole = scaled(exponent)?;
+    let is_whole = exponent >= 0 || whole.checked_mul(10_i128.checked_pow(exponent.unsigned_abs())?) == Some(number);
+    if !is_whole && whole < BROKEN_FROM {
+        return None;
+    }
+    let unit = match whole {
+        ..100_000_000_000 => 3,
+        ..100_000_000_000_000 => 0,
+        ..100_000_000_000_000_000 => -3,
+        _ => -6,
+    };
+    let millis = scaled(exponent + unit)?;
+    let millis = Millis::try_from(if negative { -millis } else { millis }).ok()?;
+    // What cannot be written again is not a time.
+    Timestamp::from_millisecond(millis).ok().map(|_| millis)
 }
 
 /// Two decimal digits.
@@ -211,7 +257,7 @@ mod tests {
 
         #[test]
         fn never_panics(text in "\\PC{0,40}", seconds: i64, instant: i64) {
-            let _ = (parse(&text), from_seconds(seconds));
+            let _ = (parse(&text), from_number(&text), from_number(&seconds.to_string()));
             let _ = Rfc3339(instant).to_string();
         }
     }

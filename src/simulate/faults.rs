@@ -13,6 +13,7 @@ use crate::event::Source;
 
 use super::clock::http_date;
 use super::connection::Cut;
+use super::dates;
 use super::hash::{mix, unit};
 use super::options::Options;
 use super::world::World;
@@ -79,9 +80,10 @@ pub async fn around(
         stats.requests
     });
     let nonce = world.nonce(source, request);
+    let respond = |nonce, reply| respond(world, source, nonce, reply);
     if world.over_limit(api) {
         api.count(|stats| stats.over_limit += 1);
-        return respond(world, nonce, fail(Failure::Throttled { retry_after: true }, mix(nonce, 3)));
+        return respond(nonce, fail(Failure::Throttled { retry_after: true }, mix(nonce, 3)));
     }
     if !world.options.latency.is_zero() {
         tokio::time::sleep(world.options.latency.mul_f64(0.5 + unit(mix(nonce, 1)))).await;
@@ -100,17 +102,17 @@ pub async fn around(
         Some(Fault::Close) => api.count(|stats| stats.closed += 1),
     }
     match fault {
-        None => respond(world, nonce, answer(nonce)),
-        Some(Fault::Failure(failure)) => respond(world, nonce, fail(failure, mix(nonce, 3))),
+        None => respond(nonce, answer(nonce)),
+        Some(Fault::Failure(failure)) => respond(nonce, fail(failure, mix(nonce, 3))),
         Some(Fault::Truncated) => {
             let mut reply = answer(nonce);
             reply.body.truncate(reply.body.len() * 2 / 3);
-            respond(world, nonce, reply)
+            respond(nonce, reply)
         }
-        Some(Fault::Torn) => tear(respond(world, nonce, Reply::ok(Vec::new())), answer(nonce).body),
+        Some(Fault::Torn) => tear(respond(nonce, Reply::ok(Vec::new())), answer(nonce).body),
         Some(Fault::Html) => {
             let reply = Reply { status: StatusCode::BAD_GATEWAY, retry_after: false, body: HTML.into() };
-            let mut response = respond(world, nonce, reply);
+            let mut response = respond(nonce, reply);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
             response
         }
@@ -155,12 +157,19 @@ fn draw(options: &Options, hash: u64) -> Option<Fault> {
     })
 }
 
-fn respond(world: &World, nonce: u64, reply: Reply) -> Response {
+fn respond(world: &World, source: Source, nonce: u64, reply: Reply) -> Response {
     let mut response = Response::new(Body::from(reply.body));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    if let Ok(date) = HeaderValue::try_from(http_date(world.clock.now())) {
+    let now = world.clock.now();
+    let age = now - world.clock.started_at();
+    let date = world.api(source).count(|stats| {
+        let wrong = dates::wrong(&world.options, now, age, stats.dates_off, mix(nonce, 4));
+        stats.dates_off += u64::from(wrong.is_some());
+        wrong.unwrap_or(now)
+    });
+    if let Ok(date) = HeaderValue::try_from(http_date(date)) {
         headers.insert(header::DATE, date);
     }
     if let Ok(id) = HeaderValue::try_from(format!("{nonce:016x}")) {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::event::Millis;
 
 use super::hash::{happens, mix};
-use super::options::Options;
+use super::options::{Options, Times};
 
 /// Records in a block.
 pub const BLOCK: u64 = 1024;
@@ -41,6 +41,7 @@ pub struct History {
     late_share: f64,
     late_max: Millis,
     odd_share: f64,
+    times: Times,
     /// The indices that exist.
     span: Range<u64>,
 }
@@ -74,6 +75,7 @@ impl History {
             late_share: options.late_share,
             late_max: options.late_max_ms().max(1),
             odd_share: options.odd_share,
+            times: options.times,
             span: 0..u64::MAX / slot_us / 2,
         };
         let first = history.first_at(options.history_start(started), &mut Walk::default());
@@ -88,6 +90,12 @@ impl History {
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// How its records write their times.
+    #[must_use]
+    pub const fn times(&self) -> Times {
+        self.times
     }
 
     /// The longest that a record may be late.

@@ -13,6 +13,7 @@
 
 mod clock;
 mod connection;
+mod dates;
 mod faults;
 pub mod genauth;
 mod hash;
@@ -28,7 +29,7 @@ mod text;
 mod truth;
 mod world;
 
-pub use self::options::{Options, Order, Start};
+pub use self::options::{Options, Order, Start, Times};
 pub use self::server::{Simulator, serve};
 pub use self::stats::{SourceStats, Stats};
 pub use self::truth::{Content, Ledger, Truth};

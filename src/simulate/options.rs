@@ -88,6 +88,39 @@ pub struct Options {
     #[arg(help_heading = "Pages")]
     pub clock_offset: Millis,
 
+    /// How far the Date of answers is off, such as 60s or -1d; the servers go by the right time all the same
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = offset, allow_hyphen_values = true)]
+    #[arg(help_heading = "Clocks")]
+    pub date_off: Millis,
+
+    /// By how much more it is off at most, ahead or behind, at random for each answer
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Clocks")]
+    pub date_random: Duration,
+
+    /// Say that it is this year, such as 9999
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9999), help_heading = "Clocks")]
+    pub date_year: Option<i16>,
+
+    /// Share of answers whose Date is off, drawn for each: with 0.5, as of two nodes
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "Clocks")]
+    pub date_share: f64,
+
+    /// No Date is off before the simulator has run for so long
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Clocks")]
+    pub date_after: Duration,
+
+    /// From then on for so long; for good when nothing is said
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Clocks")]
+    pub date_for: Option<Duration>,
+
+    /// At most so many Dates of each source are off; 0 for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Clocks")]
+    pub date_answers: u64,
+
+    /// How records write their times
+    #[arg(long, value_enum, default_value_t = Times::Documented, help_heading = "Clocks")]
+    pub times: Times,
+
     /// How long an answer takes, on average; single ones take half to one and a half of it
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Faults")]
     pub latency: Duration,
@@ -146,6 +179,19 @@ pub enum Order {
     Newest,
 }
 
+/// How records write their times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Times {
+    /// GenAuth in ISO 8601, SCloud in seconds.
+    Documented,
+    /// GenAuth in seconds with a fraction, SCloud in milliseconds.
+    OtherUnit,
+    /// As a number with an exponent.
+    Exponent,
+    /// As text that holds a number.
+    Text,
+}
+
 /// Where a history begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -192,6 +238,10 @@ impl Options {
             if *share == 0.0 {
                 *share = preset;
             }
+        }
+        if self.date_off == 0 && self.date_random.is_zero() && self.date_year.is_none() {
+            self.date_random = Duration::from_secs(3600);
+            self.date_share = 0.02;
         }
         if self.latency.is_zero() {
             self.latency = Duration::from_millis(10);

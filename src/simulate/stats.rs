@@ -59,6 +59,8 @@ pub struct SourceStats {
     pub html: u64,
     /// Fault: the connection was closed without an answer.
     pub closed: u64,
+    /// Answers whose Date was off.
+    pub dates_off: u64,
 }
 
 /// Counts of both APIs.

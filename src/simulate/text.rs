@@ -30,6 +30,14 @@ pub fn number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// Writes `number` with a point before its last `places` digits.
+pub fn decimal(out: &mut Vec<u8>, number: Millis, places: u32) {
+    let (digits, power) = (number.unsigned_abs(), 10_u64.pow(places));
+    self::number(out, digits / power);
+    out.push(b'.');
+    padded(out, digits % power, places);
+}
+
 /// Writes the lowest `width` decimal digits of `number`.
 fn padded(out: &mut Vec<u8>, number: u64, width: u32) {
     for place in (0..width).rev() {

@@ -43,8 +43,10 @@ enum Wants {
     Nothing,
     /// 401: a fresh management token.
     Token,
-    /// 1305, 1306: a fresh date and nonce.
-    Signature,
+    /// 1305: a date that the server believes.
+    Date,
+    /// 1306: a fresh nonce.
+    Nonce,
 }
 
 impl From<FetchError> for Refusal {
@@ -82,7 +84,7 @@ impl Api {
         };
         // Once each, as the API's documentation says; a second refusal is final.
         match (self.mode, refusal.wants) {
-            (GenauthAuth::Token, Wants::Token) | (GenauthAuth::Signature, Wants::Signature) => {
+            (GenauthAuth::Token, Wants::Token) | (GenauthAuth::Signature, Wants::Date | Wants::Nonce) => {
                 self.ask(&body, request, turn).await.map_err(|refusal| refusal.error)
             }
             _ => Err(refusal.error),
@@ -102,7 +104,7 @@ impl Api {
                 let headers = self.auth.bearer(&token);
                 let result = turn
                     .send(turn.rank, async {
-                        read(&self.http.post(&self.url, headers, bytes).await?, request, &[token.text()])
+                        self.read(&self.http.post(&self.url, headers, bytes).await?, request, &[token.text()])
                     })
                     .await;
                 if result.as_ref().is_err_and(|refusal| refusal.wants == Wants::Token) {
@@ -113,12 +115,23 @@ impl Api {
             GenauthAuth::Signature => {
                 turn.send(turn.rank, async {
                     // Signed when its turn has come: a date that waited in line would be refused.
-                    let headers = self.auth.signed(LOGS, body, self.http.clock().now())?;
-                    read(&self.http.post(&self.url, headers, bytes).await?, request, &[])
+                    let headers = self.auth.signed(LOGS, body, self.http.clock().signing())?;
+                    self.read(&self.http.post(&self.url, headers, bytes).await?, request, &[])
                 })
                 .await
             }
         }
+    }
+
+    /// The page in `answer`, whose date then counts.
+    fn read(&self, answer: &Answer, request: &PageRequest, secrets: &[&str]) -> Result<Page, Refusal> {
+        let result = read(answer, request, secrets);
+        match (&result, answer.dated) {
+            (Ok(_), _) => self.http.believe(answer),
+            (Err(Refusal { wants: Wants::Date, .. }), Some(dated)) => self.http.clock().sign_as(dated),
+            _ => {}
+        }
+        result
     }
 
     /// All nine parameters; those without a filter are left out.
@@ -227,15 +240,15 @@ fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
     let error = match (code, status) {
         // Before all others: a throttling gateway may add any code.
         (_, 429) => FetchError::throttled(message, None),
-        // The server does not believe the signature's date. A second signature uses the server's own clock,
-        // which every answer tells, so what remains is not ours to mend.
+        // The server does not believe the signature's date. A second signature uses the date of this very answer, so
+        // what remains is not ours to mend.
         (Some(1305), _) => {
-            wants = Wants::Signature;
+            wants = Wants::Date;
             FetchError::credentials(format!("{message}; look at this machine's clock and the server's"))
         }
         // It has seen the nonce: something on the way sends requests twice. The next nonce is another.
         (Some(1306), _) => {
-            wants = Wants::Signature;
+            wants = Wants::Nonce;
             FetchError::api(message)
         }
         // Wrong key, method, version or date format: no retry makes a signature right.

@@ -11,6 +11,7 @@ use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
+use super::clock::Dated;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
 use crate::clock;
 use crate::config::StreamConfig;
@@ -41,6 +42,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// How long the server asks to wait, not clamped.
     pub(super) retry_after: Option<Duration>,
+    /// What time it says it is: evidence only once it is known to be the API's own answer.
+    pub(super) dated: Option<Dated>,
     pub(super) body: Body,
 }
 
@@ -98,27 +101,32 @@ impl Http {
         &self.clock
     }
 
+    /// `answer` is the API's own: what time it says it is counts.
+    pub(super) fn believe(&self, answer: &Answer) {
+        if let Some(dated) = answer.dated {
+            self.clock.observe(dated);
+        }
+    }
+
     /// Sends one request and reads the answer to its end.
     pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
         spans::sent_to(url.host_str());
-        let sent = clock::now();
+        let sent = clock::steady();
         let request = self.client.post(url.clone()).headers(headers).body(body);
         let response = request.send().await.map_err(|error| FetchError::of_transport(error, "no answer"))?;
         let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-        if let Some(date) = date.and_then(millis) {
-            self.clock.observe(date, sent, clock::now());
-        }
+        let dated = date.and_then(millis).map(|date| Dated { date, sent, received: clock::steady() });
         let status = response.status();
         spans::answered(status.as_u16());
         let retry_after = header(response.headers(), RETRY_AFTER)
-            .and_then(|asked| retry_after(asked, date.unwrap_or_else(SystemTime::now)));
+            .and_then(|asked| retry_after(asked, date.unwrap_or_else(|| system_time(self.clock.now().sure))));
         let body = match self.read(response).await {
             Ok(body) => body,
             // Its status says enough.
             Err(_) if !status.is_success() => Vec::new(),
             Err(error) => return Err(error),
         };
-        Ok(Answer { status, retry_after, body: Body::new(body) })
+        Ok(Answer { status, retry_after, dated, body: Body::new(body) })
     }
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, FetchError> {
@@ -215,6 +223,12 @@ fn header(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<&str
 
 fn millis(time: SystemTime) -> Option<Millis> {
     Millis::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// What no clock shows becomes the nearest time that one does.
+pub(super) fn system_time(time: Millis) -> SystemTime {
+    // From 1970 to the end of 9998: a `Date` has four digits for the year.
+    SystemTime::UNIX_EPOCH + Duration::from_millis(time.clamp(0, 253_370_764_799_999).unsigned_abs())
 }
 
 /// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the server's own `now`, so that no

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
-pub use clock::ServerClock;
+pub use clock::{Began, Doubt, Now, ServerClock};
 pub use http::install_tls_provider;
 pub use limiter::{Limiter, Permit, Rank};
 

@@ -46,7 +46,9 @@ impl Api {
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
         turn.send(turn.rank, async {
             let answer = self.http.post(&self.config.endpoint, headers, form.into_bytes()).await?;
-            read(&answer, &[key.expose_secret(), &self.config.public_key])
+            let page = read(&answer, &[key.expose_secret(), &self.config.public_key])?;
+            self.http.believe(&answer);
+            Ok(page)
         })
         .await
     }

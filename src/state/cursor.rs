@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Millis, StreamIdentity};
-use crate::source::Priority;
+use crate::source::{Now, Priority};
 use crate::window::{Window, floor_to};
 
 /// When which part of the log is read: a stream's config in milliseconds.
@@ -28,6 +28,8 @@ pub struct Schedule {
 pub enum Pass {
     /// Near now.
     Live,
+    /// Beyond what is surely over, while clocks contradict each other: moves no mark further than what is.
+    Fore,
     /// Everything once more at this age.
     Sweep(Millis),
 }
@@ -58,7 +60,17 @@ pub struct Cursor {
     pub sweeps: BTreeMap<Millis, Millis>,
     /// Commits so far: names the next delta.
     pub commits: u64,
+    /// The latest time, by the server's clock, at which anything was read that counts: no mark is honest that lies
+    /// beyond it. Cursors of version 0.1.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<Millis>,
+    /// Where it began, or was last set to: what lies before that nobody has asked for. Version 0.1.0 has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Millis>,
 }
+
+/// What marks and clocks that are right may differ by.
+const ROUNDING: Millis = 1_000;
 
 /// A sweep waits until a part of its age has gathered, so that a quiet stream costs few calls: this part.
 const SWEEP_EVERY: Millis = 8;
@@ -69,7 +81,7 @@ impl Cursor {
     pub fn new(stream: StreamIdentity, schedule: &Schedule, start: Millis) -> Self {
         let start = floor_to(start, schedule.unit);
         let sweeps = schedule.sweeps.iter().map(|&age| (age, start)).collect();
-        Self { stream, live: start, overlap: start, sweeps, commits: 0 }
+        Self { stream, live: start, overlap: start, sweeps, commits: 0, read_at: None, begun: Some(start) }
     }
 
     /// Takes on the ages that are configured now. A new sweep starts where everything is still remembered, an
@@ -86,6 +98,32 @@ impl Cursor {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time;
         }
+        self.begun = Some(time);
+    }
+
+    /// Whether a mark lies further ahead than it can at the server's time `now`.
+    #[must_use]
+    pub fn is_ahead_of(&self, now: Millis) -> bool {
+        let now = now.saturating_add(ROUNDING + self.stream.source.clock_unit());
+        let sweeps = self.sweeps.iter().any(|(&age, &mark)| mark > now.saturating_sub(age) && mark > self.floor());
+        self.live.max(self.overlap) > now || self.floor() > now || sweeps
+    }
+
+    /// Puts every mark that is ahead of the server's `now` back to what was read when the last thing was that counts.
+    /// Where that is not known, to where the oldest sweep is: the most that can be said to come again or to be missing.
+    pub fn put_back(&mut self, schedule: &Schedule, now: Now) {
+        let oldest = schedule.sweeps.last().copied().unwrap_or(schedule.overlap);
+        let read = self.read_at.filter(|read| *read <= now.claimed).unwrap_or(now.sure.saturating_sub(oldest));
+        let begun = self.begun.filter(|begun| *begun <= read).unwrap_or(Millis::MIN);
+        let back = |mark: &mut Millis, age: Millis| {
+            *mark = floor_to(read.saturating_sub(age), schedule.unit).max(begun).min(*mark);
+        };
+        back(&mut self.live, schedule.settle);
+        back(&mut self.overlap, schedule.settle + schedule.overlap);
+        for (&age, mark) in &mut self.sweeps {
+            back(mark, age);
+        }
+        self.read_at = Some(read);
     }
 
     /// Gives up what lies before `time`.
@@ -146,16 +184,78 @@ impl Cursor {
     /// That serves every pass whose mark it reaches: a window that was old enough for all of them when it was
     /// read needs no other reading.
     pub fn advance(&mut self, schedule: &Schedule, window: Window, read_at: Millis) {
-        let reach = |mark: &mut Millis, age: Millis| {
+        let mut counts = false;
+        let mut reach = |mark: &mut Millis, age: Millis| {
             let old_enough = floor_to(read_at - age, schedule.unit).min(window.to);
             if window.from <= *mark && *mark < old_enough {
                 *mark = old_enough;
+                counts = true;
             }
         };
         reach(&mut self.live, schedule.settle);
         reach(&mut self.overlap, schedule.settle + schedule.overlap);
         for (&age, mark) in &mut self.sweeps {
             reach(mark, age);
+        }
+        if counts {
+            self.read_at = self.read_at.max(Some(read_at));
+        }
+    }
+
+    /// Its marks: what a job that was of use has moved.
+    #[must_use]
+    pub fn marks(&self) -> Vec<Millis> {
+        [self.live, self.overlap].into_iter().chain(self.sweeps.values().copied()).collect()
+    }
+}
+
+/// How far beyond what is surely over the server's clock may be before that is read, too.
+const APART: Millis = 5_000;
+/// How far that is read at once, where nothing says how far it goes.
+const REACH: Millis = 3_600_000;
+/// The newest records that do not say how far there are any.
+const ABSURD: usize = 5;
+
+/// How far a lane has read beyond what is surely over: known to nobody else, and forgotten with the process. What it
+/// finds is delivered and remembered; the live pass reads it once more when it surely is over, and finds nothing new.
+#[derive(Debug, Clone, Copy)]
+pub struct Fore {
+    through: Millis,
+    reach: Millis,
+    polled: Millis,
+}
+
+impl Default for Fore {
+    fn default() -> Self {
+        Self { through: Millis::MIN, reach: REACH, polled: Millis::MIN }
+    }
+}
+
+impl Fore {
+    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there.
+    #[must_use]
+    pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now) -> Option<Job> {
+        if now.latest - now.sure <= APART || self.polled == floor_to(now.sure, schedule.poll) {
+            return None;
+        }
+        let to = floor_to(now.latest - schedule.settle, schedule.unit);
+        let from = self.through.saturating_sub(schedule.overlap).max(cursor.live);
+        let range = Window { from, to: to.min(floor_to(from.saturating_add(self.reach), schedule.unit)) };
+        (!range.is_empty()).then_some(Job { pass: Pass::Fore, priority: Priority::Live, range })
+    }
+
+    /// Takes note that `range` was read at `now`, and of the times that were `listed` there. How far it goes on is known
+    /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
+    pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
+        self.polled = floor_to(now.sure, schedule.poll);
+        listed.sort_unstable();
+        let newest = listed.len().checked_sub(ABSURD).map(|index| listed[index]);
+        match newest {
+            Some(newest) if newest >= self.through => (self.through, self.reach) = (newest.min(range.to), REACH),
+            _ if range.to < floor_to(now.latest - schedule.settle, schedule.unit) => {
+                self.reach = self.reach.saturating_mul(2);
+            }
+            _ => {}
         }
     }
 }

@@ -162,7 +162,7 @@ impl Lane {
 
     fn done(&self, pass: Pass, window: Window) -> bool {
         match pass {
-            Pass::Live => self.cursor.live >= window.to || self.density.comfortable() >= window.len(),
+            Pass::Live | Pass::Fore => self.cursor.live >= window.to || self.density.comfortable() >= window.len(),
             Pass::Sweep(age) => self.cursor.sweeps[&age] >= window.to,
         }
     }

@@ -141,7 +141,7 @@ fn shown_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let metrics = Metrics::new();
     let (stream, lane) = (metrics.stream("s"), metrics.lane("s", "k"));
     let _ = metrics.sink("k");
-    stream.set_clock_offset(0.0);
+    stream.set_clock_offset(0);
     stream.set_read_through(1);
     lane.set_delivered_through(1);
     lane.set_verified_through(1);

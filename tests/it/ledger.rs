@@ -188,12 +188,16 @@ fn content(event: &Event, odd: &HashSet<String>) -> Content {
                 "timestamp",
                 "requestId",
             ]);
-            values[7] = values[7].as_str().and_then(moment).into();
+            values[7] = instant(&values[7]).into();
             values
         }
         Source::Scloud => {
             let mut values =
                 fields(&["Region", "Api", "IsSuccess", "OperateTime", "UserName", "UserEmail", "RelatedResource"]);
+            values[3] = match instant(&values[3]) {
+                Some(instant) => (instant / 1000).into(),
+                None => values[3].take(),
+            };
             let resources = values[6].as_array().cloned().unwrap_or_default();
             values[6] = resources.iter().map(|resource| resource["ResourceId"].clone()).collect();
             values.extend(fields(&["RemoteIP", "AccessKeyID"]));
@@ -201,6 +205,14 @@ fn content(event: &Event, odd: &HashSet<String>) -> Content {
         }
     };
     Content::Identity(Value::from(values).to_string())
+}
+
+/// Milliseconds since the epoch of what is written in whatever form: text, seconds or milliseconds, or a text of them.
+fn instant(written: &Value) -> Option<Millis> {
+    let number = written.as_f64().or_else(|| written.as_str()?.parse().ok());
+    let Some(number) = number else { return moment(written.as_str()?) };
+    #[expect(clippy::cast_possible_truncation, reason = "a time of this century")]
+    Some((if number < 1e11 { number * 1000.0 } else { number }).round() as Millis)
 }
 
 /// Milliseconds since the epoch of such as `2022-09-20T08:55:00.188+0800`.

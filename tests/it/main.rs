@@ -10,5 +10,6 @@ mod hostile;
 mod ledger;
 mod program;
 mod stdout;
+mod time;
 mod traces;
 mod trouble;

@@ -14,7 +14,7 @@ use crate::program::{Config, Program, Stream, history, simulate};
 
 /// What a gate does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
+pub enum Gate {
     /// To the simulator and back.
     Open,
     /// Closes them.
@@ -24,7 +24,7 @@ enum Gate {
 }
 
 /// Stands before a simulator; what is under way when it changes is cut off.
-async fn gate(simulator: &Simulator, first: Gate) -> (String, watch::Sender<Gate>) {
+pub async fn gate(simulator: &Simulator, first: Gate) -> (String, watch::Sender<Gate>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sender, state) = watch::channel(first);

@@ -82,7 +82,7 @@ fn config_line(path: &Path, config: &Config) -> Finding {
 /// Credentials, one page, the clock.
 async fn stream(name: &str, client: &Client) -> Finding {
     let unit = client.source().clock_unit();
-    let now = floor_to(client.clock().now(), unit);
+    let now = floor_to(client.clock().now().sure, unit);
     let request = PageRequest { from: now - 3_600_000, to: now, limit: 1, position: Position::First };
     let (state, message) = match client.fetch(&request, client.rank(Priority::Live)).await {
         Ok(fetched) => {
@@ -91,7 +91,7 @@ async fn stream(name: &str, client: &Client) -> Finding {
                 None if fetched.page.records.is_empty() => "no record in the last hour".to_owned(),
                 None => "records in the last hour".to_owned(),
             };
-            let offset = client.clock().offset();
+            let offset = client.clock().offset().unwrap_or(0);
             let message = format!(
                 "{} {} answers in {} ms: {what}; its clock is {offset} ms from this machine's",
                 client.source(),

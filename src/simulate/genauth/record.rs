@@ -3,6 +3,7 @@
 use crate::event::Millis;
 use crate::simulate::hash::{Draws, happens, mix};
 use crate::simulate::history::{History, Slot};
+use crate::simulate::options::Times;
 use crate::simulate::text::{self, Zone};
 
 /// Users of the simulated pool.
@@ -252,9 +253,23 @@ pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, reading: Reading
     agent(out, &act, shape, version);
     place(out, &act, shape, version);
     text::key_after(out, b',', "timestamp");
-    out.push(b'"');
-    text::time(out, act.time, act.zone);
-    out.push(b'"');
+    match history.times() {
+        Times::Documented => {
+            out.push(b'"');
+            text::time(out, act.time, act.zone);
+            out.push(b'"');
+        }
+        Times::OtherUnit => text::decimal(out, act.time, 3),
+        Times::Exponent => {
+            text::decimal(out, act.time, 12);
+            out.extend_from_slice(b"E12");
+        }
+        Times::Text => {
+            out.push(b'"');
+            text::number(out, act.time.unsigned_abs());
+            out.push(b'"');
+        }
+    }
     text::key_after(out, b',', "requestId");
     act.request_id(out);
     if shape % 32 == 2 {

@@ -3,6 +3,7 @@
 use crate::event::Millis;
 use crate::simulate::hash::{Draws, happens, mix};
 use crate::simulate::history::{History, Slot};
+use crate::simulate::options::Times;
 use crate::simulate::text;
 
 const REGIONS: [&str; 5] = ["cn-bj2", "cn-sh2", "sg", "hk", "us-ca"];
@@ -166,7 +167,20 @@ pub fn write(out: &mut Vec<u8>, history: &History, slot: &Slot, nonce: u64, vola
         text::boolean(out, success);
     }
     text::key_after(out, b',', "OperateTime");
-    text::number(out, (operation.time / 1000).unsigned_abs());
+    let seconds = (operation.time / 1000).unsigned_abs();
+    match history.times() {
+        Times::Documented => text::number(out, seconds),
+        Times::OtherUnit => text::number(out, seconds * 1000),
+        Times::Exponent => {
+            text::decimal(out, operation.time / 1000, 9);
+            out.extend_from_slice(b"e+09");
+        }
+        Times::Text => {
+            out.push(b'"');
+            text::number(out, seconds);
+            out.push(b'"');
+        }
+    }
     if let Some(region) = operation.region {
         text::key_after(out, b',', "Region");
         text::string(out, region);

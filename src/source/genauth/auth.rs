@@ -3,7 +3,7 @@
 //! The access key's secret is read anew for each token and each signature, so that it can be rotated.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +21,7 @@ use url::Url;
 use super::{Refusal, join, refusal};
 use crate::config::{GenauthBrand, GenauthConfig, Secret};
 use crate::event::Millis;
-use crate::source::http::{Answer, Http, int, text};
+use crate::source::http::{Answer, Http, int, system_time, text};
 use crate::source::{BuildError, FailureClass, FetchError, FetchReason, Priority, Turn};
 
 const TOKEN: &str = "/api/v3/get-management-token";
@@ -114,9 +114,8 @@ impl Auth {
 
     /// The headers of a POST of `body` to `path`, signed at the server's `now`.
     pub(super) fn signed(&self, path: &str, body: &Map<String, Value>, now: Millis) -> Result<HeaderMap, FetchError> {
-        let date = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now).unwrap_or_default());
         let nonce = format!("{:032x}", rand::random::<u128>());
-        self.signed_with(path, body, &httpdate::fmt_http_date(date), &nonce)
+        self.signed_with(path, body, &httpdate::fmt_http_date(system_time(now)), &nonce)
     }
 
     fn signed_with(

@@ -1,0 +1,323 @@
+//! The rules of the server's clock, pure: each call says what time it is.
+
+use super::Dated;
+use crate::event::{Fingerprint, Millis};
+
+/// Clocks that show another time are not believed, whoever's they are: 2000 to 2200.
+const SANE: std::ops::Range<Millis> = 946_684_800_000..7_258_118_400_000;
+/// A wall clock before this release was never set: 2025.
+const SET: Millis = 1_735_689_600_000;
+/// For how long all answers must agree on another time before it can become the established one.
+pub(super) const AGREED_FOR: Millis = 30_000;
+/// And how many, at least.
+const AGREED_BY: u32 = 3;
+/// The newest records but this many less one may say what they like.
+pub(super) const WITNESSES: usize = 5;
+/// Clocks this close agree well enough to bear each other out.
+const NEAR: i64 = 2_000;
+/// Clocks further apart than this are told of, and read beyond.
+pub(super) const APART: i64 = 5_000;
+/// How far behind the established clock records may be and bear it out, and how far behind them a `Date` must be to be
+/// no evidence. More than the API's own times and those of its records are likely to differ.
+const RECORDS_APART: i64 = 60_000;
+/// How long a `Date` counts that is ahead of the established clock, and one that is behind: until the node that is
+/// behind has surely answered again. Both count for some answers in any case, or a stream that is polled rarely would
+/// forget between two.
+const AHEAD_COUNTS: Millis = 60_000;
+const BEHIND_COUNTS: Millis = 300_000;
+const ANSWERS_COUNT: u64 = 8;
+/// The most times that are kept beside the established one.
+const CLAIMS: usize = 64;
+/// What two clocks that are both right may drift apart, as a part of the time that passes.
+const DRIFT: i64 = 1_000;
+
+/// The server's now, as two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The lowest time that is credible: what was over by then was over when it was read.
+    pub sure: Millis,
+    /// The latest that is plausible: what there may be to read.
+    pub latest: Millis,
+    /// The latest that any answer claims, however rarely.
+    pub claimed: Millis,
+}
+
+/// Clocks that contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// More than one answer says so.
+    pub lasts: bool,
+    /// One line.
+    pub message: String,
+}
+
+/// Differences between the server's clock and steady time that are possible, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Interval {
+    low: i64,
+    high: i64,
+}
+
+impl Interval {
+    /// The server wrote `date` somewhere in the second that it names, and between `sent` and `received`.
+    pub(super) fn of(Dated { date, sent, received }: Dated) -> Self {
+        Self { low: date.saturating_sub(received), high: date.saturating_add(1000).saturating_sub(sent) }
+    }
+
+    const fn point(at: i64) -> Self {
+        Self { low: at, high: at }
+    }
+
+    /// What a wall clock that shows `at` may mean: it may be ahead by a second, as good ones are.
+    const fn of_wall(at: i64) -> Self {
+        Self { low: at.saturating_sub(1000), high: at }
+    }
+
+    fn meet(self, other: Self) -> Option<Self> {
+        let both = Self { low: self.low.max(other.low), high: self.high.min(other.high) };
+        (both.low <= both.high).then_some(both)
+    }
+
+    /// How far `other` is ahead of this (above 0) or behind (below); 0 where they meet.
+    fn to(self, other: Self) -> i64 {
+        if other.low > self.high {
+            other.low.saturating_sub(self.high)
+        } else if other.high < self.low {
+            other.high.saturating_sub(self.low)
+        } else {
+            0
+        }
+    }
+
+    fn is_near(self, other: Self) -> bool {
+        self.to(other).saturating_abs() <= NEAR
+    }
+
+    pub(super) const fn middle(self) -> i64 {
+        i64::midpoint(self.low, self.high)
+    }
+}
+
+pub(super) fn is_sane(time: Millis) -> bool {
+    SANE.contains(&time)
+}
+
+/// A time that answers claim and that contradicts the established one.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    interval: Interval,
+    /// Of its answers.
+    first: Millis,
+    last: Millis,
+    answers: u32,
+    /// Which of all answers was the last of them.
+    number: u64,
+}
+
+/// See the module above. Times are steady times, differences are to them.
+#[derive(Debug)]
+pub(super) struct Estimate {
+    established: Interval,
+    /// When it became so.
+    since: Millis,
+    /// Whether it rests on anything.
+    founded: bool,
+    /// The last answer that agreed with it.
+    agreed: Option<Millis>,
+    claims: Vec<Claim>,
+    /// What the last answer said.
+    last: Option<Interval>,
+    /// The newest records' times, newest first, each with its record: one that is listed again is one witness.
+    witnesses: Vec<(i64, Fingerprint)>,
+    /// Answers whose `Date` no clock shows, and when the last of them came.
+    insane: Option<(u32, Millis)>,
+    /// All answers so far.
+    answers: u64,
+}
+
+impl Estimate {
+    /// Begins with the wall clock, `wall` ahead of steady time, at `now`.
+    pub fn new(wall: i64, now: Millis) -> Self {
+        let shown = now.saturating_add(wall);
+        Self {
+            established: Interval::of_wall(wall),
+            since: now,
+            founded: shown >= SET && is_sane(shown),
+            agreed: None,
+            claims: Vec::new(),
+            last: None,
+            witnesses: Vec::new(),
+            insane: None,
+            answers: 0,
+        }
+    }
+
+    pub fn is_founded(&self) -> bool {
+        self.founded
+    }
+
+    pub fn established(&self) -> i64 {
+        self.established.low
+    }
+
+    pub fn now(&self, now: Millis) -> Now {
+        let at = |ahead: i64| now.saturating_add(ahead);
+        let mut sure = self.established.low;
+        let (mut latest, mut claimed) = (sure, sure);
+        let mut answers_ahead = 0;
+        for claim in self.counting(now) {
+            if claim.interval.high < sure && !self.is_refuted(claim) {
+                sure = claim.interval.high;
+            }
+            if claim.interval.low > self.established.high {
+                answers_ahead += claim.answers;
+                claimed = claimed.max(claim.interval.low);
+            }
+        }
+        if answers_ahead > 1 {
+            latest = claimed;
+        }
+        Now { sure: at(sure), latest: at(latest), claimed: at(claimed) }
+    }
+
+    pub fn offset(&self, wall: i64) -> Option<i64> {
+        Some(Interval::point(wall).to(self.last?))
+    }
+
+    pub fn doubt(&self, now: Millis) -> Option<Doubt> {
+        let insane = self.insane.filter(|(_, last)| now - last <= AHEAD_COUNTS);
+        if let Some((answers, _)) = insane {
+            let message = "the server's Date is of no year that a clock shows: not believed".to_owned();
+            return Some(Doubt { lasts: answers > 1, message });
+        }
+        let mut answers = 0;
+        let mut furthest = 0_i64;
+        for claim in self.counting(now) {
+            let apart = self.established.to(claim.interval);
+            if apart.saturating_abs() > APART {
+                answers += claim.answers;
+                furthest = if apart.saturating_abs() > furthest.saturating_abs() { apart } else { furthest };
+            }
+        }
+        let side = if furthest > 0 { "ahead of" } else { "behind" };
+        let seconds = furthest.saturating_abs() / 1000;
+        let message = format!(
+            "the server's Date is {seconds} s {side} its clock as it was established and went on: \
+             not believed without a witness, and nothing counts as read beyond the lower of the two"
+        );
+        (answers > 0).then_some(Doubt { lasts: answers > 1, message })
+    }
+
+    /// A record was listed whose time is `ahead` of steady time.
+    pub fn witness(&mut self, record: Fingerprint, ahead: i64) {
+        match self.witnesses.iter_mut().find(|(_, known)| *known == record) {
+            Some((best, _)) => *best = ahead.max(*best),
+            None => self.witnesses.push((ahead, record)),
+        }
+        self.witnesses.sort_unstable_by(|a, b| b.cmp(a));
+        self.witnesses.truncate(WITNESSES);
+    }
+
+    /// An answer came, while the wall clock was `wall` ahead of steady time.
+    pub fn observe(&mut self, dated: Dated, wall: i64) {
+        let now = dated.received;
+        self.answers += 1;
+        let answers = self.answers;
+        self.claims.retain(|claim| now - claim.last <= BEHIND_COUNTS || answers - claim.number <= ANSWERS_COUNT);
+        if !is_sane(dated.date) {
+            let answers = self.insane.filter(|(_, last)| now - last <= AHEAD_COUNTS).map_or(0, |(answers, _)| answers);
+            self.insane = Some((answers.saturating_add(1), now));
+            return;
+        }
+        let said = Interval::of(dated);
+        self.last = Some(said);
+        if !self.founded {
+            (self.founded, self.established, self.since) = (true, said, now);
+        }
+        if let Some(both) = self.established.meet(said) {
+            self.established = both;
+            self.agreed = Some(now);
+            return;
+        }
+        let claim = self.claim(said, now);
+        self.settle(claim, wall, now);
+    }
+
+    /// Adds what an answer said to the claims.
+    fn claim(&mut self, said: Interval, now: Millis) -> Claim {
+        let number = self.answers;
+        let known = self.claims.iter_mut().find_map(|claim| Some((claim.interval.meet(said)?, claim)));
+        if let Some((both, claim)) = known {
+            let answers = claim.answers.saturating_add(1);
+            *claim = Claim { interval: both, last: now, answers, number, ..*claim };
+            return *claim;
+        }
+        let claim = Claim { interval: said, first: now, last: now, answers: 1, number };
+        if self.claims.len() >= CLAIMS {
+            // The highest is the one that nothing is lost with.
+            self.claims.sort_unstable_by_key(|claim| claim.interval.low);
+            self.claims.pop();
+        }
+        self.claims.push(claim);
+        claim
+    }
+
+    /// Takes on what the last answer claims, as far as that has been agreed on and is borne out.
+    fn settle(&mut self, claim: Claim, wall: i64, now: Millis) {
+        let near = |other: &&Claim| other.interval.is_near(claim.interval);
+        let first = self.claims.iter().filter(near).map(|other| other.first).min().unwrap_or(now);
+        let answers: u32 = self.claims.iter().filter(near).map(|other| other.answers).sum();
+        let others = self.claims.iter().any(|other| !near(&other) && other.last >= first);
+        let alone = !others && self.agreed.is_none_or(|agreed| agreed < first);
+        if !alone || answers < AGREED_BY || now - first < AGREED_FOR {
+            return;
+        }
+        let Interval { low, high } = claim.interval;
+        let near_wall = |interval: Interval| Interval::point(wall).is_near(interval);
+        let apart = self.established.to(claim.interval);
+        if near_wall(claim.interval) {
+            // Both say so, up to the lower of them.
+            let low = low.min(wall);
+            self.establish(Interval { low, high: high.min(wall).max(low) }, now);
+        } else if apart < 0 && apart >= -NEAR.min((now - self.since) / DRIFT) && !near_wall(self.established) {
+            self.establish(claim.interval, now);
+        } else if claim.interval.low > self.established.high
+            && let Some(newest) = self.borne_out().filter(|newest| *newest > self.established.high)
+        {
+            // What records prove, and no more: the rest is still only said.
+            self.establish(Interval::point(newest.min(high)), now);
+        }
+    }
+
+    fn establish(&mut self, interval: Interval, now: Millis) {
+        (self.established, self.since, self.agreed) = (interval, now, None);
+        self.claims.retain(|claim| claim.interval.meet(interval).is_none());
+    }
+
+    /// The time that so many records have reached that they are not all mistaken.
+    fn borne_out(&self) -> Option<i64> {
+        self.witnesses.get(WITNESSES - 1).map(|(ahead, _)| *ahead)
+    }
+
+    /// Whether records bear out the established clock and are far ahead of what `claim` says: they were listed, so they
+    /// are not from the future.
+    fn is_refuted(&self, claim: &Claim) -> bool {
+        let Interval { low, high } = self.established;
+        self.borne_out().is_some_and(|newest| {
+            (low - RECORDS_APART..=high + NEAR).contains(&newest)
+                && claim.interval.high.saturating_add(RECORDS_APART) < newest
+        })
+    }
+
+    /// The claims that still count.
+    fn counting(&self, now: Millis) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(move |claim| {
+            let counts = if claim.interval.low > self.established.high { AHEAD_COUNTS } else { BEHIND_COUNTS };
+            now - claim.last <= counts || self.answers - claim.number <= ANSWERS_COUNT
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "estimate_tests.rs"]
+pub(super) mod tests;

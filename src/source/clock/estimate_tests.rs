@@ -1,0 +1,331 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A time of this century; steady time begins here.
+pub const START: Millis = 1_795_600_000_000;
+
+/// What one answer says: `off` is how wrong its node's clock is, and it takes `there` and `back` ms.
+pub fn answer(now: Millis, off: i64, there: i64, back: i64) -> Dated {
+    let date = (now + there + off).div_euclid(1000) * 1000;
+    Dated { date, sent: now, received: now + there + back }
+}
+
+pub fn record(number: u64) -> Fingerprint {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    Fingerprint(bytes)
+}
+
+/// The server's true clock is `truth` ahead of steady time; it is asked every `every` ms and tells what is right.
+struct Told {
+    estimate: Estimate,
+    truth: i64,
+    now: Millis,
+    records: u64,
+}
+
+impl Told {
+    fn new(wall: i64, truth: i64) -> Self {
+        Self { estimate: Estimate::new(wall, START), truth, now: START, records: 0 }
+    }
+
+    fn answers(&mut self, seconds: i64, off: i64, wall: i64) -> &mut Self {
+        for _ in 0..seconds {
+            self.now += 997;
+            self.estimate.observe(answer(self.now, self.truth + off, 3, 4), wall);
+            self.now += 7;
+        }
+        self
+    }
+
+    fn lists(&mut self, count: u64) -> &mut Self {
+        for _ in 0..count {
+            self.records += 1;
+            // Each was listed within two seconds.
+            self.estimate
+                .witness(record(self.records), self.truth - 100 - i64::try_from(self.records % 19).unwrap() * 100);
+        }
+        self
+    }
+
+    /// How far `sure` is ahead of the true time, and `latest`.
+    fn off(&self) -> (i64, i64) {
+        let Now { sure, latest, .. } = self.estimate.now(self.now);
+        (sure - self.now - self.truth, latest - self.now - self.truth)
+    }
+}
+
+/// Within the second that a `Date` has, and never ahead.
+fn is_right(off: i64) -> bool {
+    (-1_100..=0).contains(&off)
+}
+
+/// Within that second, as a clock that is wrong may be.
+fn is_about(off: i64) -> bool {
+    (-1_100..=1_100).contains(&off)
+}
+
+#[test]
+fn clocks_that_agree_are_known_to_a_fraction_of_a_second() {
+    let mut told = Told::new(300, 0);
+    told.answers(50, 0, 300);
+    assert!((-30..=0).contains(&told.off().0), "{:?}", told.off());
+    // A wall clock that is 7 s behind says nothing of that by chance.
+    let mut told = Told::new(0, 7_300);
+    told.answers(50, 0, 7_300);
+    assert!((-1_100..=0).contains(&told.off().0), "{:?}", told.off());
+    let offset = told.estimate.offset(0).unwrap();
+    assert!((6_200..=7_300).contains(&offset), "{offset}");
+    assert_eq!(told.estimate.offset(7_300), Some(0));
+}
+
+#[test]
+fn one_answer_that_is_ahead_changes_nothing() {
+    for ahead in [60_000, 8 * 3_600_000, 86_400_000 * 3650] {
+        let mut told = Told::new(0, 0);
+        told.answers(10, 0, 0).answers(1, ahead, 0);
+        assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
+        let doubt = told.estimate.doubt(told.now).expect("is told");
+        assert!(!doubt.lasts && doubt.message.contains(" s ahead of"), "{doubt:?}");
+        told.answers(61, 0, 0);
+        assert_eq!(told.estimate.doubt(told.now), None, "is over");
+    }
+}
+
+#[test]
+fn a_long_lie_ahead_is_read_beyond_and_moves_nothing() {
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0).lists(20).answers(3_600, 86_400_000, 0).lists(20);
+    let (sure, latest) = told.off();
+    assert!(is_right(sure), "{sure}");
+    assert!(is_about(latest - 86_400_000), "{latest}");
+    assert!(told.estimate.doubt(told.now).is_some_and(|doubt| doubt.lasts));
+}
+
+#[test]
+fn behind_counts_at_once_and_is_forgotten() {
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0).answers(1, -3_600_000, 0);
+    assert!(is_about(told.off().0 + 3_600_000) && is_right(told.off().1), "{:?}", told.off());
+    told.answers(301, 0, 0);
+    assert!(is_right(told.off().0), "{:?}", told.off());
+    assert_eq!(told.estimate.doubt(told.now), None);
+}
+
+#[test]
+fn records_say_that_a_clock_behind_them_is_wrong() {
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0).lists(4).answers(100, -3_600_000, 0);
+    assert!(is_about(told.off().0 + 3_600_000), "four records may all be absurd");
+    told.lists(1);
+    assert!(is_right(told.off().0), "{:?}", told.off());
+    // A minute is too little to be told by them: their times and the API's may differ by that.
+    told.answers(1, -30_000, 0);
+    assert!(is_about(told.off().0 + 30_000), "{:?}", told.off());
+}
+
+#[test]
+fn a_machine_that_slept_finds_both_clocks_ahead() {
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0);
+    told.truth = 7_200_000;
+    told.answers(29, 0, 7_200_000);
+    assert!(is_about(told.off().0 + 7_200_000) && is_right(told.off().1), "{:?}", told.off());
+    told.answers(3, 0, 7_200_000);
+    assert!(is_right(told.off().0), "{:?}", told.off());
+    assert_eq!(told.estimate.doubt(told.now), None);
+}
+
+#[test]
+fn without_a_wall_clock_records_bear_an_advance_out_as_far_as_they_reach() {
+    // This machine's clock is 7 minutes behind, and stays so.
+    let mut told = Told::new(-420_000, 0);
+    told.answers(60, 0, -420_000);
+    assert!(is_about(told.off().0 + 420_000) && is_right(told.off().1), "{:?}", told.off());
+    told.lists(4).answers(60, 0, -420_000);
+    assert!(is_about(told.off().0 + 420_000), "four are none: {:?}", told.off());
+    told.lists(20).answers(1, 0, -420_000);
+    assert!((-2_200..=0).contains(&told.off().0), "{:?}", told.off());
+    // Records whose time is absurd bear nothing out beyond what the server says, which is the truth.
+    for number in 100..110 {
+        told.estimate.witness(record(number), 3_600_000);
+    }
+    told.answers(60, 0, -420_000);
+    assert!(told.off().0 <= 0, "{:?}", told.off());
+}
+
+#[test]
+fn the_lower_of_two_nodes_counts() {
+    for apart in [500, 3_000, 30_000] {
+        for ahead in [0, apart] {
+            // This machine agrees with either.
+            let mut told = Told::new(ahead, 0);
+            told.answers(1, 0, ahead);
+            for _ in 0..100 {
+                told.answers(1, 0, ahead).answers(2, apart, ahead);
+            }
+            let (sure, _) = told.off();
+            assert!((-1_100..=10).contains(&sure), "{sure} for nodes {apart} apart, wall {ahead}");
+        }
+    }
+}
+
+#[test]
+fn no_year_is_believed_that_no_clock_shows() {
+    let mut told = Told::new(0, 0);
+    for date in [253_402_300_799_000, 0, -1, Millis::MAX, Millis::MIN, 7_258_118_400_000] {
+        told.answers(3, 0, 0);
+        told.estimate.observe(Dated { date, sent: told.now, received: told.now }, 0);
+        assert!(is_right(told.off().0) && is_right(told.off().1));
+        assert!(told.estimate.doubt(told.now).is_some_and(|doubt| doubt.message.contains("no year")));
+    }
+}
+
+#[test]
+fn a_machine_that_was_never_set_believes_the_first_answer() {
+    let mut told = Told::new(-START, 0);
+    assert!(!told.estimate.is_founded());
+    told.answers(1, 0, -START);
+    assert!(told.estimate.is_founded() && is_right(told.off().0));
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut told = Told::new(0, 0);
+    for n in 0..10_000 {
+        told.answers(1, (n * 7_919_777) % 3_600_000 - 1_800_000, 0);
+        assert!(told.estimate.claims.len() <= CLAIMS);
+    }
+    assert!(told.off().0 <= 0);
+    told.lists(1_000);
+    assert!(told.estimate.witnesses.len() <= WITNESSES);
+}
+
+/// What a part of the world does for some seconds.
+#[derive(Debug, Clone)]
+pub struct Spell {
+    pub seconds: i64,
+    /// Between two answers.
+    pub every: i64,
+    /// By how much the nodes are off that answer in turn.
+    pub nodes: Vec<i64>,
+    /// By how much the wall clock is off.
+    pub wall: i64,
+    /// Records that happen a second.
+    pub records: u64,
+    /// And how far ahead they say that it is.
+    pub absurd: Option<i64>,
+}
+
+impl Spell {
+    /// A wall clock and servers that lie alike for half a minute cannot be told from a machine that slept: it does not.
+    pub fn wall(&self) -> i64 {
+        let alike = |off: &i64| *off != 0 && (self.wall - off).abs() < 5_000;
+        if self.nodes.iter().any(alike) { 0 } else { self.wall }
+    }
+}
+
+fn offset() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        3 => Just(0),
+        2 => -5_000_i64..5_000,
+        2 => -100_000_i64..100_000,
+        2 => -90_000_000_i64..90_000_000,
+        1 => Just(315_360_000_000),
+        1 => Just(-315_360_000_000),
+        1 => Just(250_000_000_000_000),
+    ]
+}
+
+pub fn spell() -> impl Strategy<Value = Spell> {
+    (
+        1_i64..200,
+        200_i64..20_000,
+        prop::collection::vec(offset(), 1..4),
+        offset(),
+        0_u64..4,
+        prop::option::of(0_i64..1_000_000),
+    )
+        .prop_map(|(seconds, every, nodes, wall, records, absurd)| Spell {
+            seconds,
+            every,
+            nodes,
+            wall,
+            records,
+            absurd,
+        })
+}
+
+/// Lives through the spells, and says the furthest that marks could have been ahead.
+fn live(told: &mut Told, spells: &[Spell]) -> i64 {
+    let mut furthest = i64::MIN;
+    for spell in spells {
+        let end = told.now + spell.seconds * 1000;
+        let mut turn = 0;
+        let wall = spell.wall();
+        while told.now < end {
+            told.now += spell.every;
+            let off = spell.nodes[turn % spell.nodes.len()];
+            turn += 1;
+            told.estimate.observe(answer(told.now, told.truth + off, 20, 30), wall);
+            told.now += 50;
+            told.lists(spell.records.min(u64::try_from(spell.every / 1000).unwrap_or(0) * spell.records));
+            if let Some(absurd) = spell.absurd {
+                // Always the same few: the newest, in each listing.
+                for number in 0..4 {
+                    told.estimate.witness(record(u64::MAX - number), told.truth + absurd);
+                }
+            }
+            furthest = furthest.max(told.off().0);
+        }
+    }
+    furthest
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Whatever answers say, and however the wall clock steps: marks are never ahead of the true time, and once the lies
+    /// are over they are where they belong.
+    #[test]
+    fn lies_move_no_mark_ahead_and_are_over_when_they_are_over(spells in prop::collection::vec(spell(), 1..8)) {
+        let mut told = Told::new(0, 0);
+        let furthest = live(&mut told, &spells);
+        // A wall clock that is right is so to the millisecond here.
+        prop_assert!(furthest <= 0, "{furthest} ms ahead");
+        told.answers(330, 0, 0);
+        prop_assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
+        prop_assert_eq!(told.estimate.doubt(told.now), None);
+    }
+
+    /// A wall clock that is wrong from the start while the servers are right.
+    #[test]
+    fn a_wrong_wall_clock_moves_no_mark_ahead(wall in offset(), seconds in 1_i64..400, records in 0_u64..3) {
+        let mut told = Told::new(wall, 0);
+        told.answers(1, 0, wall);
+        for _ in 0..seconds {
+            told.answers(1, 0, wall).lists(records);
+            prop_assert!(told.off().0 <= 0, "{:?}", told.off());
+        }
+        if records > 0 && seconds > 60 {
+            prop_assert!((-3_000..=0).contains(&told.off().0), "{:?}", told.off());
+        }
+        prop_assert!(told.off().1 >= -1_100 || seconds < 2, "what is readable is read: {:?}", told.off());
+    }
+
+    #[test]
+    fn while_nobody_lies_the_estimate_is_right(
+        truth in -3_000_i64..3_000, exchanges in prop::collection::vec((1_i64..20_000, 0_i64..3_000, 0_i64..3_000), 40..200),
+    ) {
+        let mut told = Told::new(truth, truth);
+        for (pause, there, back) in exchanges {
+            told.now += pause;
+            told.estimate.observe(answer(told.now, told.truth, there, back), truth);
+            told.now += there + back;
+            let (sure, latest) = told.off();
+            prop_assert!(sure <= 0 && sure >= -there - back - 1_001, "{sure}");
+            prop_assert!(latest <= 0, "{latest}");
+        }
+    }
+}
