@@ -33,6 +33,8 @@ const SURPRISE: u64 = 4;
 const RECORD_BYTES: u64 = 1024;
 /// Failures in a row before a stream counts as failing: one torn answer is nobody's business.
 const FAILING_AFTER: u32 = 3;
+/// A week.
+const PAST: Millis = 7 * 86_400_000;
 /// A window that reaches further than this beyond what is surely over tells nothing of how dense the log is.
 const AHEAD: Millis = 5000;
 /// The records of a reading that bear witness to what time it is: enough that a few whose time is absurd do not count.
@@ -170,8 +172,9 @@ impl Feed {
     /// says, too. The same for all lanes.
     pub async fn begun(&self) -> Now {
         let ask = async {
-            let now = floor_to(self.now().sure, self.rules.unit);
-            let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
+            // Of a time that has surely been: what has not may be refused, and this machine's clock may be ahead.
+            let then = floor_to(self.now().sure - PAST, self.rules.unit);
+            let request = PageRequest { from: then - self.rules.unit, to: then, limit: 1, position: Position::First };
             // A first page is asked for until it comes.
             let _ = self.fetch(&request, self.client.rank(Priority::Live)).await;
             self.now()

@@ -184,7 +184,8 @@ impl Lane {
             let at = goal.unwrap_or(tick);
             let schedule = &self.feed.schedule;
             let live_is_due = cursor.plan_live(schedule, at).is_some();
-            let beyond = || fore.plan(&cursor, schedule, now).filter(|_| after == Some(Pass::Live) || !live_is_due);
+            let beyond =
+                || fore.plan(&cursor, schedule, now, all).filter(|_| after == Some(Pass::Live) || !live_is_due);
             let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
             let Some(job) = planned else {
                 if all {

@@ -59,7 +59,7 @@ impl Lane {
                 if !feed.is_founded() && shutdown.unless(feed.begun()).await.is_none() {
                     return Ok(None);
                 }
-                let cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, self.start(feed.now()));
+                let cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, self.start(feed.now(), false));
                 self.keep(&cursor, shutdown).await?;
                 cursor
             }
@@ -68,7 +68,7 @@ impl Lane {
         // A lane whose API never answers shows how far behind it is all the same.
         self.show(&cursor);
         let Some(begun) = shutdown.unless(feed.begun()).await else { return Ok(None) };
-        let start = floor_to(self.start(begun), feed.schedule.unit);
+        let start = floor_to(self.start(begun, true), feed.schedule.unit);
         if cursor.commits == 0 && start < cursor.live {
             // Nothing has been read yet, and this machine's clock was ahead when it was settled.
             cursor.set_to(start);
@@ -87,12 +87,14 @@ impl Lane {
         Ok(Some((cursor, begun)))
     }
 
-    /// Where a lane without a cursor begins, if the server's time is `now`: never ahead of it, nor before what it keeps.
-    fn start(&self, now: Now) -> Millis {
+    /// Where a lane without a cursor begins, if the server's time is `now`: not before what the API keeps, nor, once it has
+    /// been `heard`, ahead of any time that it claims.
+    fn start(&self, now: Now, heard: bool) -> Millis {
         let start = match self.start {
             Start::Now => now.sure,
             Start::Age(age) => now.sure - clock::millis(age),
-            Start::At(time) => time.min(now.latest),
+            Start::At(time) if heard => time.min(now.claimed),
+            Start::At(time) => time,
         };
         start.max(self.feed.oldest_readable().unwrap_or(Millis::MIN))
     }

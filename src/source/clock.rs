@@ -129,7 +129,7 @@ impl ServerClock {
     /// The server's now for the date of a signature.
     pub(super) fn signing(&self) -> Millis {
         match self.signing.load(Ordering::Relaxed) {
-            AS_ESTIMATED => self.now().sure,
+            AS_ESTIMATED => clock::steady().saturating_add(self.ahead_of_steady()),
             ahead => clock::steady().saturating_add(ahead),
         }
     }

@@ -119,7 +119,7 @@ impl Http {
         let status = response.status();
         spans::answered(status.as_u16());
         let retry_after = header(response.headers(), RETRY_AFTER)
-            .and_then(|asked| retry_after(asked, date.unwrap_or_else(|| system_time(self.clock.now().sure))));
+            .and_then(|asked| retry_after(asked, date, system_time(self.clock.now().sure)));
         let body = match self.read(response).await {
             Ok(body) => body,
             // Its status says enough.
@@ -231,14 +231,16 @@ pub(super) fn system_time(time: Millis) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(time.clamp(0, 253_370_764_799_999).unsigned_abs())
 }
 
-/// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the server's own `now`, so that no
-/// clocks need to agree; one that has passed asks for nothing.
-fn retry_after(asked: &str, now: SystemTime) -> Option<Duration> {
+/// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the answer's own `date`, so that no clocks need to
+/// agree, and from what the server's clock is known to be, `now`; where they differ, the shorter wait costs less. One that
+/// has passed asks for nothing.
+fn retry_after(asked: &str, date: Option<SystemTime>, now: SystemTime) -> Option<Duration> {
     let asked = asked.trim();
-    match asked.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default()),
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
     }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    [date, Some(now)].into_iter().flatten().map(|from| until.duration_since(from).unwrap_or_default()).min()
 }
 
 fn authorities(config: &StreamConfig) -> Result<Option<Vec<Certificate>>, BuildError> {

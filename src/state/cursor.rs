@@ -223,19 +223,23 @@ pub struct Fore {
     through: Millis,
     reach: Millis,
     polled: Millis,
+    /// Whether the last reading went as far as there may be anything.
+    ended: bool,
 }
 
 impl Default for Fore {
     fn default() -> Self {
-        Self { through: Millis::MIN, reach: REACH, polled: Millis::MIN }
+        Self { through: Millis::MIN, reach: REACH, polled: Millis::MIN, ended: true }
     }
 }
 
 impl Fore {
-    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there.
+    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there; with `all`, until it
+    /// has come to the end.
     #[must_use]
-    pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now) -> Option<Job> {
-        if now.latest - now.sure <= APART || self.polled == floor_to(now.sure, schedule.poll) {
+    pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
+        let is_polled = self.polled == floor_to(now.sure, schedule.poll) && (self.ended || !all);
+        if now.latest - now.sure <= APART || is_polled {
             return None;
         }
         let to = floor_to(now.latest - schedule.settle, schedule.unit);
@@ -248,13 +252,12 @@ impl Fore {
     /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
     pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
         self.polled = floor_to(now.sure, schedule.poll);
+        self.ended = range.to >= floor_to(now.latest - schedule.settle, schedule.unit);
         listed.sort_unstable();
         let newest = listed.len().checked_sub(ABSURD).map(|index| listed[index]);
         match newest {
-            Some(newest) if newest >= self.through => (self.through, self.reach) = (newest.min(range.to), REACH),
-            _ if range.to < floor_to(now.latest - schedule.settle, schedule.unit) => {
-                self.reach = self.reach.saturating_mul(2);
-            }
+            Some(newest) if newest > self.through => (self.through, self.reach) = (newest.min(range.to), REACH),
+            _ if !self.ended => self.reach = self.reach.saturating_mul(2),
             _ => {}
         }
     }

@@ -114,6 +114,14 @@ struct Claim {
     number: u64,
 }
 
+/// Answers in a row that say about the same.
+#[derive(Debug, Clone, Copy)]
+struct Agreement {
+    around: Interval,
+    first: Millis,
+    answers: u32,
+}
+
 /// See the module above. Times are steady times, differences are to them.
 #[derive(Debug)]
 pub(super) struct Estimate {
@@ -122,8 +130,10 @@ pub(super) struct Estimate {
     since: Millis,
     /// Whether it rests on anything.
     founded: bool,
-    /// The last answer that agreed with it.
-    agreed: Option<Millis>,
+    /// Whether an answer has ever agreed with it.
+    is_answered: bool,
+    /// What the last answers all say instead, if they do.
+    agreement: Option<Agreement>,
     claims: Vec<Claim>,
     /// What the last answer said.
     last: Option<Interval>,
@@ -143,7 +153,8 @@ impl Estimate {
             established: Interval::of_wall(wall),
             since: now,
             founded: shown >= SET && is_sane(shown),
-            agreed: None,
+            is_answered: false,
+            agreement: None,
             claims: Vec::new(),
             last: None,
             witnesses: Vec::new(),
@@ -166,8 +177,10 @@ impl Estimate {
         let (mut latest, mut claimed) = (sure, sure);
         let mut answers_ahead = 0;
         for claim in self.counting(now) {
-            if claim.interval.high < sure && !self.is_refuted(claim) {
-                sure = claim.interval.high;
+            let Interval { low, high } = claim.interval;
+            if high < self.established.low && !self.is_refuted(claim) {
+                // What a few answers tell to a second only is left to later ones, where that is all that is at stake.
+                sure = sure.min(if self.established.is_near(claim.interval) { high } else { low });
             }
             if claim.interval.low > self.established.high {
                 answers_ahead += claim.answers;
@@ -235,8 +248,11 @@ impl Estimate {
             (self.founded, self.established, self.since) = (true, said, now);
         }
         if let Some(both) = self.established.meet(said) {
-            self.established = both;
-            self.agreed = Some(now);
+            // From the first answer on the lower end is what answers say: a wall clock may be ahead of them by less than one
+            // of them tells.
+            self.established = if self.is_answered { both } else { Interval { low: said.low, ..both } };
+            self.is_answered = true;
+            self.agreement = None;
             return;
         }
         let claim = self.claim(said, now);
@@ -262,14 +278,14 @@ impl Estimate {
         claim
     }
 
-    /// Takes on what the last answer claims, as far as that has been agreed on and is borne out.
+    /// Takes on what the last answer claims, as far as all have said so for long enough and it is borne out.
     fn settle(&mut self, claim: Claim, wall: i64, now: Millis) {
-        let near = |other: &&Claim| other.interval.is_near(claim.interval);
-        let first = self.claims.iter().filter(near).map(|other| other.first).min().unwrap_or(now);
-        let answers: u32 = self.claims.iter().filter(near).map(|other| other.answers).sum();
-        let others = self.claims.iter().any(|other| !near(&other) && other.last >= first);
-        let alone = !others && self.agreed.is_none_or(|agreed| agreed < first);
-        if !alone || answers < AGREED_BY || now - first < AGREED_FOR {
+        let agreement = match self.agreement.filter(|agreement| agreement.around.is_near(claim.interval)) {
+            Some(agreement) => Agreement { answers: agreement.answers.saturating_add(1), ..agreement },
+            None => Agreement { around: claim.interval, first: now, answers: 1 },
+        };
+        self.agreement = Some(agreement);
+        if agreement.answers < AGREED_BY || now - agreement.first < AGREED_FOR {
             return;
         }
         let Interval { low, high } = claim.interval;
@@ -290,7 +306,8 @@ impl Estimate {
     }
 
     fn establish(&mut self, interval: Interval, now: Millis) {
-        (self.established, self.since, self.agreed) = (interval, now, None);
+        (self.established, self.since, self.agreement) = (interval, now, None);
+        self.is_answered = true;
         self.claims.retain(|claim| claim.interval.meet(interval).is_none());
     }
 

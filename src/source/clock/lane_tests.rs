@@ -98,7 +98,7 @@ impl Model {
         }
         let tick = floor_to(now.sure, self.schedule.poll);
         let live_is_due = self.cursor.plan_live(&self.schedule, tick).is_some();
-        let beyond = self.fore.plan(&self.cursor, &self.schedule, now);
+        let beyond = self.fore.plan(&self.cursor, &self.schedule, now, false);
         let beyond = beyond.filter(|_| *after == Some(Pass::Live) || !live_is_due);
         let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *after));
         let wait = |model: &mut Self| {
