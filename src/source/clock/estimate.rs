@@ -106,8 +106,7 @@ pub(super) fn is_sane(time: Millis) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     interval: Interval,
-    /// Of its answers.
-    first: Millis,
+    /// When the last answer said so, and how many have.
     last: Millis,
     answers: u32,
     /// Which of all answers was the last of them.
@@ -268,7 +267,7 @@ impl Estimate {
             *claim = Claim { interval: both, last: now, answers, number, ..*claim };
             return *claim;
         }
-        let claim = Claim { interval: said, first: now, last: now, answers: 1, number };
+        let claim = Claim { interval: said, last: now, answers: 1, number };
         if self.claims.len() >= CLAIMS {
             // The highest is the one that nothing is lost with.
             self.claims.sort_unstable_by_key(|claim| claim.interval.low);
