@@ -239,20 +239,27 @@ impl Fore {
     #[must_use]
     pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
         let is_polled = self.polled == floor_to(now.sure, schedule.poll) && (self.ended || !all);
-        if now.latest - now.sure <= APART || is_polled {
+        let latest = Self::latest(cursor.live, now);
+        if latest - now.sure <= APART || is_polled {
             return None;
         }
-        let to = floor_to(now.latest - schedule.settle, schedule.unit);
+        let to = floor_to(latest - schedule.settle, schedule.unit);
         let from = self.through.saturating_sub(schedule.overlap).max(cursor.live);
         let range = Window { from, to: to.min(floor_to(from.saturating_add(self.reach), schedule.unit)) };
         (!range.is_empty()).then_some(Job { pass: Pass::Fore, priority: Priority::Live, range })
+    }
+
+    /// Where the live pass has nothing to ask, as it stands beyond what is surely over, one answer is enough to go by: else
+    /// there would never be another.
+    const fn latest(live: Millis, now: Now) -> Millis {
+        if live > now.sure { now.claimed } else { now.latest }
     }
 
     /// Takes note that `range` was read at `now`, and of the times that were `listed` there. How far it goes on is known
     /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
     pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
         self.polled = floor_to(now.sure, schedule.poll);
-        self.ended = range.to >= floor_to(now.latest - schedule.settle, schedule.unit);
+        self.ended = range.to >= floor_to(Self::latest(range.from, now) - schedule.settle, schedule.unit);
         listed.sort_unstable();
         let newest = listed.len().checked_sub(ABSURD).map(|index| listed[index]);
         match newest {

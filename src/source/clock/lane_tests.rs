@@ -182,6 +182,20 @@ proptest! {
     }
 }
 
+/// A lane that begins, or goes on, where this machine's clock has not been yet: it asks all the same.
+#[test]
+fn a_lane_that_stands_beyond_a_clock_that_is_behind_asks() {
+    let mut model = Model::new(-3_600_000);
+    model.cursor.set_to(START - 20_000);
+    model.estimate.observe(answer(START, 0, 1, 1), -3_600_000);
+    let spell = |seconds, records| Spell { seconds, every: 0, nodes: vec![0], wall: -3_600_000, records, absurd: None };
+    model.live(&[spell(60, 2)]);
+    let waits = model.happened.keys().rev().take_while(|time| !model.delivered.contains_key(time)).count();
+    assert!(waits <= 4, "{waits} wait");
+    model.live(&[spell(100, 0)]);
+    assert_eq!(model.missing(), 0, "of {}", model.happened.len());
+}
+
 #[test]
 fn a_cursor_of_the_future_is_put_back_to_what_was_read() {
     let mut model = Model::new(0);
