@@ -179,7 +179,8 @@ impl Estimate {
             let Interval { low, high } = claim.interval;
             if high < self.established.low && !self.is_refuted(claim) {
                 // What a few answers tell to a second only is left to later ones, where that is all that is at stake.
-                sure = sure.min(if self.established.is_near(claim.interval) { high } else { low });
+                let is_little = self.is_answered && self.established.is_near(claim.interval);
+                sure = sure.min(if is_little { high } else { low });
             }
             if claim.interval.low > self.established.high {
                 answers_ahead += claim.answers;
