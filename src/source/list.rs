@@ -161,9 +161,7 @@ mod tests {
     #[test]
     fn a_list_is_what_it_says_or_wrong() {
         let list = |json| serde_json::from_str::<List<'_>>(json).expect("it is JSON");
-        for json in ["null"] {
-            assert!(matches!(list(json), List::Missing), "{json}");
-        }
+        assert!(matches!(list("null"), List::Missing));
         for json in ["{}", "\"\"", "\" \""] {
             assert!(matches!(list(json), List::Nothing), "{json}");
         }

@@ -232,7 +232,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// The same where the API goes by another time than its records show, by as much for all or by more or less from one
     /// record to the next, and where those without a time are listed whatever is asked for.
