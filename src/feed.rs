@@ -1,24 +1,28 @@
 //! A stream's reader: whole windows for its lanes, read once where several lanes ask for the same.
 //!
-//! Here alone requests are repeated: a [`Feed`] never fails, it takes as long as the API needs to recover, and
-//! is given up by dropping the future. What a window needs to count is decided in [`crate::reading`].
+//! A [`Feed`] never fails, it takes as long as the API needs to recover, and is given up by dropping the future. What a
+//! window needs to count is decided in [`crate::reading`], whether it is believed in `doubt`.
+
+mod ask;
+mod doubt;
+mod trouble;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
 use crate::admin::StreamBoard;
-use crate::clock::millis;
-use crate::event::{Millis, Source, StreamContext};
+use crate::event::{Fingerprint, Millis, Source, StreamContext};
 use crate::metrics::StreamMetrics;
-use crate::reading::{End, Found, Inclusive, Paging, Reading, Rules};
-use crate::retry::{Backoff, Waits};
-use crate::source::{Client, FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
+use crate::reading::{Found, Gap, Inclusive, Paging, Rules, Shard};
+use crate::source::{Client, FetchReason, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
-use crate::telemetry::spans::{self, Place};
+use crate::telemetry::spans::Place;
 use crate::window::{Density, Window, floor_to};
+use doubt::Neighbourhood;
+use trouble::{Kind, Trouble};
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
 const ROWS_AHEAD: u64 = 16_000;
@@ -26,12 +30,13 @@ const ROWS_AHEAD: u64 = 16_000;
 const ROWS_MOST: u64 = 1000;
 /// How many times a comfortable window's rows may be read as one.
 const SURPRISE: u64 = 4;
+/// What of a single clock unit is held; one with more is read in parts.
+const UNIT_BYTES: u64 = 24 << 20;
 /// What a record is reckoned at, in bytes: a window of large records holds fewer.
 const RECORD_BYTES: u64 = 1024;
-/// Failures in a row before a stream counts as failing: one torn answer is nobody's business.
-const FAILING_AFTER: u32 = 3;
-/// After so many failures a token is taken to be the cause, and its run begun anew.
-const TOKEN_TRIES: u32 = 5;
+
+/// Records listed outside their windows that are remembered, one for each reading.
+const OUTSIDE: usize = 16;
 
 /// Reads one stream.
 pub struct Feed {
@@ -51,6 +56,10 @@ pub struct Feed {
     learnt: Mutex<Learnt>,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
+    told_outside: AtomicBool,
+    told_less: AtomicBool,
+    /// Records that were listed outside their windows, and for which.
+    outside: Mutex<VecDeque<(Fingerprint, Window)>>,
     begun: OnceCell<Millis>,
 }
 
@@ -61,8 +70,14 @@ pub struct WindowRead {
     pub window: Window,
     /// When the reading began, by the server's clock.
     pub read_at: Millis,
-    /// All that it holds, oldest first.
+    /// All that was listed for it, oldest first, whatever time it shows.
     pub found: Vec<Found>,
+    /// What of it could not be read.
+    pub gaps: Vec<Gap>,
+    /// Which part of its records it is, where all are more than may be held.
+    pub shard: Shard,
+    /// A window, from and to, that was seen to hold records.
+    pub witness: Option<(Millis, Millis)>,
     /// Where in our traces.
     pub place: Place,
 }
@@ -74,6 +89,12 @@ pub struct Overflow;
 struct Learnt {
     density: Density,
     inclusive: Inclusive,
+    neighbourhood: Neighbourhood,
+    /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
+    page_limit: u32,
+    limit_for: u32,
+    /// For how many windows they are to fit a page, because later pages cannot be had.
+    short_for: u32,
 }
 
 /// A reading that other lanes may want, too.
@@ -81,13 +102,6 @@ struct Shared {
     window: Window,
     as_of: Millis,
     read: Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>>,
-}
-
-#[derive(Debug, Default)]
-struct Trouble {
-    in_a_row: u32,
-    /// What is known to be wrong, and since when something is.
-    failing: Option<(FetchReason, Instant)>,
 }
 
 impl Feed {
@@ -120,10 +134,19 @@ impl Feed {
             page_limit: client.page_limit(),
             max_rows: SURPRISE * rows,
             max_bytes: SURPRISE * rows * RECORD_BYTES,
+            max_unit_bytes: UNIT_BYTES,
+            shard: Shard::WHOLE,
             deepest: client.max_rows(),
         };
         Self {
-            learnt: Mutex::new(Learnt { density: Density::new(schedule.unit, rows), inclusive: None }),
+            learnt: Mutex::new(Learnt {
+                density: Density::new(schedule.unit, rows),
+                inclusive: None,
+                neighbourhood: Neighbourhood::default(),
+                page_limit: client.page_limit(),
+                limit_for: 0,
+                short_for: 0,
+            }),
             stream,
             metrics,
             board,
@@ -135,8 +158,47 @@ impl Feed {
             lanes,
             shared: Mutex::default(),
             trouble: Mutex::default(),
+            told_outside: AtomicBool::new(false),
+            told_less: AtomicBool::new(false),
+            outside: Mutex::default(),
             begun: OnceCell::new(),
         }
+    }
+
+    /// Whether it was said before that records lie outside the bounds that list them.
+    pub fn tell_outside(&self) -> bool {
+        self.told_outside.swap(true, Ordering::Relaxed)
+    }
+
+    /// Takes note of a record that `window` listed though it lies outside. One that windows far apart list shows that the
+    /// API ignores bounds: what it does not list then is never listed.
+    pub fn listed_outside(&self, fingerprint: Fingerprint, window: Window) {
+        let mut outside = lock(&self.outside);
+        let apart = |other: &Window| {
+            other.to + 2 * self.rules.unit < window.from || window.to + 2 * self.rules.unit < other.from
+        };
+        let ignores = outside.iter().any(|(other, of)| *other == fingerprint && apart(of));
+        if outside.len() >= OUTSIDE {
+            outside.pop_front();
+        }
+        outside.push_back((fingerprint, window));
+        drop(outside);
+        if ignores {
+            let message = "the API lists the same records whatever bounds are asked for: such a source cannot be read \
+                           completely";
+            self.failed(Kind::Answers, FetchReason::Doubtful, message, true);
+        }
+    }
+
+    /// A window that is known to hold records, from what a lane has kept.
+    pub fn add_witness(&self, (from, to): (Millis, Millis)) {
+        lock(&self.learnt).neighbourhood.add_witness(Window { from, to });
+    }
+
+    /// What it asks for, tenant and filter, as a hash.
+    #[must_use]
+    pub fn question(&self) -> &str {
+        self.client.question()
     }
 
     /// How many windows a lane should read ahead.
@@ -158,7 +220,7 @@ impl Feed {
             let now = floor_to(self.now(), self.rules.unit);
             let request = PageRequest { from: now - self.rules.unit, to: now, limit: 1, position: Position::First };
             // A first page is asked for until it comes.
-            let _ = self.fetch(&request, self.client.rank(Priority::Live)).await;
+            self.first_heard(&request).await;
             self.now()
         };
         *self.begun.get_or_init(|| ask).await
@@ -167,7 +229,14 @@ impl Feed {
     /// The present length of a comfortable window.
     #[must_use]
     pub fn comfortable(&self) -> Millis {
-        lock(&self.learnt).density.comfortable()
+        let learnt = lock(&self.learnt);
+        let comfortable = learnt.density.comfortable();
+        if learnt.short_for == 0 {
+            return comfortable;
+        }
+        // What fits a page, and some room.
+        let pages = (self.rules.max_rows / SURPRISE).div_ceil(u64::from(self.rules.page_limit)).max(1).cast_signed();
+        floor_to(comfortable / (2 * pages), self.rules.unit).max(self.rules.unit)
     }
 
     /// How long the windows of `job` may be. Near now all requests that may be in flight share it, so that its last
@@ -230,129 +299,11 @@ impl Feed {
         read
     }
 
-    async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
-        let read_at = self.now();
-        let inclusive = lock(&self.learnt).inclusive;
-        let mut reading = Reading::new(self.rules, window, inclusive);
-        let rank = self.client.rank(priority);
-        let mut waits = Waits::new();
-        while let Some(request) = reading.next() {
-            match self.fetch(&request, rank).await {
-                Some(page) => {
-                    if request.position != Position::First {
-                        waits = Waits::new();
-                    }
-                    reading.give(page);
-                }
-                None => {
-                    reading.void();
-                    // A page that lies too deep does so at once; a token may work the next time.
-                    if matches!(request.position, Position::Token(_)) {
-                        tokio::time::sleep(waits.next_wait()).await;
-                    }
-                }
-            }
-        }
-        let mut learnt = lock(&self.learnt);
-        learnt.inclusive = reading.inclusive().or(learnt.inclusive);
-        let outcome = match reading.end() {
-            Some(End::Overflow { rows }) => {
-                learnt.density.saw(window, rows.max(self.rules.max_rows));
-                return Err(Overflow);
-            }
-            Some(End::Complete(outcome)) => outcome,
-            None => unreachable!("a reading that asks for no page has ended"),
-        };
-        let found = reading.into_found();
-        let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
-        let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
-        learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
-        drop(learnt);
-        self.metrics.window(outcome);
-        spans::read(outcome, rows);
-        tracing::debug!(stream = self.stream.name, ?window, ?outcome, rows, "window read");
-        Ok(Arc::new(WindowRead { window, read_at, found, place: Place::here() }))
-    }
-
-    /// Asks until the page comes; `None` if it is a later page of a run and refused: its token no longer works, or it
-    /// lies deeper than this API pages.
-    async fn fetch(&self, request: &PageRequest, rank: Rank) -> Option<Page> {
-        let mut backoff = Backoff::new();
-        let mut tries = 0;
-        loop {
-            self.metrics.request_started();
-            match self.client.fetch(request, rank).await {
-                Ok(fetched) => {
-                    self.metrics.request_finished(fetched.timing.requests);
-                    self.metrics.rate_limit_waited(fetched.timing.waited);
-                    self.metrics.records(fetched.page.records.len() as u64);
-                    self.show_clock();
-                    self.recovered();
-                    return Some(fetched.page);
-                }
-                Err(error) => {
-                    tries += 1;
-                    let is_token = matches!(request.position, Position::Token(_));
-                    let is_refused = request.position != Position::First && error.class == FailureClass::Refused;
-                    if is_refused || is_token && tries >= TOKEN_TRIES {
-                        // If there is more to it than a token's age or a page too deep, the new run's first page tells.
-                        self.metrics.error(error.reason);
-                        let (stream, reason) = (&self.stream.name, error.reason.label());
-                        tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");
-                        return None;
-                    }
-                    self.failed(&error);
-                    tokio::time::sleep(backoff.next(&error)).await;
-                }
-            }
-        }
-    }
-
     fn show_clock(&self) {
         #[expect(clippy::cast_precision_loss, reason = "an offset that loses precision is centuries")]
         let offset = self.client.clock().offset() as f64 / 1000.0;
         self.metrics.set_clock_offset(offset);
         self.board.set_clock_offset(offset);
-    }
-
-    /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
-    #[must_use]
-    pub fn oldest_readable(&self) -> Option<Millis> {
-        self.client.history().map(|history| floor_to(self.now() - millis(history) + 3_600_000, self.rules.unit))
-    }
-
-    fn failed(&self, error: &FetchError) {
-        self.metrics.error(error.reason);
-        let stream = &self.stream.name;
-        tracing::debug!(stream, reason = error.reason.label(), "request failed: {error}");
-        let needs_operator = matches!(error.class, FailureClass::Credentials | FailureClass::Refused);
-        let mut trouble = lock(&self.trouble);
-        trouble.in_a_row += 1;
-        let known = trouble.failing.is_some_and(|(reason, _)| reason == error.reason);
-        if known || !needs_operator && trouble.in_a_row < FAILING_AFTER {
-            return;
-        }
-        let since = trouble.failing.map_or_else(Instant::now, |(_, since)| since);
-        trouble.failing = Some((error.reason, since));
-        drop(trouble);
-        self.board.failing(error.reason, error.to_string());
-        if needs_operator {
-            tracing::error!(stream, reason = error.reason.label(), "cannot read, trying again: {error}");
-        } else {
-            tracing::warn!(stream, reason = error.reason.label(), "cannot read, trying again: {error}");
-        }
-    }
-
-    fn recovered(&self) {
-        let mut trouble = lock(&self.trouble);
-        trouble.in_a_row = 0;
-        let failing = trouble.failing.take();
-        drop(trouble);
-        if let Some((_, since)) = failing {
-            self.board.ok();
-            let after = Duration::from_secs(since.elapsed().as_secs());
-            tracing::info!(stream = self.stream.name, ?after, "reads again");
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cli::{CursorCommand, Exit, LaneArgs};
 use crate::config;
 use crate::config::units;
 use crate::event::Millis;
+use crate::reading::Gap;
 use crate::state::cursor::Cursor;
 use crate::state::store::{self, LaneKey};
 use crate::telemetry::chain;
@@ -48,6 +49,7 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
             confirm(&names(&stored), &what, args.yes)?;
             for lane in &mut stored {
                 lane.cursor.set_to(args.to);
+                lane.cursor.known.ask_anew(args.to);
                 change(&checkpoint, lane, true)?;
             }
         }
@@ -143,6 +145,9 @@ fn in_text(lanes: &[Stored], deleted: bool) -> String {
         for (sweep, mark) in cursor.sweeps.iter().filter(|_| !deleted) {
             let _ = writeln!(text, "  swept at {:>5}, through {}", age(*sweep), time(*mark));
         }
+        for gap in cursor.known.gaps.iter().filter(|_| !deleted) {
+            let _ = writeln!(text, "  gap from {} to {}: {}", time(gap.from), time(gap.to), gap.reason.label());
+        }
     }
     text.truncate(text.trim_end().len());
     text
@@ -152,9 +157,12 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
     let lane = |Stored { stream, sink, cursor }: &Stored| {
         let sweeps: serde_json::Map<_, _> =
             cursor.sweeps.iter().map(|(&sweep, &mark)| (age(sweep), json!(time(mark)))).collect();
+        let gap = |gap: &Gap| json!({ "from": time(gap.from), "to": time(gap.to), "reason": gap.reason.label() });
+        let gaps: Vec<_> = cursor.known.gaps.iter().map(gap).collect();
         json!({
             "stream": stream, "sink": sink, "source": cursor.stream.source, "tenant": cursor.stream.tenant,
             "deleted": deleted, "live": time(cursor.live), "sweeps": sweeps, "verified_through": time(cursor.floor()),
+            "gaps": gaps,
         })
     };
     format!("{:#}", serde_json::Value::Array(lanes.iter().map(lane).collect()))

@@ -29,6 +29,7 @@ use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
 use crate::feed::{Feed, Overflow, WindowRead};
 use crate::metrics::{LaneMetrics, SinkMetrics};
+use crate::reading::Shard;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
 use crate::state::admit::{New, admit};
@@ -118,6 +119,16 @@ pub enum LaneError {
         configured: String,
         /// What the checkpoint says.
         stored: String,
+    },
+    /// The cursor was made with another filter.
+    #[error(
+        "streams.{stream} asks with another filter than its cursor was made with, and what that one hid would never come: \
+         rename the stream to read it from its `start`, or say where it goes on with `trailcast cursor set --stream \
+         {stream} --to TIME`"
+    )]
+    OtherQuestion {
+        /// The stream.
+        stream: String,
     },
     /// The store cannot be read.
     #[error(transparent)]
@@ -271,9 +282,30 @@ impl Lane {
         Ahead { window, trace, task }
     }
 
-    /// One window: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
-    /// shutdown is requested; the parts that are committed are safe, and the marks stay where they were.
+    /// One window, in as many parts as it was read in: what could not be held at once is read part by part, and only the
+    /// last moves the marks.
     async fn step(
+        &self,
+        cursor: &mut Cursor,
+        parts: &mut Parts,
+        mut read: Arc<WindowRead>,
+        trace: &Arc<spans::Window>,
+        shutdown: &Shutdown,
+    ) -> Result<(), LaneError> {
+        loop {
+            let next = read.shard.next();
+            self.take(cursor, parts, Arc::clone(&read), trace, shutdown).await?;
+            let Some(shard) = next.filter(|_| !shutdown.is_requested()) else { return Ok(()) };
+            // What waits for the sink is held, too.
+            self.settle_all(cursor, parts, shutdown).await?;
+            let Some(part) = shutdown.unless(self.feed.read_part(&read, shard)).await else { return Ok(()) };
+            read = part;
+        }
+    }
+
+    /// One reading: admits what is new, delivers it part by part and commits each. Ends early, between two parts, when
+    /// shutdown is requested; the parts that are committed are safe, and the marks stay where they were.
+    async fn take(
         &self,
         cursor: &mut Cursor,
         parts: &mut Parts,
@@ -287,27 +319,40 @@ impl Lane {
         if window.from <= live {
             self.feed.metrics.set_read_through(window.to);
         }
-        let mut delivered = self.delivered(&read, parts.changes(), shutdown).await?;
-        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live);
+        let before = Arc::clone(&read);
+        let mut known = self.learn(&parts.cursor(cursor).known, &read);
+        let (mut delivered, remembered) = self.delivered(&read, known.reach(), parts.changes(), shutdown).await?;
+        let whole = read.shard == Shard::WHOLE && known.skew == 0;
+        let read = if whole { self.look_again(read, remembered, shutdown).await } else { read };
+        if !Arc::ptr_eq(&before, &read) {
+            known = self.learn(&known, &read);
+            (delivered, _) = self.delivered(&read, known.reach(), parts.changes(), shutdown).await?;
+        }
+        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live, known.reach());
         spans::admitted(new.len());
         let mut new = new.into_iter().peekable();
         loop {
             let part = next_part(&mut new);
-            let last = new.peek().is_none();
-            let read_at = ReadAt { window, read_at: read.read_at, schedule: &self.feed.schedule };
+            let ended = new.peek().is_none();
+            let last = ended && read.shard.next().is_none();
+            let read_at = ReadAt {
+                window,
+                read_at: read.read_at,
+                schedule: &self.feed.schedule,
+                found: &read.found,
+                known: &known,
+            };
             let before = parts.cursor(cursor);
             let mut commit = store::commit(&self.key(), before, read_at, &part, last, &delivered);
             let (commits, floor_before, floor) = (before.commits, before.floor(), commit.cursor.floor());
             commit.changes.deletes = self.forgotten(floor_before, floor, parts.changes(), shutdown).await?;
-            for new in &part {
-                *delivered.entry(new.fingerprint).or_default() += 1;
-            }
+            delivered.add(&part, window);
             let of = Of { read: Arc::clone(&read), last, trace: Arc::clone(trace) };
             parts.push(self.stage(part, commits, commit, of, shutdown).await?);
             while parts.is_full() {
                 self.settle_first(cursor, parts, shutdown).await?;
             }
-            if last || shutdown.is_requested() {
+            if ended || shutdown.is_requested() {
                 return Ok(());
             }
         }

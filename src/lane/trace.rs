@@ -28,7 +28,7 @@ impl Reason for LaneError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Sink(error) => Reason::reason(error),
-            Self::Stored(_) | Self::OtherLog { .. } | Self::Checkpoint(_) => "checkpoint",
+            Self::Stored(_) | Self::OtherLog { .. } | Self::OtherQuestion { .. } | Self::Checkpoint(_) => "checkpoint",
             Self::NotDrained => "not_drained",
             Self::Lost => "lost",
         }

@@ -10,9 +10,11 @@ use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
+use crate::reading::{Gap, GapReason};
 use crate::sink::{Sink, deleted_at_once};
-use crate::state::admit::New;
+use crate::state::admit::{self, New};
 use crate::state::cursor::Cursor;
+use crate::state::known::Known;
 use crate::telemetry::chain;
 
 impl Lane {
@@ -23,10 +25,48 @@ impl Lane {
         if cursor.floor() < oldest {
             let (from, to) = (time(cursor.floor()), time(oldest));
             tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
+            cursor.known.add_gap(Gap { from: cursor.floor(), to: oldest, reason: GapReason::Expired });
+            self.metrics.gaps(1);
             cursor.skip_to(oldest);
+        }
+        if let Some(witness) = cursor.known.witness {
+            self.feed.add_witness(witness);
         }
         tracing::info!(stream, sink, from = %time(cursor.live), "lane runs");
         self.show(cursor);
+    }
+
+    /// What is known of the API once `read` is delivered; said where it is new.
+    pub(super) fn learn(&self, known: &Known, read: &WindowRead) -> Known {
+        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+        let mut next = known.clone();
+        let (skew, outside) = admit::skew(read.window, self.feed.schedule.unit, &read.found);
+        self.feed.metrics.outside(outside);
+        if outside > 0 && known.skew == 0 && !self.feed.tell_outside() {
+            tracing::warn!(
+                stream,
+                outside,
+                "the API does not go by the time that its records show: what it lists for a window is delivered, \
+                 whatever time it shows, and remembered for longer"
+            );
+        }
+        if let Some(fingerprint) = admit::far_outside(read.window, self.feed.schedule.unit, &read.found) {
+            self.feed.listed_outside(fingerprint, read.window);
+        }
+        next.saw(skew, read.found.len());
+        next.witness = read.witness.or(next.witness);
+        let new = read.gaps.iter().filter(|gap| next.add_gap(**gap)).count();
+        if new > 0 {
+            self.metrics.gaps(new as u64);
+            tracing::error!(
+                stream,
+                sink,
+                new,
+                gaps = next.gaps.len(),
+                "gaps are kept: `trailcast cursor show` lists them"
+            );
+        }
+        next
     }
 
     /// If events are about to be written to where they are deleted at once, that is said before it happens.

@@ -26,6 +26,9 @@ pub(super) struct Families {
     pub fetch_duration: HistogramVec,
     pub fetch_windows: IntCounterVec,
     pub records: IntCounterVec,
+    pub outside: IntCounterVec,
+    pub doubted: IntCounterVec,
+    pub gaps: IntCounterVec,
     pub lateness: HistogramVec,
     pub clock_offset: GaugeVec,
     pub rate_limit_wait: CounterVec,
@@ -75,6 +78,21 @@ impl Families {
                 &["stream", "outcome"],
             ),
             records: declare.counter("records_total", "Records read, repeats included.", STREAM),
+            outside: declare.counter(
+                "records_outside_total",
+                "Records listed for a window though their own time lies outside it, repeats included.",
+                STREAM,
+            ),
+            doubted: declare.counter(
+                "fetch_doubted_total",
+                "Windows that were emptier than their neighbours and asked again before they counted.",
+                STREAM,
+            ),
+            gaps: declare.counter(
+                "gaps_total",
+                "Parts of the log that could not be read and are given up; `trailcast cursor show` lists them.",
+                LANE,
+            ),
             lateness: declare.histogram(
                 "event_lateness_seconds",
                 "Time from a late event's own time to when it could first be read here.",

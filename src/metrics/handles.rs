@@ -29,6 +29,8 @@ struct StreamSeries {
     /// In the order of [`Outcome::ALL`].
     windows: [IntCounter; Outcome::ALL.len()],
     records: IntCounter,
+    outside: IntCounter,
+    doubted: IntCounter,
     lateness: Histogram,
     rate_limit_wait: Counter,
     running: Gauge,
@@ -46,6 +48,8 @@ impl StreamMetrics {
             duration: families.fetch_duration.with_label_values(stream),
             windows: Outcome::ALL.map(|outcome| families.fetch_windows.with_label_values(&[name, outcome.label()])),
             records: families.records.with_label_values(stream),
+            outside: families.outside.with_label_values(stream),
+            doubted: families.doubted.with_label_values(stream),
             lateness: families.lateness.with_label_values(stream),
             rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
             running: families.running.with_label_values(stream),
@@ -89,6 +93,16 @@ impl StreamMetrics {
     /// This many records were read, repeats included.
     pub fn records(&self, count: u64) {
         self.0.records.inc_by(count);
+    }
+
+    /// This many records were listed outside the bounds that were asked for, repeats included.
+    pub fn outside(&self, count: u64) {
+        self.0.outside.inc_by(count);
+    }
+
+    /// A window was emptier than its neighbours, and is asked again.
+    pub fn doubted(&self) {
+        self.0.doubted.inc();
     }
 
     /// A request waited this long for the stream's own limit.
@@ -152,6 +166,7 @@ struct LaneSeries {
     stream: StreamMetrics,
     delivered: IntCounter,
     late: IntCounter,
+    gaps: IntCounter,
     /// In the order of [`SinkReason::ALL`].
     errors: [IntCounter; SinkReason::ALL.len()],
     /// In the order of [`DeadLetterReason::ALL`].
@@ -168,6 +183,7 @@ impl LaneMetrics {
             stream: of_stream,
             delivered: families.delivered.with_label_values(lane),
             late: families.late.with_label_values(lane),
+            gaps: families.gaps.with_label_values(lane),
             errors: SinkReason::ALL
                 .map(|reason| families.sink_errors.with_label_values(&[stream, sink, reason.label()])),
             dead_letters: DeadLetterReason::ALL
@@ -186,6 +202,11 @@ impl LaneMetrics {
     /// This many of them were late.
     pub fn late(&self, count: u64) {
         self.0.late.inc_by(count);
+    }
+
+    /// This many parts of the log were given up.
+    pub fn gaps(&self, count: u64) {
+        self.0.gaps.inc_by(count);
     }
 
     /// A delivery or a commit failed.

@@ -8,37 +8,44 @@
 //! *A page is a snapshot: what it lists k times exists k times.* So the most times that any one page has shown
 //! a fingerprint is a bound that never counts too much, whatever shifts or reorders between pages. Further
 //! readings only raise it. A run of pages **proves** its interval when
-//! - it is one page; or
-//! - the API counts (`total`), no total was smaller than one before, and the bounds of all that was listed add up to
-//!   the last one: none of them can be too large, so none is too small; or
-//! - the API does not count: the run ended, and the bounds add up to as many as it listed rows (as they do when no
-//!   fingerprint stood on two pages).
+//! - the API counts (`total`), no total was smaller than one before, the run listed as many rows as the last one says, and
+//!   the bounds of all that was listed add up to it: none of them can be too large, so none is too small; or
+//! - the API does not count: the run ended with a page that was not full, and the bounds add up to as many as it listed
+//!   rows (as they do when no fingerprint stood on two pages).
+//!
+//! However pages shift, each lists what lies at its place of as many as there are then: so a run that lists more or fewer
+//! rows than are counted, or fewer than an earlier one has shown to be there, *contradicts itself* ([`Breach`]) and is read
+//! again at another time. An interval whose pages cannot be had is asked for differently: fewer records on a page, shorter
+//! intervals, intervals that fit a page. What one clock unit does not give in any way is a [`Gap`]. Tries, pages and bytes
+//! are bounded in all of this, and no number from outside sizes anything.
+//!
+//! Where a record belongs is what the API makes of it, not the time that it shows: all that is listed is found.
 //!
 //! What is not proven is narrowed. A fingerprint on two pages means a page shift, an order of equal times that
 //! changed between pages (which hides one record of that time for each that it repeats), or twins cut by a page
 //! boundary. All three are settled by reading its clock unit alone. Where too many units are in doubt, or the
 //! total does not add up, the interval is read again with another page size (boundaries move, cut twins come
 //! together), then halved. A total that grew during the run while a fingerprint stood on two pages says that a record
-//! came in before the present page and was not seen: the interval is cut into pieces of about a page, since one page
-//! proves itself. A clock unit that holds more than a page is read with
+//! came in before the present page and was not seen: the interval is cut into pieces of about a page, since on one page
+//! nothing shifts. A clock unit that holds more than a page is read with
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
 //! sweeps raise it. Under-counts heal; over-counts cannot happen.
 
+mod gap;
 mod run;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeSet;
-
-use crate::event::Millis;
+use crate::event::{Fingerprint, Millis};
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
+pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
 use run::{Ended, Run};
-pub use tally::Found;
 use tally::Tally;
+pub use tally::{Found, Shard};
 
 /// What a reading must know of its source.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +60,10 @@ pub struct Rules {
     pub max_rows: u64,
     /// Nor more bytes of records than this.
     pub max_bytes: u64,
+    /// What of one clock unit may be held; more is read in parts ([`End::Outgrown`]).
+    pub max_unit_bytes: u64,
+    /// Which part of its records is kept.
+    pub shard: Shard,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
     pub deepest: u64,
 }
@@ -70,6 +81,8 @@ pub enum End {
         /// Rows in it, as far as known.
         rows: u64,
     },
+    /// It is one clock unit and holds more bytes than that: ask for it in parts.
+    Outgrown,
 }
 
 /// What it took: the closed set of values of the label `outcome` of `trailcast_fetch_windows_total`.
@@ -81,7 +94,7 @@ pub enum Outcome {
     Reread,
     /// It had to be cut.
     Split,
-    /// A clock unit with more than a page never proved complete: left to the sweeps.
+    /// A clock unit with more than a page never proved complete, or is a [`Gap`]: left to the sweeps.
     Unstable,
 }
 
@@ -103,13 +116,25 @@ impl Outcome {
 
 /// Readings in a row that must show nothing new before a clock unit of more than a page counts without proof.
 const QUIET_READINGS: u32 = 6;
-/// And never more readings of one unit than this.
+/// And never more readings of one unit than this; what such a unit lacks then is a [`Gap`].
 const MOST_READINGS: u32 = 24;
+/// Readings whose pages contradict each other before several units are cut, and before one unit is given up.
+const CONTRARY_READINGS: (u32, u32) = (3, 12);
+/// Readings that list less than one before them, before that counts here; whoever asked has doubts then.
+const FORGETFUL_READINGS: u32 = 4;
+/// The same for runs that do not end.
+const ENDLESS_READINGS: u32 = 3;
 /// What other page sizes take away from the largest: every boundary moves, and pages stay large, since only a page that
 /// shows all twins of a kind counts them all.
 const SMALLER_BY: [u32; 7] = [0, 1, 2, 3, 5, 7, 11];
 /// How full a page should be that a piece is cut for: some pieces hold more than the average.
 const PIECE_FILL: f64 = 0.6;
+/// The most pieces made at once, however many the API's count asks for.
+const MOST_PIECES: Millis = 64;
+/// A page that is too large is asked for with half as many records, down to these; then the interval is cut.
+const SMALL_PAGE: u32 = 12;
+/// More pages are not read for one window of several units.
+const MOST_PAGES: u32 = 10_000;
 
 /// A part of the window that is still to be proven.
 #[derive(Debug, Clone, Copy)]
@@ -117,23 +142,36 @@ struct Piece {
     window: Window,
     /// Whether it is one clock unit, to be settled alone.
     unit: bool,
+    /// The most records asked for on one page.
+    limit: u32,
     /// Readings begun before this one.
     attempt: u32,
-    /// Of these: readings that did not come to their end, and so say nothing of what they left out.
+    /// Of these: readings that did not come to their end, or contradicted themselves, and so say nothing of what they
+    /// left out.
     void: u32,
     /// Readings in a row that showed nothing new.
     quiet: u32,
+    /// Not to be asked for as `[t, t]`: that listed nothing.
+    wide: bool,
+}
+
+impl Piece {
+    fn new(window: Window, unit: Millis, limit: u32) -> Self {
+        Self { window, unit: window.len() <= unit, limit, attempt: 0, void: 0, quiet: 0, wide: false }
+    }
 }
 
 #[derive(Debug)]
 enum Todo {
     Read(Piece),
-    /// Once the units in doubt are read alone: they must make up what the run's total missed.
+    /// Once the units in doubt are read alone: they must list the doubted records once more, and with them all that the
+    /// run's total counts.
     Check {
         piece: Piece,
-        units: BTreeSet<Millis>,
-        rows_before: u64,
-        missing: u64,
+        run: u32,
+        bounds: (Millis, Millis),
+        total: Option<u64>,
+        doubted: Vec<Fingerprint>,
     },
 }
 
@@ -148,6 +186,13 @@ pub struct Reading {
     run: Option<(Piece, Run)>,
     inclusive: Inclusive,
     outcome: Outcome,
+    gaps: Vec<Gap>,
+    pages: u32,
+    limit: u32,
+    /// Runs that came to a good end, and runs that broke off.
+    proven: u32,
+    broken: u32,
+    contrary: bool,
     end: Option<End>,
 }
 
@@ -155,16 +200,20 @@ impl Reading {
     /// Begins to read `window`, which is not empty.
     #[must_use]
     pub fn new(rules: Rules, window: Window, inclusive: Inclusive) -> Self {
-        let unit = window.len() <= rules.unit;
-        let whole = Piece { window, unit, attempt: 0, void: 0, quiet: 0 };
         let mut reading = Self {
             rules,
             window,
-            tally: Tally::default(),
-            todo: vec![Todo::Read(whole)],
+            tally: Tally::new(rules.shard),
+            todo: vec![Todo::Read(Piece::new(window, rules.unit, rules.page_limit))],
             run: None,
             inclusive,
             outcome: Outcome::Complete,
+            gaps: Vec::new(),
+            pages: 0,
+            limit: rules.page_limit,
+            proven: 0,
+            broken: 0,
+            contrary: false,
             end: None,
         };
         reading.turn();
@@ -177,36 +226,121 @@ impl Reading {
         self.run.as_ref().map(|(_, run)| run.request())
     }
 
-    /// Takes the answer to [`Reading::next`].
-    pub fn give(&mut self, page: Page) {
-        let Some((piece, mut run)) = self.run.take() else { return };
+    /// Takes the answer to [`Reading::next`]. What it says of a run that came to no good end: the next should wait.
+    pub fn give(&mut self, page: Page) -> Option<Breach> {
+        let (piece, mut run) = self.run.take()?;
+        self.pages += 1;
         let ended = run.take(page, &mut self.tally);
-        let whole = !piece.unit && piece.window == self.window;
-        let too_many = run.rows_known() > self.rules.max_rows.min(self.rules.deepest);
-        if whole && (too_many || self.tally.bytes() > self.rules.max_bytes) {
+        if self.window.len() > self.rules.unit && self.is_too_much(&run) {
             self.todo.clear();
             self.end = Some(End::Overflow { rows: run.rows_known() });
-            return;
+            return None;
         }
-        match ended {
-            Ended::NotYet if run.has_shifted() && !piece.unit => self.cut_to_pages(piece, run.rows_known()),
-            Ended::NotYet if run.next_reaches() > self.rules.deepest => self.too_deep(piece),
+        if self.window.len() <= self.rules.unit && self.tally.bytes() > self.rules.max_unit_bytes {
+            self.todo.clear();
+            self.end = Some(End::Outgrown);
+            return None;
+        }
+        let breach = match ended {
+            Ended::NotYet if run.has_shifted() && !piece.unit => {
+                self.cut_to_pages(piece, run.rows_known());
+                None
+            }
+            Ended::NotYet if self.is_too_deep(piece, &run) => {
+                self.too_deep(piece);
+                None
+            }
             Ended::NotYet => {
                 self.run = Some((piece, run));
-                return;
+                return None;
             }
-            Ended::Void => self.read_void_again(piece, &run),
+            Ended::Void => {
+                self.read_void_again(piece, &run);
+                Some(Breach::Circle)
+            }
+            Ended::Endless => {
+                self.read_endless_again(piece);
+                Some(Breach::Endless)
+            }
             Ended::Yes => self.judge(piece, run),
-        }
+        };
         self.turn();
+        breach
     }
 
     /// Gives up the present run: its next page cannot be had (a token that is refused). It is read again or cut.
     pub fn void(&mut self) {
-        if let Some((piece, run)) = self.run.take() {
+        let Some((piece, run)) = self.run.take() else { return };
+        self.broken += 1;
+        if piece.unit || self.broken == 1 {
             self.read_void_again(piece, &run);
-            self.turn();
+        } else {
+            // It was no token that had run out: pages that are the first of their intervals can be had.
+            self.cut_to_pages(piece, run.rows_known().max(4 * u64::from(piece.limit)));
         }
+        self.turn();
+    }
+
+    /// Runs that came to a good end so far.
+    #[must_use]
+    pub const fn proven(&self) -> u32 {
+        self.proven
+    }
+
+    /// Runs that broke off so far.
+    #[must_use]
+    pub const fn broken(&self) -> u32 {
+        self.broken
+    }
+
+    /// Whether a run listed less than one before it, or less than was counted: what it left out may be more.
+    #[must_use]
+    pub const fn was_contrary(&self) -> bool {
+        self.contrary
+    }
+
+    /// The page asked for is larger than may be held: asks for fewer records, then for shorter intervals, and leaves out
+    /// a record that is too large alone.
+    pub fn too_large(&mut self) {
+        let Some((mut piece, mut run)) = self.run.take() else { return };
+        let limit = run.request().limit;
+        if limit > SMALL_PAGE || piece.unit && limit > 1 {
+            piece.limit = (limit / 2).max(1);
+            self.limit = self.limit.min(piece.limit);
+            self.settle(Outcome::Reread);
+            self.todo.push(Todo::Read(piece));
+        } else if !piece.unit {
+            self.cut(piece, 2);
+        } else {
+            self.give_up(piece, GapReason::TooLarge);
+            if run.skip() {
+                self.run = Some((piece, run));
+                return;
+            }
+        }
+        self.turn();
+    }
+
+    /// The first page of the present run is refused, while others of this API are given: asks for shorter intervals, and
+    /// leaves out a clock unit that cannot be had alone.
+    pub fn refused(&mut self) {
+        let Some((piece, _)) = self.run.take() else { return };
+        if !piece.unit {
+            self.cut(piece, 2);
+        } else if piece.void + 1 < CONTRARY_READINGS.0 {
+            self.settle(Outcome::Reread);
+            let limit = (piece.limit / 2).max(1);
+            self.todo.push(Todo::Read(Piece { limit, void: piece.void + 1, ..piece }));
+        } else {
+            self.give_up(piece, GapReason::Unreadable);
+        }
+        self.turn();
+    }
+
+    /// Whether what is asked for is one clock unit, which cannot be made shorter.
+    #[must_use]
+    pub fn is_at_a_unit(&self) -> bool {
+        self.run.as_ref().is_some_and(|(piece, _)| piece.unit)
     }
 
     /// How it ended; `None` while there is something to ask.
@@ -221,10 +355,23 @@ impl Reading {
         self.inclusive
     }
 
-    /// All that was found whose own time lies in the window, or that has no time, oldest first.
+    /// The fewest records that a page had to be asked for with, so that it was not too large.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// What could not be read and is given up.
+    #[must_use]
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// All that was found, oldest first: whatever time a record shows, it was listed for this window. Those that lie
+    /// outside by their own time may be listed for another window, too.
     #[must_use]
     pub fn into_found(self) -> Vec<Found> {
-        self.tally.into_found(self.window)
+        self.tally.into_found()
     }
 
     /// Starts the next run, or ends.
@@ -235,8 +382,10 @@ impl Reading {
                     self.run = Some((piece, self.begin(piece)));
                     return;
                 }
-                Todo::Check { piece, units, rows_before, missing } => {
-                    if self.tally.rows_in(&units, self.rules.unit) < rows_before + missing {
+                Todo::Check { piece, run, bounds, total, doubted } => {
+                    let listed_again = doubted.iter().all(|&doubted| self.tally.listed_since(run, doubted));
+                    let made_up = total.is_none_or(|total| self.tally.rows_within(run, bounds) >= total);
+                    if !listed_again || !made_up {
                         self.narrow(piece);
                     }
                 }
@@ -249,46 +398,60 @@ impl Reading {
     /// lists its records, or will tell whether it does.
     fn begin(&mut self, piece: Piece) -> Run {
         let Window { from, to } = piece.window;
-        let narrow = piece.unit && self.inclusive.unwrap_or_else(|| self.tally.knows(from));
+        let narrow = piece.unit && !piece.wide && self.inclusive.unwrap_or_else(|| self.tally.knows(from));
         let bounds = if narrow { (from, from) } else { (from - self.rules.unit, to) };
         let smaller = SMALLER_BY[piece.attempt as usize % SMALLER_BY.len()];
-        let limit = self.rules.page_limit.saturating_sub(smaller).max(1);
-        Run::new(self.rules.paging, bounds, limit, self.rules.unit, self.tally.begin_run())
+        let limit = piece.limit.saturating_sub(smaller).max(1);
+        Run::new(self.rules.paging, bounds, limit, self.rules.unit, self.tally.begin_run(bounds))
     }
 
-    fn judge(&mut self, piece: Piece, run: Run) {
+    fn judge(&mut self, piece: Piece, run: Run) -> Option<Breach> {
         if run.is_narrow() {
-            let listed = self.tally.listed_at(run.number(), piece.window.from);
-            if self.inclusive.is_none() && !listed {
-                self.inclusive = Some(false);
-                self.todo.push(Todo::Read(piece));
-                return;
+            if !self.tally.listed_at(run.number(), piece.window.from) {
+                // That shows only that it is not asked for like this: the bounds may exclude, or go by another time.
+                self.inclusive = self.inclusive.or(Some(false));
+                self.todo.push(Todo::Read(Piece { wide: true, ..piece }));
+                return None;
             }
             self.inclusive = Some(true);
         }
-        if run.proves(&self.tally) {
-            return;
+        let forgets = run.forgets(&self.tally, piece.window);
+        if !forgets && run.proves(&self.tally) {
+            self.proven += 1;
+            return None;
+        }
+        if forgets || run.contradicts_itself() {
+            self.contrary = true;
+            // Where a unit has lost what it held, nothing more is to be had by asking for it alone.
+            if forgets && !run.contradicts_itself() && piece.void >= FORGETFUL_READINGS {
+                self.settle(Outcome::Reread);
+                return None;
+            }
+            self.read_contrary_again(piece);
+            return Some(Breach::Contradiction);
         }
         if piece.unit {
-            return self.read_unit_again(piece, run.raised());
+            self.read_unit_again(piece, run.raised());
+            return None;
         }
         if run.has_shifted() {
-            return self.cut_to_pages(piece, run.rows_known());
+            self.cut_to_pages(piece, run.rows_known());
+            return None;
         }
         let units = run.doubted();
         let few = units.len() as u64 <= 2.max(u64::from(run.pages()) / 2);
         if run.settles_by_units() && few && !units.is_empty() {
             self.settle(Outcome::Reread);
-            let rows_before = self.tally.rows_in(units, self.rules.unit);
-            let missing = run.missing(&self.tally);
-            self.todo.push(Todo::Check { piece, units: units.clone(), rows_before, missing });
-            for &unit in units.iter().rev() {
+            let doubted = units.values().copied().collect();
+            self.todo.push(Todo::Check { piece, run: run.number(), bounds: run.bounds(), total: run.total(), doubted });
+            for &unit in units.keys().rev() {
                 let window = Window { from: unit, to: unit + self.rules.unit };
-                self.todo.push(Todo::Read(Piece { window, unit: true, attempt: 0, void: 0, quiet: 0 }));
+                self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));
             }
         } else {
             self.narrow(piece);
         }
+        None
     }
 
     fn read_unit_again(&mut self, piece: Piece, raised: bool) {
@@ -301,26 +464,70 @@ impl Reading {
         }
     }
 
+    fn is_too_much(&self, run: &Run) -> bool {
+        run.rows_known() > self.rules.max_rows.min(self.rules.deepest)
+            || self.tally.rows() > self.rules.max_rows
+            || self.tally.bytes() > self.rules.max_bytes
+            || self.pages > MOST_PAGES
+    }
+
+    /// No depth of tokens is documented, so a unit is followed as long as its pages list something new.
+    fn is_too_deep(&self, piece: Piece, run: &Run) -> bool {
+        let bounded = !piece.unit || self.rules.paging == Paging::Numbered;
+        bounded && run.next_reaches() > self.rules.deepest
+    }
+
     fn too_deep(&mut self, piece: Piece) {
         if piece.unit {
-            self.settle(Outcome::Unstable);
+            self.give_up(piece, GapReason::TooDeep);
         } else {
             self.cut(piece, 2);
         }
     }
 
-    /// A unit is read with other page sizes until a run comes to its end: pages that nobody has seen are not quiet. That
-    /// takes as long as tokens break off; a numbered page that is refused again and again lies too deep.
+    /// A unit is read with other page sizes until a run comes to its end: pages that nobody has seen are not quiet. One
+    /// that never does is given up at last.
     fn read_void_again(&mut self, piece: Piece, run: &Run) {
         if !piece.unit {
             return self.narrow(piece);
         }
-        if self.rules.paging == Paging::Numbered && piece.void + 1 >= MOST_READINGS {
-            return self.settle(Outcome::Unstable);
+        if piece.void + 1 >= MOST_READINGS {
+            return self.give_up(piece, GapReason::Unreadable);
         }
         self.settle(Outcome::Reread);
         let quiet = if run.raised() { 0 } else { piece.quiet };
         self.todo.push(Todo::Read(Piece { attempt: piece.attempt + 1, void: piece.void + 1, quiet, ..piece }));
+    }
+
+    /// Another interval may end; another page size hardly makes one end.
+    fn read_endless_again(&mut self, piece: Piece) {
+        if !piece.unit {
+            return self.cut(piece, 2);
+        }
+        self.again_or_give_up(piece, ENDLESS_READINGS, GapReason::Endless);
+    }
+
+    /// The API counts more than it lists, or less: at another time it may not, and of another interval.
+    fn read_contrary_again(&mut self, piece: Piece) {
+        let (several, one) = CONTRARY_READINGS;
+        if !piece.unit && piece.void + 1 >= several {
+            return self.cut(piece, 2);
+        }
+        self.again_or_give_up(piece, if piece.unit { one } else { several }, GapReason::Contradiction);
+    }
+
+    fn again_or_give_up(&mut self, piece: Piece, most: u32, reason: GapReason) {
+        if piece.void + 1 >= most {
+            return self.give_up(piece, reason);
+        }
+        self.settle(Outcome::Reread);
+        self.todo.push(Todo::Read(Piece { attempt: piece.attempt + 1, void: piece.void + 1, ..piece }));
+    }
+
+    /// What was listed of it is kept; what was not is a gap.
+    fn give_up(&mut self, piece: Piece, reason: GapReason) {
+        self.settle(Outcome::Unstable);
+        self.gaps.push(Gap { from: piece.window.from, to: piece.window.to, reason });
     }
 
     /// Reads a piece of several units again with another page size; the second time, halves it.
@@ -334,15 +541,14 @@ impl Reading {
     }
 
     fn cut_to_pages(&mut self, piece: Piece, rows: u64) {
-        let parts = rows as f64 / (f64::from(self.rules.page_limit) * PIECE_FILL);
-        self.cut(piece, (parts.ceil() as Millis).max(2));
+        let parts = rows as f64 / (f64::from(piece.limit) * PIECE_FILL);
+        self.cut(piece, parts.ceil() as Millis);
     }
 
     fn cut(&mut self, piece: Piece, parts: Millis) {
         self.settle(Outcome::Split);
-        for window in piece.window.split(parts, self.rules.unit).into_iter().rev() {
-            let unit = window.len() <= self.rules.unit;
-            self.todo.push(Todo::Read(Piece { window, unit, attempt: 0, void: 0, quiet: 0 }));
+        for window in piece.window.split(parts.clamp(2, MOST_PIECES), self.rules.unit).into_iter().rev() {
+            self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));
         }
     }
 

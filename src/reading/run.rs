@@ -1,11 +1,12 @@
 //! One run of pages: the parameters are frozen, only the position moves.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
 
 use super::tally::{Seen, Tally};
-use crate::event::{Listed, Millis};
+use crate::event::{Fingerprint, Listed, Millis};
 use crate::source::{Page, PageRequest, Position};
-use crate::window::floor_to;
+use crate::window::{Window, floor_to};
 
 /// How a source names the next page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +17,9 @@ pub enum Paging {
     Tokens,
 }
 
-/// A record whose own time lies further than this outside the bounds that were asked for is not merely
-/// rounded: the API goes by another time than the record shows, and no other window will list it.
-const ROUNDING: Millis = 60_000;
+/// Pages in a row that list nothing new to their run before a run counts as one that does not end. More than a few are honest where
+/// the API filters what it has cut into pages.
+const MOST_IDLE: u32 = 100;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -26,6 +27,8 @@ pub(super) enum Ended {
     Yes,
     /// A token came twice: the run goes in a circle.
     Void,
+    /// Page after page, and nothing new on any.
+    Endless,
 }
 
 #[derive(Debug)]
@@ -38,16 +41,22 @@ pub(super) struct Run {
     position: Position,
     pages: u32,
     rows: u64,
+    /// Rows that cannot be had, whatever is asked.
+    holes: u64,
     /// The bounds of all that this run listed.
     bounded: u64,
     raised: bool,
     total: Option<u64>,
     grew: bool,
     shrank: bool,
-    tokens: HashSet<String>,
-    /// Clock units with a fingerprint on two pages.
-    doubted: BTreeSet<Millis>,
-    /// A fingerprint with no place in time stood on two pages: no unit to read alone.
+    /// The last page that listed anything was a full one.
+    full: bool,
+    idle: u32,
+    /// Hashes, so that their length costs nothing.
+    tokens: HashSet<[u8; 16]>,
+    /// Clock units with a fingerprint on two pages, and one such fingerprint of each.
+    doubted: BTreeMap<Millis, Fingerprint>,
+    /// A fingerprint whose own time lies in no unit that was asked for stood on two pages: no unit to read alone.
     doubted_nowhere: bool,
 }
 
@@ -62,13 +71,16 @@ impl Run {
             position: Position::First,
             pages: 0,
             rows: 0,
+            holes: 0,
             bounded: 0,
             raised: false,
             total: None,
             grew: false,
             shrank: false,
+            full: false,
+            idle: 0,
             tokens: HashSet::new(),
-            doubted: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             doubted_nowhere: false,
         }
     }
@@ -79,42 +91,67 @@ impl Run {
     }
 
     pub(super) fn take(&mut self, page: Page, tally: &mut Tally) -> Ended {
-        let listed = page.records.len();
+        let Page { records, total, next_token, held, bare: _ } = page;
+        let listed = records.len() as u64;
         self.pages += 1;
-        self.rows += listed as u64;
-        if let Some(total) = page.total {
+        self.rows += listed;
+        if let Some(total) = total {
             let before = *self.total.get_or_insert(total);
             self.grew |= total > before;
             self.shrank |= total < before;
             self.total = Some(total);
         }
         tally.begin_page();
-        for record in page.records {
-            self.see(record, tally);
+        let (rows_before, bounded_before) = (tally.rows(), self.bounded);
+        for place in 0..records.len() {
+            self.see(&records, place, tally);
         }
-        match (self.paging, page.next_token) {
+        if tally.rows() > rows_before {
+            tally.keep(held);
+        }
+        self.idle = if self.bounded > bounded_before { 0 } else { self.idle + 1 };
+        if listed > 0 {
+            self.full = listed >= u64::from(self.limit);
+        }
+        match (self.paging, next_token) {
             (Paging::Numbered, _) => {
-                if listed == 0 || self.total.is_some_and(|total| self.rows >= total) {
-                    return Ended::Yes;
+                let to_come = self.total.map(|total| total.cmp(&(self.rows + self.holes)));
+                match to_come {
+                    _ if listed == 0 => return Ended::Yes,
+                    // A full page that is said to be the last is believed when the next one is empty: some count a page.
+                    Some(Ordering::Equal) if !self.full => return Ended::Yes,
+                    Some(Ordering::Less) => return Ended::Yes,
+                    _ => {}
                 }
                 self.position = Position::Number(self.pages + 1);
             }
             (Paging::Tokens, None) => return Ended::Yes,
             (Paging::Tokens, Some(token)) => {
-                if !self.tokens.insert(token.clone()) {
+                let mut hash = [0; 16];
+                hash.copy_from_slice(&blake3::hash(token.as_bytes()).as_bytes()[..16]);
+                if !self.tokens.insert(hash) {
                     return Ended::Void;
                 }
                 self.position = Position::Token(token);
             }
         }
-        Ended::NotYet
+        if self.idle >= MOST_IDLE { Ended::Endless } else { Ended::NotYet }
     }
 
-    fn see(&mut self, listed: Listed, tally: &mut Tally) {
-        let time = listed.time;
-        let near = self.bounds.0 - ROUNDING..=self.bounds.1 + ROUNDING;
-        let placed = time.is_some_and(|time| near.contains(&time));
-        match tally.see(self.number, listed, placed) {
+    /// Goes on behind a page of one record that cannot be had; `false` if there is no way past it.
+    pub(super) fn skip(&mut self) -> bool {
+        if self.paging == Paging::Tokens || self.limit > 1 {
+            return false;
+        }
+        self.pages += 1;
+        self.holes += 1;
+        self.position = Position::Number(self.pages + 1);
+        true
+    }
+
+    fn see(&mut self, records: &[Listed], place: usize, tally: &mut Tally) {
+        let Listed { time, fingerprint, .. } = records[place];
+        match tally.see(self.number, records, place) {
             Seen::First { bound, new } => {
                 self.bounded += bound;
                 self.raised |= new;
@@ -124,24 +161,37 @@ impl Run {
                 self.raised |= raised;
             }
             Seen::OnTwoPages => match time {
-                Some(time) if placed => {
-                    self.doubted.insert(floor_to(time, self.unit));
+                Some(time) if self.bounds.0 <= time && time <= self.bounds.1 => {
+                    self.doubted.insert(floor_to(time, self.unit), fingerprint);
                 }
                 _ => self.doubted_nowhere = true,
             },
         }
     }
 
+    /// Whether a run that ended listed more or fewer rows than the API itself counts. However pages shift, each lists
+    /// what lies at its place of as many as there are then; so no honest run does.
+    pub(super) fn contradicts_itself(&self) -> bool {
+        self.total.is_some_and(|total| self.rows + self.holes != total)
+    }
+
+    /// Whether it lists fewer rows than earlier runs have shown to be there: of the same bounds, or nothing where they have
+    /// listed something of that time. An order that changes hides a record for each that it repeats, so rows are as many.
+    pub(super) fn forgets(&self, tally: &Tally, window: Window) -> bool {
+        let rows = self.bounded.max(self.rows + self.holes);
+        tally.rows_within(self.number, self.bounds) > rows || self.rows == 0 && tally.holds(window)
+    }
+
     /// Whether the bounds add up to all there is: the total that the API gave, or as many rows as the run listed. A
     /// run that ended has listed at least as many as there were when it began, however they were shuffled or shifted.
     pub(super) fn proves(&self, tally: &Tally) -> bool {
-        self.pages == 1 || !self.shrank && self.lacks(self.total.unwrap_or(self.rows), tally) == 0
-    }
-
-    /// How many records the API's total says there are beyond the bounds; 0 where it gives none, because the rows of a
-    /// run that shifted are more than the records.
-    pub(super) fn missing(&self, tally: &Tally) -> u64 {
-        self.total.map_or(0, |total| self.lacks(total, tally))
+        match self.total {
+            Some(total) => {
+                !self.contradicts_itself() && !self.shrank && self.lacks(total.saturating_sub(self.holes), tally) == 0
+            }
+            // Where nothing counts, only a page that is not full shows that it is the last.
+            None => !self.full && self.lacks(self.rows, tally) == 0,
+        }
     }
 
     fn lacks(&self, total: u64, tally: &Tally) -> u64 {
@@ -149,15 +199,16 @@ impl Run {
         if self.bounded >= total {
             return 0;
         }
-        total.saturating_sub(tally.rows_between(self.number, self.bounds))
+        total.saturating_sub(tally.rows_within(self.number, self.bounds))
     }
 
     /// Whether reading the doubted units alone can prove the rest: whatever is hidden is hidden in one of them.
-    pub(super) const fn settles_by_units(&self) -> bool {
-        !self.doubted_nowhere && !self.grew && !self.shrank
+    pub(super) fn settles_by_units(&self) -> bool {
+        let ended = self.total.is_some() || !self.full;
+        ended && !self.doubted_nowhere && !self.grew && !self.shrank && !self.contradicts_itself()
     }
 
-    pub(super) const fn doubted(&self) -> &BTreeSet<Millis> {
+    pub(super) const fn doubted(&self) -> &BTreeMap<Millis, Fingerprint> {
         &self.doubted
     }
 
@@ -177,6 +228,14 @@ impl Run {
 
     pub(super) const fn number(&self) -> u32 {
         self.number
+    }
+
+    pub(super) const fn bounds(&self) -> (Millis, Millis) {
+        self.bounds
+    }
+
+    pub(super) const fn total(&self) -> Option<u64> {
+        self.total
     }
 
     pub(super) const fn pages(&self) -> u32 {

@@ -16,7 +16,7 @@ pub(crate) mod world {
     use rand::{RngExt, SeedableRng};
 
     use crate::event::{Fingerprint, Listed, Millis};
-    use crate::reading::{Paging, Rules};
+    use crate::reading::{Paging, Rules, Shard};
     use crate::source::{Page, PageRequest, Position};
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub(crate) mod world {
         pub(crate) late_most: Millis,
         pub(crate) twin_share: f64,
         pub(crate) untimed_share: f64,
+        /// Records without a time are listed whatever is asked for.
+        pub(crate) untimed_everywhere: bool,
+        /// How much later than records show the API files them, and how much more at most, from record to record.
+        pub(crate) skew: (Millis, Millis),
         /// How long the source takes to answer.
         pub(crate) answer: Millis,
         pub(crate) page_limit: u32,
@@ -65,7 +69,7 @@ pub(crate) mod world {
             let rate = if paging == Paging::Tokens { rate.min(f64::from(page_limit) / 6.0) } else { rate };
             WorldOptions {
                 seed, paging, order, exclusive, rate, seconds: 90, late_share, late_most, twin_share, untimed_share,
-                answer, page_limit,
+                untimed_everywhere: false, skew: (0, 0), answer, page_limit,
             }
         }
     }
@@ -74,6 +78,8 @@ pub(crate) mod world {
     pub(crate) struct Truth {
         pub(crate) fingerprint: Fingerprint,
         pub(crate) time: Millis,
+        /// The time by which the API selects and sorts it.
+        pub(crate) filed: Millis,
         pub(crate) readable: Millis,
         pub(crate) untimed: bool,
     }
@@ -88,6 +94,19 @@ pub(crate) mod world {
         pub(crate) pages: u64,
         pub(crate) arrivals_while_reading: u64,
         readable_before: usize,
+    }
+
+    pub(crate) fn rules_of(paging: Paging, page_limit: u32) -> Rules {
+        Rules {
+            unit: World::unit_of(paging),
+            paging,
+            page_limit,
+            max_rows: 400,
+            max_bytes: 1 << 20,
+            max_unit_bytes: 1 << 20,
+            shard: Shard::WHOLE,
+            deepest: 1000,
+        }
     }
 
     impl World {
@@ -108,11 +127,14 @@ pub(crate) mod world {
                 serial += 1;
                 let mut fingerprint = [0; 16];
                 fingerprint.copy_from_slice(&blake3::hash(&serial.to_be_bytes()).as_bytes()[..16]);
+                let (skew, more) = options.skew;
+                let skew = skew + if more == 0 { 0 } else { rng.random_range(0..=more) };
                 for _ in 0..copies {
                     let late =
                         if rng.random_bool(options.late_share) { rng.random_range(0..options.late_most) } else { 0 };
                     let time = exact.div_euclid(unit) * unit;
-                    truth.push(Truth { fingerprint: Fingerprint(fingerprint), time, readable: exact + late, untimed });
+                    let (fingerprint, filed) = (Fingerprint(fingerprint), (exact + skew).div_euclid(unit) * unit);
+                    truth.push(Truth { fingerprint, time, filed, readable: exact + late + skew, untimed });
                 }
             }
             Self { options, truth, now: 0, rng, pages: 0, arrivals_while_reading: 0, readable_before: 0 }
@@ -124,7 +146,7 @@ pub(crate) mod world {
 
         pub(crate) fn rules(&self) -> Rules {
             let (paging, page_limit) = (self.options.paging, self.options.page_limit);
-            Rules { unit: Self::unit_of(paging), paging, page_limit, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 }
+            rules_of(paging, page_limit)
         }
 
         pub(crate) fn answer(&mut self, request: &PageRequest) -> Page {
@@ -138,20 +160,25 @@ pub(crate) mod world {
                     request.from <= time && time <= request.to
                 }
             };
-            let mut listed: Vec<Truth> =
-                self.truth.iter().copied().filter(|truth| truth.readable <= self.now && inside(truth.time)).collect();
+            let mut listed: Vec<Truth> = self
+                .truth
+                .iter()
+                .copied()
+                .filter(|truth| truth.readable <= self.now)
+                .filter(|truth| inside(truth.filed) || self.options.untimed_everywhere && truth.untimed)
+                .collect();
             if request.position != Position::First && listed.len() > self.readable_before {
                 self.arrivals_while_reading += 1;
             }
             self.readable_before = listed.len();
             // Ties go by when they became readable, as in a real index.
-            listed.sort_by_key(|truth| (truth.time, truth.readable));
+            listed.sort_by_key(|truth| (truth.filed, truth.readable));
             match self.options.order {
                 Order::Oldest => {}
                 Order::Newest => listed.reverse(),
                 Order::Unstable => {
                     listed.shuffle(&mut self.rng);
-                    listed.sort_by_key(|truth| -truth.time);
+                    listed.sort_by_key(|truth| -truth.filed);
                 }
                 Order::Random => listed.shuffle(&mut self.rng),
             }
@@ -173,9 +200,9 @@ pub(crate) mod world {
                 .collect();
             let to = from + records.len();
             match self.options.paging {
-                Paging::Numbered => Page { records, total: Some(listed.len() as u64), next_token: None },
+                Paging::Numbered => Page { records, total: Some(listed.len() as u64), ..Page::default() },
                 Paging::Tokens => {
-                    Page { records, total: None, next_token: (to < listed.len()).then(|| to.to_string()) }
+                    Page { records, next_token: (to < listed.len()).then(|| to.to_string()), ..Page::default() }
                 }
             }
         }
@@ -192,6 +219,12 @@ pub(crate) fn read(world: &mut World, window: Window, inclusive: Inclusive) -> R
         reading.give(page);
     }
     reading
+}
+
+/// The records found in `window`; margins may list others.
+fn inside(reading: Reading, window: Window) -> usize {
+    let inside = |found: &&Found| found.time.is_some_and(|time| window.contains(time));
+    reading.into_found().iter().filter(inside).map(|found| found.raw.len()).sum()
 }
 
 fn counts(found: &[Found]) -> std::collections::BTreeMap<crate::event::Fingerprint, usize> {
@@ -239,6 +272,8 @@ fn quiet(paging: Paging, rate: f64) -> WorldOptions {
         late_most: 1,
         twin_share: 0.0,
         untimed_share: 0.0,
+        untimed_everywhere: false,
+        skew: (0, 0),
         answer: 0,
         page_limit: 50,
     }
@@ -278,7 +313,7 @@ fn a_unit_of_more_than_a_page_in_random_order_is_read_until_it_adds_up() {
         let reading = read(&mut world, window, Some(true));
         assert_ne!(reading.end(), Some(End::Complete(Outcome::Unstable)));
         let truth = world.truth.iter().filter(|truth| truth.time == window.from).count();
-        assert_eq!(reading.into_found().len(), truth);
+        assert_eq!(inside(reading, window), truth);
     }
 }
 
@@ -292,7 +327,7 @@ fn a_unit_that_never_adds_up_is_unstable_and_never_over_counted() {
     let reading = read(&mut world, Window { from: 5000, to: 6000 }, Some(true));
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Unstable)));
     let truth = world.truth.iter().filter(|truth| truth.time == 5000).count();
-    let found: usize = reading.into_found().iter().map(|found| found.raw.len()).sum();
+    let found = inside(reading, Window { from: 5000, to: 6000 });
     assert!(found <= truth && found * 10 >= truth * 4, "{found} of {truth}");
 }
 
@@ -332,28 +367,24 @@ fn a_unit_of_more_than_a_page_counts_only_once_a_run_has_come_to_its_end() {
     let mut reading = Reading::new(world.rules(), unit, Some(true));
     let mut voided = 0;
     while let Some(request) = reading.next() {
-        if matches!(request.position, Position::Token(_)) && voided < 4 * MOST_READINGS {
+        if matches!(request.position, Position::Token(_)) && voided < MOST_READINGS - 4 {
             voided += 1;
             reading.void();
             continue;
         }
         reading.give(world.answer(&request));
     }
-    assert_eq!(voided, 4 * MOST_READINGS);
+    assert_eq!(voided, MOST_READINGS - 4);
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Reread)));
     let there = world.truth.iter().filter(|truth| unit.contains(truth.time)).count();
     assert!(there > 50, "the seed must put more than a page into the unit");
-    assert_eq!(reading.into_found().len(), there);
+    assert_eq!(inside(reading, unit), there);
 }
 
 #[test]
 fn a_token_that_comes_again_voids_the_run() {
-    let mut reading = Reading::new(
-        Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 },
-        Window { from: 0, to: 60_000 },
-        None,
-    );
-    let page = |token: &str| Page { records: Vec::new(), total: None, next_token: Some(token.to_owned()) };
+    let mut reading = Reading::new(world::rules_of(Paging::Tokens, 50), Window { from: 0, to: 60_000 }, None);
+    let page = |token: &str| Page { next_token: Some(token.to_owned()), ..Page::default() };
     reading.give(page("a"));
     assert_eq!(
         reading.next().unwrap().position,
@@ -366,16 +397,18 @@ fn a_token_that_comes_again_voids_the_run() {
 
 #[test]
 fn an_api_that_always_has_one_more_empty_page_is_not_followed_for_ever() {
-    let rules =
-        Rules { unit: 1000, paging: Paging::Tokens, page_limit: 50, max_rows: 400, max_bytes: 1 << 20, deepest: 1000 };
+    let rules = world::rules_of(Paging::Tokens, 50);
     let mut reading = Reading::new(rules, Window { from: 0, to: 2000 }, None);
     let mut asked = 0;
     while reading.next().is_some() {
         asked += 1;
         assert!(asked < 100_000);
-        reading.give(Page { records: Vec::new(), total: None, next_token: Some(asked.to_string()) });
+        reading.give(Page { next_token: Some(asked.to_string()), ..Page::default() });
     }
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Unstable)));
+    let gaps: Vec<_> = reading.gaps().iter().map(|gap| (gap.from, gap.reason)).collect();
+    assert_eq!(gaps, [(0, GapReason::Endless), (1000, GapReason::Endless)]);
+    assert!(asked <= 700, "{asked} requests");
 }
 
 #[test]
@@ -400,6 +433,7 @@ fn twins_cut_by_a_page_boundary_inside_a_crowded_unit_come_together_on_pages_of_
         .map(|n| world::Truth {
             fingerprint: crate::event::Fingerprint([if n == 10 { 9 } else { n }; 16]),
             time: 5000,
+            filed: 5000,
             readable: 5000 + Millis::from(n),
             ..one
         })
@@ -408,4 +442,260 @@ fn twins_cut_by_a_page_boundary_inside_a_crowded_unit_come_together_on_pages_of_
     let reading = read(&mut world, Window { from: 5000, to: 6000 }, None);
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Reread)));
     assert_eq!(reading.into_found().iter().map(|found| found.raw.len()).sum::<usize>(), 25);
+}
+
+/// An API that lies for a number of answers, each in a way of its own, and then tells the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// The list stops short of what the total counts.
+    ShortList,
+    /// The total counts this page alone.
+    CountOfThePage,
+    /// The total counts one more than there is.
+    OneMore,
+    /// The total is beyond all reason.
+    HugeTotal,
+    /// Later pages list nothing.
+    EmptyLaterPages,
+    /// Later pages cannot be had.
+    NoLaterPages,
+    /// Later pages list what the first one lists.
+    FirstPageAgain,
+    /// Every page has a token to one more empty page.
+    EndlessTokens,
+    /// No page has a token.
+    NoTokens,
+    /// Pages are larger than may be held unless few records are asked for.
+    TooLarge,
+}
+
+const LIES: [Lie; 10] = [
+    Lie::ShortList,
+    Lie::CountOfThePage,
+    Lie::OneMore,
+    Lie::HugeTotal,
+    Lie::EmptyLaterPages,
+    Lie::NoLaterPages,
+    Lie::FirstPageAgain,
+    Lie::EndlessTokens,
+    Lie::NoTokens,
+    Lie::TooLarge,
+];
+
+/// Reads with `lies` answers that lie; also how often the reading was told that something is wrong.
+fn read_liar(world: &mut World, window: Window, lie: Lie, lies: u32) -> (Reading, u32, u32) {
+    let mut reading = Reading::new(world.rules(), window, None);
+    let (mut asked, mut breaches) = (0, 0);
+    while let Some(request) = reading.next() {
+        asked += 1;
+        assert!(asked < 20_000, "a reading must end: {reading:?}");
+        let later = request.position != Position::First;
+        let honest = asked > lies;
+        if !honest && (lie == Lie::NoLaterPages && later || lie == Lie::TooLarge && request.limit > 2) {
+            breaches += 1;
+            if later && lie == Lie::NoLaterPages {
+                reading.void()
+            } else {
+                reading.too_large()
+            }
+            continue;
+        }
+        let token_of_a_lie = matches!(&request.position, Position::Token(token) if token.starts_with('x'));
+        let mut page = match &request.position {
+            _ if token_of_a_lie && honest => {
+                reading.void();
+                continue;
+            }
+            _ if token_of_a_lie => Page::default(),
+            Position::Number(_) if !honest && lie == Lie::FirstPageAgain => {
+                world.answer(&PageRequest { position: Position::First, ..request.clone() })
+            }
+            _ => world.answer(&request),
+        };
+        if !honest {
+            let listed = page.records.len() as u64;
+            match lie {
+                Lie::ShortList if page.total.is_some_and(|total| total > 1) => {
+                    page.records.truncate(page.records.len() / 2 + 1)
+                }
+                Lie::CountOfThePage => page.total = page.total.map(|_| listed),
+                Lie::OneMore => page.total = page.total.map(|total| total + 1),
+                Lie::HugeTotal => page.total = page.total.map(|_| 1_000_000_000_000),
+                Lie::EmptyLaterPages if later => page.records.clear(),
+                Lie::EndlessTokens if page.total.is_none() => page.next_token = Some(format!("x{asked}")),
+                Lie::NoTokens => page.next_token = None,
+                _ => {}
+            }
+        }
+        breaches += u32::from(reading.give(page).is_some());
+    }
+    (reading, asked, breaches)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Whatever it says for a while: once the lie is over, a window that counts is complete and not over-counted, or its
+    /// gap is told; and it ends within bounds.
+    #[test]
+    fn a_lie_that_ends_costs_nothing_but_calls(
+        options in world::options(), lie in proptest::sample::select(&LIES[..]), lies in 1u32..60, length in 1i64..30,
+    ) {
+        let options = WorldOptions { late_share: 0.0, ..options };
+        let mut world = World::new(options);
+        world.now = 1_000_000;
+        let window = Window { from: 20_000, to: 20_000 + length * 1000 };
+        let (reading, asked, _) = read_liar(&mut world, window, lie, lies);
+        let honest = u32::try_from(world.truth.len()).unwrap();
+        prop_assert!(asked <= 40 * (lies + 10) + 30 * honest, "{asked} requests for {lies} lies");
+        prop_assert!(reading.todo.capacity() <= 20 * 64, "a number from outside sized something");
+        let end = reading.end().unwrap();
+        let gaps = reading.gaps().to_vec();
+        let End::Complete(outcome) = end else { return Ok(()) };
+        // A list that stops short where nothing counts looks like one that ends: that is for the neighbourhood to doubt.
+        let unproven = [Lie::NoTokens, Lie::EmptyLaterPages].contains(&lie) && world.options.paging == Paging::Tokens;
+        let found = counts(&reading.into_found());
+        for truth in world.truth.iter().filter(|truth| window.contains(truth.time)) {
+            let there = world.truth.iter().filter(|other| other.fingerprint == truth.fingerprint).count();
+            let counted = found.get(&truth.fingerprint).copied().unwrap_or(0);
+            prop_assert!(counted <= there, "over-count: {counted} of {there} {truth:?}");
+            let told = gaps.iter().any(|gap| gap.from <= truth.time && truth.time < gap.to);
+            let fits_a_page = world.truth.iter().filter(|other| other.time == truth.time).count()
+                < world.options.page_limit as usize && outcome != Outcome::Unstable;
+            prop_assert!(counted == there || told || !fits_a_page || unproven, "missing: {counted} of {there} {truth:?} {end:?}");
+        }
+    }
+}
+
+/// The property above is worth something only if what it survives happens.
+#[test]
+fn every_lie_is_met() {
+    for lie in LIES {
+        for paging in [Paging::Numbered, Paging::Tokens] {
+            let numbered_only = [
+                Lie::ShortList,
+                Lie::CountOfThePage,
+                Lie::OneMore,
+                Lie::HugeTotal,
+                Lie::EmptyLaterPages,
+                Lie::FirstPageAgain,
+            ];
+            let tokens_only = [Lie::EndlessTokens, Lie::NoTokens];
+            if paging == Paging::Tokens && numbered_only.contains(&lie)
+                || paging == Paging::Numbered && tokens_only.contains(&lie)
+            {
+                continue;
+            }
+            let mut world = World::new(quiet(paging, 4.0));
+            world.now = 1_000_000;
+            let (reading, asked, breaches) = read_liar(&mut world, Window { from: 0, to: 90_000 }, lie, 9);
+            let overflows = matches!(reading.end(), Some(End::Overflow { .. }));
+            assert!(breaches > 0 || asked > 9 || overflows, "{lie:?} {paging:?}: {asked} requests");
+            assert_eq!(reading.gaps(), [], "{lie:?}");
+            if let Some(End::Complete(_)) = reading.end() {
+                assert_eq!(reading.into_found().len(), world.truth.len(), "{lie:?} {paging:?}");
+            } else {
+                assert_eq!(lie, Lie::HugeTotal, "a window with so many is asked for in parts");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_too_large_alone_is_left_out_and_its_place_told() {
+    for paging in [Paging::Numbered, Paging::Tokens] {
+        let mut world = World::new(quiet(paging, 4.0));
+        world.now = 1_000_000;
+        let large = world.truth[100];
+        let mut reading = Reading::new(world.rules(), Window { from: 0, to: 90_000 }, None);
+        let mut asked = 0;
+        while let Some(request) = reading.next() {
+            asked += 1;
+            assert!(asked < 5000);
+            let page = world.answer(&request);
+            if page.records.iter().any(|record| record.fingerprint == large.fingerprint) {
+                reading.too_large();
+            } else {
+                reading.give(page);
+            }
+        }
+        assert!(matches!(reading.end(), Some(End::Complete(Outcome::Unstable))), "{:?}", reading.end());
+        assert!(reading.gaps().iter().all(|gap| gap.reason == GapReason::TooLarge));
+        assert!(reading.gaps().iter().any(|gap| gap.from <= large.time && large.time < gap.to), "{:?}", reading.gaps());
+        let lost = world.truth.len() - reading.into_found().len();
+        let beside = world.truth.iter().filter(|truth| truth.time == large.time).count();
+        assert!((1..=beside).contains(&lost), "{lost} lost of {beside} {paging:?}");
+    }
+}
+
+#[test]
+fn an_interval_that_cannot_be_had_is_given_up_alone() {
+    let mut world = World::new(quiet(Paging::Numbered, 4.0));
+    world.now = 1_000_000;
+    let bad = world.truth[100].time;
+    let mut reading = Reading::new(world.rules(), Window { from: 0, to: 90_000 }, None);
+    while let Some(request) = reading.next() {
+        if (request.from..=request.to).contains(&bad) {
+            reading.refused();
+        } else {
+            reading.give(world.answer(&request));
+        }
+    }
+    assert!(reading.gaps().iter().all(|gap| (bad - 1..=bad + 1).contains(&gap.from) && gap.to - gap.from == 1));
+    assert!(!reading.gaps().is_empty());
+    assert_eq!(reading.into_found().len(), world.truth.len() - 1);
+}
+
+/// Twins that differ in what does not identify them are both kept, whichever stands first where they stand together.
+#[test]
+fn the_text_of_each_twin_is_kept() {
+    let listed = |raw: &'static str| crate::event::Listed {
+        fingerprint: crate::event::Fingerprint([7; 16]),
+        time: Some(5000),
+        raw: bytes::Bytes::from_static(raw.as_bytes()),
+    };
+    for (first, together) in [("y", ["x", "y"]), ("y", ["y", "x"]), ("x", ["x", "y"])] {
+        let mut tally = Tally::default();
+        let run = tally.begin_run((0, 1));
+        tally.begin_page();
+        tally.see(run, &[listed(first)], 0);
+        let run = tally.begin_run((0, 1));
+        tally.begin_page();
+        let page = together.map(listed);
+        for place in 0..2 {
+            tally.see(run, &page, place);
+        }
+        let mut texts = tally.into_found().remove(0).raw;
+        texts.sort();
+        assert_eq!(texts, ["x", "y"], "{first} {together:?}");
+    }
+}
+
+#[test]
+fn a_unit_that_is_too_large_is_read_in_parts_that_are_all_of_it() {
+    let mut world = World::new(quiet(Paging::Tokens, 300.0));
+    world.now = 1_000_000;
+    let unit = Window { from: 5000, to: 6000 };
+    let there = world.truth.iter().filter(|truth| unit.contains(truth.time)).count();
+    assert!(there > 200);
+    // A raw record of the world is 2 bytes, and none is shared.
+    let mut read_in = |shard: Shard, max_unit_bytes: u64| {
+        let mut reading = Reading::new(Rules { shard, max_unit_bytes, ..world.rules() }, unit, Some(true));
+        while let Some(request) = reading.next() {
+            reading.give(Page { held: 1000, ..world.answer(&request) });
+        }
+        reading
+    };
+    assert_eq!(read_in(Shard::WHOLE, 2000).end(), Some(End::Outgrown));
+    let mut found = 0;
+    let mut next = Some(Shard { index: 0, of: 4 });
+    while let Some(shard) = next {
+        let part = read_in(shard, 2000);
+        assert!(matches!(part.end(), Some(End::Complete(_))), "{:?}", part.end());
+        let inside = inside(part, unit);
+        assert!(inside > there / 8 && inside < there / 2, "{inside} of {there}");
+        found += inside;
+        next = shard.next();
+    }
+    assert_eq!(found, there);
 }

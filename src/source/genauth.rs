@@ -6,15 +6,20 @@
 mod auth;
 
 use std::borrow::Borrow;
+use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
 use self::auth::Auth;
 use super::failure::clean;
-use super::http::{Answer, Http, int, text};
+use super::http::{Answer, Http, parsed};
+use super::list::{List, count, int, text};
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{GenauthAuth, GenauthConfig, GenauthFilter, StreamConfig};
 use crate::event::Source;
@@ -102,7 +107,9 @@ impl Api {
                 let headers = self.auth.bearer(&token);
                 let result = turn
                     .send(turn.rank, async {
-                        read(&self.http.post(&self.url, headers, bytes).await?, request, &[token.text()])
+                        let answer = self.http.post(&self.url, headers, bytes).await?;
+                        let (token, first) = (token.clone(), is_first(request));
+                        parsed(answer, move |answer| read(answer, first, &[token.text()])).await
                     })
                     .await;
                 if result.as_ref().is_err_and(|refusal| refusal.wants == Wants::Token) {
@@ -114,7 +121,8 @@ impl Api {
                 turn.send(turn.rank, async {
                     // Signed when its turn has come: a date that waited in line would be refused.
                     let headers = self.auth.signed(LOGS, body, self.http.clock().now())?;
-                    read(&self.http.post(&self.url, headers, bytes).await?, request, &[])
+                    let (answer, first) = (self.http.post(&self.url, headers, bytes).await?, is_first(request));
+                    parsed(answer, move |answer| read(answer, first, &[])).await
                 })
                 .await
             }
@@ -152,24 +160,68 @@ fn join(endpoint: &Url, path: &str) -> Url {
     url
 }
 
-/// The answer. All but the list is read leniently: a type that differs from the documented one must not stop a
-/// stream.
+fn is_first(request: &PageRequest) -> bool {
+    matches!(request.position, Position::First | Position::Number(1))
+}
+
+/// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a> {
     #[serde(borrow)]
     status_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<Data<'a>>,
+    #[serde(borrow, default)]
+    data: Data<'a>,
+}
+
+#[derive(Default)]
+enum Data<'a> {
+    #[default]
+    Missing,
+    /// An empty object, as writers without types make of one.
+    Nothing,
+    Members(Members<'a>),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Data<'a> {
+struct Members<'a> {
     #[serde(borrow)]
     total_count: Option<&'a RawValue>,
-    #[serde(borrow)]
-    list: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    list: List<'a>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DataVisitor(PhantomData))
+    }
+}
+
+/// What it does not take, such as a number, is no page.
+struct DataVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for DataVisitor<'a> {
+    type Value = Data<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        Members::deserialize(MapAccessDeserializer::new(members)).map(Data::Members)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        match elements.next_element::<IgnoredAny>()? {
+            None => Ok(Data::Nothing),
+            Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+        }
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Data::Missing)
+    }
 }
 
 /// The answer of a request that failed: its `data` may be anything.
@@ -185,10 +237,10 @@ struct Failed<'a> {
 }
 
 /// The page in `answer`. Parsed once when it is one: pages are large, refusals are not.
-fn read(answer: &Answer, request: &PageRequest, secrets: &[&str]) -> Result<Page, Refusal> {
+fn read(answer: &Answer, first: bool, secrets: &[&str]) -> Result<Page, Refusal> {
     let complaint = match serde_json::from_str::<Envelope<'_>>(answer.body.text()) {
         Ok(envelope) if answer.status.is_success() && int(envelope.status_code) == Some(200) => {
-            return Ok(page(envelope, answer, request)?);
+            return Ok(page(envelope, answer, first)?);
         }
         Ok(_) => FetchError::malformed("the answer has no statusCode"),
         Err(error) => answer.body.complaint(&error),
@@ -196,15 +248,35 @@ fn read(answer: &Answer, request: &PageRequest, secrets: &[&str]) -> Result<Page
     Err(refusal(answer, secrets).unwrap_or(Refusal::from(complaint)))
 }
 
-fn page(envelope: Envelope<'_>, answer: &Answer, request: &PageRequest) -> Result<Page, FetchError> {
-    let (total, list) = envelope.data.map_or((None, None), |data| (data.total_count, data.list));
-    let total = int(total).and_then(|total| u64::try_from(total).ok());
-    // No list is an empty one, unless the same answer says otherwise.
-    if let (None, Position::First | Position::Number(1), Some(1..)) = (&list, &request.position, total) {
-        return Err(FetchError::malformed("the answer counts records but has no list"));
+/// The API documents `data` with both members for every answer that succeeds: an answer without them is none, whatever its
+/// `statusCode` says. A count of none beside no list, and no count beside an empty one, can mean only one thing.
+fn page(envelope: Envelope<'_>, answer: &Answer, first: bool) -> Result<Page, FetchError> {
+    let Members { total_count, list } = match envelope.data {
+        Data::Members(members) => members,
+        Data::Nothing => Members { total_count: None, list: List::Nothing },
+        Data::Missing => return Err(FetchError::malformed("the answer has no data")),
+    };
+    let total = count(total_count)?;
+    let (rows, bare) = match (list, total) {
+        (List::Rows(rows), _) => (rows, false),
+        (List::Nothing, _) => (Vec::new(), total.is_none()),
+        (List::Missing, Some(_)) => (Vec::new(), true),
+        (List::Missing, None) => {
+            return Err(FetchError::malformed("the answer's data has neither totalCount nor list"));
+        }
+        (List::Wrong, _) => return Err(FetchError::malformed("the answer's list is no list")),
+    };
+    match total {
+        Some(1..) if first && rows.is_empty() => {
+            return Err(FetchError::malformed("the answer counts records but lists none"));
+        }
+        Some(total) if total < rows.len() as u64 => {
+            return Err(FetchError::malformed("the answer counts fewer records than it lists"));
+        }
+        _ => {}
     }
-    let records = answer.body.listed(Source::Genauth, &list.unwrap_or_default());
-    Ok(Page { records, total, next_token: None })
+    let (records, held) = answer.body.listed(Source::Genauth, &rows);
+    Ok(Page { records, total, next_token: None, held, bare })
 }
 
 /// What the server refused, if it says so in its envelope or by its HTTP status. The one place where its codes

@@ -11,7 +11,9 @@ use reqwest::{Certificate, StatusCode, redirect};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
+use super::list::{MOST_ROWS, TOO_MANY};
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
+use crate::blocking::blocking;
 use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
@@ -48,6 +50,22 @@ pub(super) struct Answer {
 pub(super) struct Body {
     text: Arc<String>,
     bytes: Bytes,
+}
+
+/// A body as large as this is parsed off the runtime's workers: what else runs there waits for no page.
+const LARGE: usize = 256 << 10;
+/// Room made for a body before any of it has come, whatever length was announced.
+const ROOM: usize = 256 << 10;
+/// How much more than its records a body may hold before they are copied out of it: a record keeps its page's body.
+const PADDING: usize = 64 << 10;
+
+/// What `read` makes of an answer.
+pub(super) async fn parsed<T: Send + 'static>(answer: Answer, read: impl FnOnce(&Answer) -> T + Send + 'static) -> T {
+    if answer.body.text.len() < LARGE {
+        return read(&answer);
+    }
+    let span = tracing::Span::current();
+    blocking(move || span.in_scope(|| read(&answer))).await
 }
 
 struct Shared(Arc<String>);
@@ -123,7 +141,7 @@ impl Http {
 
     async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, FetchError> {
         let said = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let mut body = Vec::with_capacity(said.min(self.largest));
+        let mut body = Vec::with_capacity(said.min(self.largest).min(ROOM));
         let cut = |error| FetchError::of_transport(error, "the answer ended early");
         while let Some(chunk) = response.chunk().await.map_err(cut)? {
             self.check_size(body.len() + chunk.len())?;
@@ -148,34 +166,44 @@ impl Body {
     /// A byte that is no UTF-8 becomes U+FFFD: a stream must not stand still for one damaged name, and the same
     /// bytes give the same record at each read.
     fn new(bytes: Vec<u8>) -> Self {
-        let text =
+        let mut text =
             String::from_utf8(bytes).unwrap_or_else(|damaged| String::from_utf8_lossy(damaged.as_bytes()).into_owned());
+        // It grew by doubling, and may be kept for as long as a record of it waits.
+        if text.capacity() > text.len() + PADDING {
+            text.shrink_to_fit();
+        }
         let text = Arc::new(text);
         Self { bytes: Bytes::from_owner(Shared(Arc::clone(&text))), text }
     }
 
+    /// What it says, without what some servers put around it: a byte order mark, NULs, blanks.
     pub(super) fn text(&self) -> &str {
-        &self.text
+        self.text.trim_matches(|c: char| c.is_whitespace() || c == '\0' || c == '\u{feff}')
     }
 
-    /// The records of this body, sharing its memory.
-    pub(super) fn listed(&self, source: Source, records: &[&RawValue]) -> Vec<Listed> {
+    /// The records of this body, sharing its memory unless it holds much else; and how many bytes they keep.
+    pub(super) fn listed(&self, source: Source, records: &[&RawValue]) -> (Vec<Listed>, u64) {
         spans::listed(records.len());
+        let length: usize = records.iter().map(|record| record.get().len()).sum();
+        let copies = self.bytes.len() > 2 * length + PADDING;
         let listed = |record: &&RawValue| {
             let identity = record::identify(source, record.get());
-            Listed {
-                fingerprint: identity.fingerprint,
-                time: identity.time,
-                raw: self.bytes.slice_ref(record.get().as_bytes()),
-            }
+            let text = record.get().as_bytes();
+            let raw = if copies { Bytes::copy_from_slice(text) } else { self.bytes.slice_ref(text) };
+            Listed { fingerprint: identity.fingerprint, time: identity.time, raw }
         };
-        records.iter().map(listed).collect()
+        (records.iter().map(listed).collect(), if copies { length } else { self.bytes.len() } as u64)
     }
 
     /// Why a body that did not parse is no page.
     pub(super) fn complaint(&self, error: &serde_json::Error) -> FetchError {
-        if self.text().trim_start().starts_with('<') {
+        if self.text().starts_with('<') {
             return FetchError::garbled("the answer is HTML, as of a gateway or a login page; look at endpoint");
+        }
+        if error.to_string().starts_with(TOO_MANY) {
+            return FetchError::malformed(format!(
+                "the answer lists more than {MOST_ROWS} records, far more than asked for"
+            ));
         }
         // Line and column only: the text of the error can quote the body.
         let place = format!("line {}, column {}", error.line(), error.column());
@@ -186,26 +214,6 @@ impl Body {
             }
             _ => FetchError::garbled(format!("the answer is no JSON ({place})")),
         }
-    }
-}
-
-/// A value that should be a whole number, tolerating a string of one.
-pub(super) fn int(value: Option<&RawValue>) -> Option<i64> {
-    let text = value?.get().trim_matches('"');
-    // A float as some JSON writers print whole numbers.
-    text.split_once(".0")
-        .filter(|(_, zeros)| zeros.bytes().all(|b| b == b'0'))
-        .map_or(text, |(whole, _)| whole)
-        .parse()
-        .ok()
-}
-
-/// A value that should be a string; a number counts as its digits.
-pub(super) fn text(value: Option<&RawValue>) -> Option<String> {
-    match serde_json::from_str(value?.get()).ok()? {
-        serde_json::Value::String(text) => Some(text),
-        serde_json::Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }
 

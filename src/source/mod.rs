@@ -8,6 +8,8 @@ mod failure;
 mod genauth;
 mod http;
 mod limiter;
+mod list;
+mod question;
 mod scloud;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ pub struct Client {
     /// The stream's name.
     stream: String,
     tenant: String,
+    question: String,
     max_rows: u64,
     limiter: Limiter,
     api: Api,
@@ -54,6 +57,7 @@ impl Client {
             SourceConfig::Genauth(genauth) => Self {
                 stream: stream.to_owned(),
                 tenant: genauth.user_pool_id.clone(),
+                question: question::question(&config.source),
                 max_rows: genauth.max_rows,
                 limiter,
                 api: Api::Genauth(Box::new(genauth::Api::build(config, genauth)?)),
@@ -63,6 +67,7 @@ impl Client {
                 // A key that needs no project reads the account's own log. Not the key itself: it rotates,
                 // and ids would change with it.
                 tenant: scloud.project_id.clone().unwrap_or_else(|| "default".to_owned()),
+                question: question::question(&config.source),
                 max_rows: scloud.max_rows,
                 limiter,
                 api: Api::Scloud(Box::new(scloud::Api::build(config, scloud)?)),
@@ -83,6 +88,12 @@ impl Client {
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
+    }
+
+    /// What it asks for, tenant and filter, as a hash.
+    #[must_use]
+    pub fn question(&self) -> &str {
+        &self.question
     }
 
     /// The most records that a page may be asked for (both APIs' documentation).
@@ -270,7 +281,7 @@ pub enum Position {
 }
 
 /// One API response.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Page {
     /// The records, in the order listed.
     pub records: Vec<Listed>,
@@ -278,6 +289,11 @@ pub struct Page {
     pub total: Option<u64>,
     /// The token of the next page (SCloud). An empty one was none.
     pub next_token: Option<String>,
+    /// How many bytes of memory its records keep together: what they share, too.
+    pub held: u64,
+    /// Whether it lists nothing because it has no list: so answers an API that has nothing to say, and one that is under
+    /// maintenance.
+    pub bare: bool,
 }
 
 /// What went wrong with one request, sorted by what to do about it. See [`FailureClass`].
@@ -330,11 +346,13 @@ pub enum FetchReason {
     Malformed,
     /// The body is larger than the cap.
     TooLarge,
+    /// It lists nothing, not even where it has listed records before: not believed.
+    Doubtful,
 }
 
 impl FetchReason {
     /// Every value, for initialising metrics to zero.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Throttled,
         Self::Connect,
         Self::Timeout,
@@ -344,6 +362,7 @@ impl FetchReason {
         Self::Refused,
         Self::Malformed,
         Self::TooLarge,
+        Self::Doubtful,
     ];
 
     /// The label's value.
@@ -359,6 +378,7 @@ impl FetchReason {
             Self::Refused => "refused",
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
+            Self::Doubtful => "doubtful",
         }
     }
 }

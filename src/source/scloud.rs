@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
 use super::failure::clean;
-use super::http::{Answer, Http, int, text};
+use super::http::{Answer, Http, parsed};
+use super::list::{List, int, text, token};
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{ScloudConfig, StreamConfig};
 use crate::event::Source;
@@ -46,7 +47,8 @@ impl Api {
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
         turn.send(turn.rank, async {
             let answer = self.http.post(&self.config.endpoint, headers, form.into_bytes()).await?;
-            read(&answer, &[key.expose_secret(), &self.config.public_key])
+            let public_key = self.config.public_key.clone();
+            parsed(answer, move |answer| read(answer, &[key.expose_secret(), &public_key])).await
         })
         .await
     }
@@ -93,8 +95,7 @@ fn signature(parameters: &[(String, String)], key: &SecretString) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The answer. All but the events is read leniently: a type that differs from the documented one must not stop
-/// a stream.
+/// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Envelope<'a> {
@@ -104,19 +105,15 @@ struct Envelope<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow)]
     next_token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    events: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    events: List<'a>,
 }
 
 fn read(answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
     let envelope = serde_json::from_str::<Envelope<'_>>(answer.body.text());
     let code = envelope.as_ref().ok().and_then(|envelope| int(envelope.ret_code));
     match (envelope, code) {
-        (Ok(envelope), Some(0)) if answer.status.is_success() => Ok(Page {
-            records: answer.body.listed(Source::Scloud, &envelope.events.unwrap_or_default()),
-            total: None,
-            next_token: text(envelope.next_token).filter(|token| !token.is_empty()),
-        }),
+        (Ok(envelope), Some(0)) if answer.status.is_success() => page(envelope, answer),
         (Ok(envelope), Some(code)) if code != 0 => {
             let said = clean(&text(envelope.message).unwrap_or_default(), secrets);
             Err(refusal(code, &said, answer))
@@ -125,6 +122,20 @@ fn read(answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
         (Ok(_), _) => Err(FetchError::malformed("the answer has no RetCode")),
         (Err(error), _) => Err(answer.body.complaint(&error)),
     }
+}
+
+/// An answer without `Events` is a page, since the API documents every member but `RetCode` as optional: what it is
+/// worth is seen by whoever knows what the window should hold.
+fn page(envelope: Envelope<'_>, answer: &Answer) -> Result<Page, FetchError> {
+    let (rows, bare) = match envelope.events {
+        List::Rows(rows) => (rows, false),
+        List::Missing => (Vec::new(), true),
+        List::Nothing => (Vec::new(), false),
+        List::Wrong => return Err(FetchError::malformed("the answer's Events are no list")),
+    };
+    let next_token = token(envelope.next_token)?;
+    let (records, held) = answer.body.listed(Source::Scloud, &rows);
+    Ok(Page { records, total: None, next_token, held, bare })
 }
 
 /// Sorts the documented `RetCode`s by what to do.

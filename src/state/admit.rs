@@ -1,11 +1,83 @@
 //! Admission: the difference between what a reading found and what was delivered.
+//!
+//! What a proven window lists is delivered, whatever time the record shows: nothing documents by which time an API goes,
+//! so no other window need list it. That it is delivered once is the state's work: a record is looked up by its own
+//! time, wherever that lies, and one without a usable time by its fingerprint alone.
 
 use crate::event::{Admitted, EventId, Fingerprint, FingerprintMap, Millis, StreamIdentity};
 use crate::reading::Found;
 use crate::window::Window;
 
+/// How far before the bounds that list it a record's own time may lie for it to be remembered by that time. One that
+/// lies further back is remembered by its fingerprint alone.
+pub const MOST_SKEW: Millis = 3_600_000;
+
+/// What an API may round its bounds by.
+const ROUNDING: Millis = 1000;
+
 /// How often each fingerprint was delivered.
-pub type Delivered = FingerprintMap<u32>;
+#[derive(Debug, Clone, Default)]
+pub struct Delivered {
+    placed: FingerprintMap<u32>,
+    /// With the end of the last window that is known to have listed it.
+    unplaced: FingerprintMap<(u32, Millis)>,
+}
+
+impl Delivered {
+    /// In all.
+    #[must_use]
+    pub fn count(&self, fingerprint: Fingerprint) -> u32 {
+        // What is remembered by fingerprint counts all that were delivered, also those that are remembered by time.
+        let unplaced = self.unplaced.get(&fingerprint).map_or(0, |(count, _)| *count);
+        self.placed.get(&fingerprint).map_or(unplaced, |count| unplaced.max(*count))
+    }
+
+    /// So many more, remembered by their time.
+    pub fn add_placed(&mut self, fingerprint: Fingerprint, more: u32) {
+        *self.placed.entry(fingerprint).or_default() += more;
+    }
+
+    /// So many in all, remembered by their fingerprint alone.
+    pub fn set_unplaced(&mut self, fingerprint: Fingerprint, count: u32, until: Millis) {
+        self.unplaced.insert(fingerprint, (count, until));
+    }
+
+    /// How many are remembered by their fingerprint alone, and until when.
+    #[must_use]
+    pub fn unplaced(&self, fingerprint: Fingerprint) -> Option<(u32, Millis)> {
+        self.unplaced.get(&fingerprint).copied()
+    }
+
+    /// Whether it is to be remembered by its time: once its like is remembered by fingerprint, all are.
+    #[must_use]
+    pub fn is_placed(&self, new: &New) -> bool {
+        new.placed && !self.unplaced.contains_key(&new.fingerprint)
+    }
+
+    /// Takes note that `part` of `window` is delivered.
+    pub fn add(&mut self, part: &[New], window: Window) {
+        for new in part {
+            if self.is_placed(new) {
+                self.add_placed(new.fingerprint, 1);
+            } else {
+                let until = self.unplaced(new.fingerprint).map_or(window.to, |(_, until)| until.max(window.to));
+                self.set_unplaced(new.fingerprint, self.count(new.fingerprint) + 1, until);
+            }
+        }
+    }
+
+    /// How many fingerprints it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.placed.len() + self.unplaced.len()
+    }
+
+    /// Whether nothing was delivered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
 
 /// A record that is new, and what must be remembered once it is delivered.
 #[derive(Debug, Clone)]
@@ -18,8 +90,71 @@ pub struct New {
     pub placed: bool,
 }
 
+/// How far from the end of `window` on which they are filed records may lie by their own time that it lists, 0 where none
+/// shows a time outside; and how many lie outside by more than rounding.
+///
+/// A record that shows a time before what was asked for is filed somewhere in the window, at its end at the latest; one
+/// that shows a later time at its start at the earliest. So far back is remembered, or it would come again with the next
+/// window, which lists that end once more.
+#[must_use]
+pub fn skew(window: Window, unit: Millis, found: &[Found]) -> (Millis, u64) {
+    let (from, to) = (window.from - unit, window.to);
+    let (mut most, mut outside) = (0, 0);
+    for Found { time, raw, .. } in found {
+        let Some(time) = *time else { continue };
+        if time < from || time > to {
+            most = most.max((to - time).max(time - from).min(MOST_SKEW));
+        }
+        if time < from - ROUNDING || time > to + ROUNDING {
+            outside += raw.len() as u64;
+        }
+    }
+    (most, outside)
+}
+
+/// How a lane remembers what it has delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// What a reading was asked for.
+    pub window: Window,
+    /// The source's clock unit.
+    pub unit: Millis,
+    /// How far back is remembered: see [`Known::reach`](super::known::Known::reach).
+    pub skew: Millis,
+}
+
+impl Memory {
+    /// Whether records may lie further back than is remembered by time.
+    const fn is_capped(self) -> bool {
+        self.skew >= MOST_SKEW
+    }
+
+    /// Whether a record of this time is remembered by its fingerprint alone.
+    #[must_use]
+    pub fn is_alone(self, time: Option<Millis>) -> bool {
+        let Window { from, to } = self.window;
+        let bound = if self.is_capped() { to } else { from };
+        time.is_none_or(|time| time < bound - self.unit - MOST_SKEW)
+    }
+
+    /// Whether it may be remembered so from another window.
+    #[must_use]
+    pub fn may_be_alone(self, time: Option<Millis>) -> bool {
+        self.is_capped() || self.is_alone(time)
+    }
+}
+
+/// One of the records that `window` lists far outside, always the same of the same ones.
+#[must_use]
+pub fn far_outside(window: Window, unit: Millis, found: &[Found]) -> Option<Fingerprint> {
+    let (from, to) = (window.from - unit - ROUNDING, window.to + ROUNDING);
+    let outside = |found: &&Found| found.time.is_some_and(|time| time < from || to < time);
+    found.iter().filter(outside).map(|found| found.fingerprint).min()
+}
+
 /// For a fingerprint that was delivered `a` times and is now found `b` times, the ordinals `a..b`. A record is
-/// late if the live pass (at `live`) had already read its place completely.
+/// late if the live pass (at `live`) had already read its place completely: the place where the API files it, which is in
+/// `window` where the record shows another.
 #[must_use]
 pub fn admit(
     stream: &StreamIdentity,
@@ -27,11 +162,16 @@ pub fn admit(
     found: &[Found],
     delivered: &Delivered,
     live: Millis,
+    skew: Millis,
 ) -> Vec<New> {
+    let unit = stream.source.clock_unit();
+    let memory = Memory { window, unit, skew };
     let mut new = Vec::new();
-    for &Found { fingerprint, time, placed, ref raw } in found {
-        let before = delivered.get(&fingerprint).copied().unwrap_or(0);
-        let late = if placed { time.is_some_and(|time| time < live) } else { window.to <= live };
+    for &Found { fingerprint, time, ref raw } in found {
+        let before = delivered.count(fingerprint);
+        let inside = time.filter(|time| window.from - unit <= *time && *time <= window.to);
+        let late = inside.map_or(window.to <= live, |time| time < live);
+        let placed = !memory.is_alone(time);
         for (ordinal, raw) in (0u32..).zip(raw).skip(before as usize) {
             let id = EventId::new(stream, fingerprint, ordinal);
             let admitted = Admitted { id, ordinal, late, time: time.unwrap_or(window.from), raw: raw.clone() };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::known::Known;
 use crate::event::{Millis, StreamIdentity};
 use crate::source::Priority;
 use crate::window::{Window, floor_to};
@@ -58,6 +59,9 @@ pub struct Cursor {
     pub sweeps: BTreeMap<Millis, Millis>,
     /// Commits so far: names the next delta.
     pub commits: u64,
+    /// What was learnt of the API.
+    #[serde(default)]
+    pub known: Known,
 }
 
 /// A sweep waits until a part of its age has gathered, so that a quiet stream costs few calls: this part.
@@ -69,7 +73,7 @@ impl Cursor {
     pub fn new(stream: StreamIdentity, schedule: &Schedule, start: Millis) -> Self {
         let start = floor_to(start, schedule.unit);
         let sweeps = schedule.sweeps.iter().map(|&age| (age, start)).collect();
-        Self { stream, live: start, overlap: start, sweeps, commits: 0 }
+        Self { stream, live: start, overlap: start, sweeps, commits: 0, known: Known::default() }
     }
 
     /// Takes on the ages that are configured now. A new sweep starts where everything is still remembered, an

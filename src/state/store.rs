@@ -4,17 +4,19 @@
 //! | --- | --- |
 //! | `c` lane | the cursor, as JSON |
 //! | `d` lane bucket commit | what that commit delivered of that bucket of event time: fingerprints and counts |
-//! | `u` lane fingerprint | how often a record without a usable time was delivered, and the end of the last window that listed it |
+//! | `u` lane fingerprint | how often a record was delivered that has no usable time, and the end of the last window that listed it |
 //!
 //! A commit writes only what is new; the multiset of a bucket is the sum of its deltas.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::admit::{Delivered, New};
+use super::admit::{Delivered, Memory, New};
 use super::cursor::{Cursor, Schedule};
+use super::known::Known;
 use crate::checkpoint::Changes;
 use crate::event::{Fingerprint, Millis};
+use crate::reading::Found;
 use crate::window::{Window, floor_to};
 
 /// The length of a bucket of event time. Short, so that a window loads little more than its own fingerprints.
@@ -23,6 +25,9 @@ const BUCKET: Millis = 10_000;
 /// How long after it has left every pass's reach a record without a usable time is still remembered: longer than any
 /// rounding of the API's bounds.
 const UNPLACED_KEPT: Millis = 600_000;
+
+/// How far the end of the last window that listed it may move before that is written down.
+const UNPLACED_MOVED: Millis = UNPLACED_KEPT / 2;
 
 /// The name of a lane's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +92,28 @@ impl LaneKey {
     /// Where the deltas are that a window may need.
     #[must_use]
     pub fn deltas(&self, window: Window) -> Range<Vec<u8>> {
-        self.buckets(window.from.div_euclid(BUCKET), (window.to - 1).div_euclid(BUCKET) + 1)
+        let (from, to) = buckets_of(window);
+        self.buckets(from, to)
+    }
+
+    /// Where the deltas are that what `window` lists may need: the window's own, and those of the times that its records
+    /// show. `found` is in order of time.
+    #[must_use]
+    pub fn deltas_of(&self, window: Window, found: &[Found]) -> Vec<Range<Vec<u8>>> {
+        let (from, to) = buckets_of(window);
+        let mut buckets = vec![(from, to)];
+        for time in found.iter().filter_map(|found| found.time) {
+            let bucket = time.div_euclid(BUCKET);
+            let known = (from..to).contains(&bucket) || buckets.last().is_some_and(|(_, end)| bucket + 1 == *end);
+            match buckets.last_mut() {
+                _ if known => {}
+                Some((_, end)) if bucket == *end => *end += 1,
+                _ => buckets.push((bucket, bucket + 1)),
+            }
+        }
+        buckets.sort_unstable();
+        buckets.dedup();
+        buckets.into_iter().map(|(from, to)| self.buckets(from, to)).collect()
     }
 
     /// Where a record without a usable time is counted.
@@ -103,6 +129,21 @@ impl LaneKey {
         from..to
     }
 
+    /// The interval of event time of a delta, out of its key.
+    #[must_use]
+    pub fn interval(delta: &[u8]) -> Option<Window> {
+        let (_, numbers) = delta.split_last_chunk::<16>()?;
+        let bucket = i64::from_be_bytes(*numbers.first_chunk()?) ^ i64::MIN;
+        Some(Window { from: bucket * BUCKET, to: (bucket + 1) * BUCKET })
+    }
+
+    /// The part of `window` whose deltas are of nothing else; empty if there is none.
+    #[must_use]
+    pub fn whole_intervals(window: Window) -> Window {
+        let from = (window.from + BUCKET - 1).div_euclid(BUCKET) * BUCKET;
+        Window { from, to: floor_to(window.to, BUCKET) }
+    }
+
     fn buckets(&self, from: i64, to: i64) -> Range<Vec<u8>> {
         self.delta(from, None)..self.delta(to, None)
     }
@@ -116,22 +157,25 @@ impl LaneKey {
     }
 }
 
-/// Adds a stored delta to what was delivered.
+/// Adds a stored delta to what was delivered; how many events it is of.
 ///
 /// # Errors
 /// If the value is damaged.
-pub fn add_delta(delivered: &mut Delivered, value: &[u8]) -> Result<(), StoredError> {
+pub fn add_delta(delivered: &mut Delivered, value: &[u8]) -> Result<u64, StoredError> {
     let entries = value.chunks_exact(ENTRY);
     if !entries.remainder().is_empty() {
         return Err(StoredError::Delta(value.len()));
     }
+    let mut events = 0;
     for entry in entries {
         let (mut fingerprint, mut count) = ([0; 16], [0; 2]);
         fingerprint.copy_from_slice(&entry[..16]);
         count.copy_from_slice(&entry[16..]);
-        *delivered.entry(Fingerprint(fingerprint)).or_default() += u32::from(u16::from_be_bytes(count));
+        let count = u16::from_be_bytes(count);
+        delivered.add_placed(Fingerprint(fingerprint), u32::from(count));
+        events += u64::from(count);
     }
-    Ok(())
+    Ok(events)
 }
 
 /// Adds the stored count of a record without a usable time.
@@ -139,8 +183,8 @@ pub fn add_delta(delivered: &mut Delivered, value: &[u8]) -> Result<(), StoredEr
 /// # Errors
 /// If the value is damaged.
 pub fn add_unplaced(delivered: &mut Delivered, fingerprint: Fingerprint, value: &[u8]) -> Result<(), StoredError> {
-    let (count, _) = parse_unplaced(value)?;
-    delivered.insert(fingerprint, count);
+    let (count, until) = parse_unplaced(value)?;
+    delivered.set_unplaced(fingerprint, count, until);
     Ok(())
 }
 
@@ -186,6 +230,10 @@ pub struct ReadAt<'a> {
     pub read_at: Millis,
     /// The stream's schedule.
     pub schedule: &'a Schedule,
+    /// What it found.
+    pub found: &'a [Found],
+    /// What is known of the API now.
+    pub known: &'a Known,
 }
 
 /// See [`Commit`]. `delivered` is what was delivered before this part.
@@ -200,17 +248,22 @@ pub fn commit(
 ) -> Commit {
     let mut next = cursor.clone();
     next.commits += 1;
+    next.known.clone_from(read.known);
     if last {
         next.advance(read.schedule, read.window, read.read_at);
     }
-    let floor = next.floor();
+    let unit = read.schedule.unit;
+    // No window that is still to be read lists anything older: each asks for one unit before its start, and no record was
+    // seen to lie further than the skew before that.
+    let keep = |cursor: &Cursor| cursor.floor() - unit - cursor.known.reach();
+    let (kept_from, keep_from) = (keep(cursor), keep(&next));
     let mut changes = Changes::default();
     let mut buckets: BTreeMap<i64, Vec<Fingerprint>> = BTreeMap::new();
     let mut unplaced: BTreeMap<Fingerprint, u32> = BTreeMap::new();
     for new in part {
-        if !new.placed {
+        if !delivered.is_placed(new) {
             *unplaced.entry(new.fingerprint).or_default() += 1;
-        } else if new.admitted.time >= floor {
+        } else if new.admitted.time >= keep_from {
             buckets.entry(new.admitted.time.div_euclid(BUCKET)).or_default().push(new.fingerprint);
         }
     }
@@ -219,16 +272,34 @@ pub fn commit(
         changes.puts.push((lane.delta(bucket, Some(next.commits)), write_delta(&fingerprints)));
     }
     for (fingerprint, more) in unplaced {
-        let count = delivered.get(&fingerprint).copied().unwrap_or(0) + more;
-        let value = [&count.to_be_bytes()[..], &read.window.to.to_be_bytes()].concat();
-        changes.puts.push((lane.unplaced(fingerprint), value));
+        let until = delivered.unplaced(fingerprint).map_or(read.window.to, |(_, until)| until.max(read.window.to));
+        changes.puts.push((lane.unplaced(fingerprint), write_unplaced(delivered.count(fingerprint) + more, until)));
     }
-    let (kept_from, keep_from) = (cursor.floor().div_euclid(BUCKET), floor.div_euclid(BUCKET));
+    if last {
+        // What is listed again is remembered for longer.
+        let memory = Memory { window: read.window, unit, skew: next.known.reach() };
+        for found in read.found.iter().filter(|found| memory.may_be_alone(found.time)) {
+            let count = delivered.count(found.fingerprint);
+            // So is what was remembered by its time, if that is about to be forgotten.
+            let is_due = match delivered.unplaced(found.fingerprint) {
+                Some((_, until)) => until + UNPLACED_MOVED < read.window.to,
+                None => count > 0 && memory.is_alone(found.time),
+            };
+            if is_due && part.iter().all(|new| new.fingerprint != found.fingerprint) {
+                changes.puts.push((lane.unplaced(found.fingerprint), write_unplaced(count, read.window.to)));
+            }
+        }
+    }
+    let (kept_from, keep_from) = (kept_from.div_euclid(BUCKET), keep_from.div_euclid(BUCKET));
     if keep_from > kept_from {
         changes.delete_ranges.push(lane.buckets(kept_from, keep_from));
     }
     changes.puts.push((lane.cursor(), write_cursor(&next)));
     Commit { changes, cursor: next }
+}
+
+fn write_unplaced(count: u32, until: Millis) -> Vec<u8> {
+    [&count.to_be_bytes()[..], &until.to_be_bytes()].concat()
 }
 
 fn write_delta(sorted: &[Fingerprint]) -> Vec<u8> {
@@ -240,6 +311,10 @@ fn write_delta(sorted: &[Fingerprint]) -> Vec<u8> {
         }
     }
     value
+}
+
+fn buckets_of(window: Window) -> (i64, i64) {
+    (window.from.div_euclid(BUCKET), (window.to - 1).div_euclid(BUCKET) + 1)
 }
 
 /// Whether a stored count of a record without a usable time may be forgotten when the floor is at `floor`.

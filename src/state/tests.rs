@@ -7,13 +7,14 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::admit::{Delivered, admit};
+use super::admit::{self, Delivered, Memory, admit};
 use super::cursor::{Cursor, Pass, Schedule};
+use super::known::Known;
 use super::store::{self, LaneKey, ReadAt};
 use crate::event::{EventId, Fingerprint, Millis, Source, StreamIdentity};
 use crate::reading::tests::read;
 use crate::reading::tests::world::{self, Order, World, WorldOptions};
-use crate::reading::{End, Inclusive, Outcome, Paging};
+use crate::reading::{End, Found, Inclusive, Outcome, Paging};
 use crate::window::{Density, Window};
 
 /// The key-value map of a checkpoint.
@@ -45,13 +46,14 @@ struct Lane {
     crashes: u64,
     part_commits: u64,
     unstable: bool,
+    start: Millis,
     most_delivered_in_memory: usize,
 }
 
 impl Lane {
-    fn new(source: Source, schedule: Schedule) -> Self {
+    fn new(source: Source, schedule: Schedule, start: Millis) -> Self {
         let stream = StreamIdentity { source, tenant: "t".to_owned() };
-        let cursor = Cursor::new(stream.clone(), &schedule, -5000);
+        let cursor = Cursor::new(stream.clone(), &schedule, start);
         let density = Density::new(schedule.unit, 60);
         Self {
             key: LaneKey::new("s", "k"),
@@ -66,6 +68,7 @@ impl Lane {
             crashes: 0,
             part_commits: 0,
             unstable: false,
+            start,
             most_delivered_in_memory: 0,
         }
     }
@@ -76,21 +79,24 @@ impl Lane {
         if let Some(cursor) = self.map.0.get(&self.key.cursor()) {
             self.cursor = store::parse_cursor(cursor).unwrap();
         } else {
-            self.cursor = Cursor::new(self.stream.clone(), &self.schedule, -5000);
+            self.cursor = Cursor::new(self.stream.clone(), &self.schedule, self.start);
         }
         self.density = Density::new(self.schedule.unit, 60);
         self.inclusive = None;
     }
 
-    fn delivered(&mut self, window: Window, unplaced: impl Iterator<Item = Fingerprint>) -> Delivered {
+    fn delivered(&mut self, window: Window, skew: Millis, found: &[Found]) -> Delivered {
+        let memory = Memory { window, unit: self.schedule.unit, skew };
         let mut delivered = Delivered::default();
-        for (_, value) in self.map.0.range(self.key.deltas(window)) {
-            store::add_delta(&mut delivered, value).unwrap();
+        for deltas in self.key.deltas_of(window, found) {
+            for (_, value) in self.map.0.range(deltas) {
+                store::add_delta(&mut delivered, value).unwrap();
+            }
         }
         self.most_delivered_in_memory = self.most_delivered_in_memory.max(delivered.len());
-        for fingerprint in unplaced {
-            if let Some(value) = self.map.0.get(&self.key.unplaced(fingerprint)) {
-                store::add_unplaced(&mut delivered, fingerprint, value).unwrap();
+        for found in found.iter().filter(|found| memory.may_be_alone(found.time)) {
+            if let Some(value) = self.map.0.get(&self.key.unplaced(found.fingerprint)) {
+                store::add_unplaced(&mut delivered, found.fingerprint, value).unwrap();
             }
         }
         delivered
@@ -107,17 +113,19 @@ impl Lane {
                 return true;
             }
             End::Complete(outcome) => self.unstable |= outcome == Outcome::Unstable,
+            End::Outgrown => unreachable!("the model's records are small"),
         }
         let found =
             std::mem::replace(&mut reading, crate::reading::Reading::new(world.rules(), window, None)).into_found();
         self.density.saw(window, found.len() as u64);
-        let unplaced: Vec<_> = found.iter().filter(|found| !found.placed).map(|found| found.fingerprint).collect();
-        let mut delivered = self.delivered(window, unplaced.into_iter());
-        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live);
+        let mut known = self.cursor.known.clone();
+        known.saw(admit::skew(window, self.schedule.unit, &found).0, found.len());
+        let mut delivered = self.delivered(window, known.reach(), &found);
+        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live, known.reach());
         let parts: Vec<&[super::admit::New]> = if new.is_empty() { vec![&[]] } else { new.chunks(17).collect() };
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
-            let read = ReadAt { window, read_at, schedule: &self.schedule };
+            let read = ReadAt { window, read_at, schedule: &self.schedule, found: &found, known: &known };
             let commit = store::commit(&self.key, &self.cursor, read, part, last, &delivered);
             if rng.random_bool(crash_share) {
                 self.crash();
@@ -128,7 +136,7 @@ impl Lane {
             self.cursor = commit.cursor;
             self.committed.extend(part.iter().map(|new| new.admitted.id));
             self.late += part.iter().filter(|new| new.admitted.late).count() as u64;
-            part.iter().for_each(|new| *delivered.entry(new.fingerprint).or_default() += 1);
+            delivered.add(part, window);
             self.part_commits += u64::from(!last);
         }
         true
@@ -137,7 +145,8 @@ impl Lane {
     /// Runs until the oldest sweep has passed everything.
     fn run(&mut self, world: &mut World, crash_share: f64) {
         let mut rng = StdRng::seed_from_u64(world.options.seed);
-        let end = (world.options.seconds + 1) * 1000;
+        let (skew, more) = world.options.skew;
+        let end = (world.options.seconds + 1) * 1000 + (skew + more).max(0);
         let mut after = None;
         while self.cursor.floor() < end {
             assert!(world.now < 100 * end, "it never gets there: {:?}", self.cursor);
@@ -186,7 +195,9 @@ fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
 
 fn lane_over(options: WorldOptions, crash_share: f64) -> (World, Lane) {
     let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
-    let mut lane = Lane::new(source, schedule(options.paging));
+    // From before the first record is filed.
+    let start = -5000 + options.skew.0.min(0) / 1000 * 1000;
+    let mut lane = Lane::new(source, schedule(options.paging), start);
     let mut world = World::new(options);
     lane.run(&mut world, crash_share);
     (world, lane)
@@ -214,8 +225,44 @@ proptest! {
             prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
         }
         // What no pass reads any more is not remembered.
-        let closed = Window { from: -1_000_000, to: lane.cursor.floor().div_euclid(10_000) * 10_000 };
+        let keep = lane.cursor.floor() - lane.schedule.unit - lane.cursor.known.reach();
+        let closed = Window { from: -1_000_000, to: keep.div_euclid(10_000) * 10_000 };
         prop_assert_eq!(lane.map.0.range(lane.key.deltas(closed)).count(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// The same where the API goes by another time than its records show, by as much for all or by more or less from one
+    /// record to the next, and where those without a time are listed whatever is asked for.
+    #[test]
+    fn whatever_time_the_api_goes_by_each_is_delivered_once(
+        options in world::options(),
+        skew in prop_oneof![Just(0i64), Just(2000), Just(20_000), Just(-20_000), Just(59_000), Just(90_000), -90_000i64..90_000],
+        more in prop_oneof![Just(0i64), 0i64..30_000],
+        everywhere in any::<bool>(),
+        began in prop_oneof![Just(0i64), Just(400_000)],
+        crash_share in prop_oneof![Just(0.0), 0.0f64..0.1],
+    ) {
+        let options = WorldOptions { skew: (skew, more), untimed_everywhere: everywhere, ..options };
+        let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
+        let start = -5000 + skew.min(0) / 1000 * 1000;
+        let mut lane = Lane::new(source, schedule(options.paging), start);
+        let mut world = World::new(options);
+        // Live, or history.
+        world.now = began;
+        lane.run(&mut world, crash_share);
+        let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
+        prop_assert_eq!(delivered.len(), lane.committed.len(), "an id twice");
+        let truth = truth_ids(&world, &lane.stream);
+        prop_assert!(delivered.is_subset(&truth), "{} invented", delivered.difference(&truth).count());
+        let mut per_unit: BTreeMap<Millis, u32> = BTreeMap::new();
+        world.truth.iter().for_each(|truth| *per_unit.entry(truth.filed).or_default() += 1);
+        let everywhere = world.truth.iter().filter(|truth| everywhere && truth.untimed).count() as u32;
+        if !lane.unstable && per_unit.values().all(|&count| count + everywhere < world.options.page_limit) {
+            prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
+        }
     }
 }
 
@@ -233,6 +280,8 @@ fn the_model_does_what_it_claims() {
         late_most: 30_000,
         twin_share: 0.2,
         untimed_share: 0.01,
+        untimed_everywhere: false,
+        skew: (0, 0),
         answer: 100,
         page_limit: 10,
     };
@@ -302,9 +351,10 @@ fn a_record_without_a_time_is_remembered_until_no_pass_can_list_it_again() {
     let (lane, cursor) = (LaneKey::new("s", "k"), Cursor::new(stream.clone(), &schedule, 0));
     let window = Window { from: 0, to: 60_000 };
     let raw = bytes::Bytes::from_static(b"null");
-    let found = crate::reading::Found { fingerprint: Fingerprint([7; 16]), time: None, placed: false, raw: vec![raw] };
-    let new = admit(&stream, window, &[found], &Delivered::default(), cursor.live);
-    let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule };
+    let found = Found { fingerprint: Fingerprint([7; 16]), time: None, raw: vec![raw] };
+    let (found, known) = ([found], Known::default());
+    let new = admit(&stream, window, &found, &Delivered::default(), cursor.live, 0);
+    let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule, found: &found, known: &known };
     let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
     let (_, value) = commit.changes.puts.iter().find(|(key, _)| *key == lane.unplaced(Fingerprint([7; 16]))).unwrap();
     // The next window begins where this one ends, and asks for one unit before that.

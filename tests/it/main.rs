@@ -8,6 +8,7 @@ mod delivery;
 mod docs;
 mod hostile;
 mod ledger;
+mod lies;
 mod program;
 mod stdout;
 mod traces;

@@ -21,7 +21,8 @@ use url::Url;
 use super::{Refusal, join, refusal};
 use crate::config::{GenauthBrand, GenauthConfig, Secret};
 use crate::event::Millis;
-use crate::source::http::{Answer, Http, int, text};
+use crate::source::http::{Answer, Http};
+use crate::source::list::{int, text};
 use crate::source::{BuildError, FailureClass, FetchError, FetchReason, Priority, Turn};
 
 const TOKEN: &str = "/api/v3/get-management-token";

@@ -224,22 +224,53 @@ async fn codes_are_sorted_by_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_page_without_a_list_is_empty_unless_it_counts_records() {
-    for (data, records) in [
-        ("", Some(0)),
-        (r#","data":null"#, Some(0)),
-        (r#","data":{"totalCount":0}"#, Some(0)),
-        (r#","data":{"totalCount":0,"list":null}"#, Some(0)),
-        (r#","data":{"totalCount":"1","list":[{}]}"#, Some(1)),
+async fn what_is_missing_mistyped_or_contradictory_is_no_page() {
+    // What is read, and with which total; None is malformed.
+    for (data, read) in [
+        ("", None),
+        (r#","data":null"#, None),
+        (r#","data":{}"#, None),
+        (r#","data":"none""#, None),
+        (r#","data":7"#, None),
+        (r#","data":[{}]"#, None),
+        (r#","data":[]"#, Some((0, None))),
+        (r#","data":{"totalCount":0}"#, Some((0, Some(0)))),
+        (r#","data":{"totalCount":0,"list":null}"#, Some((0, Some(0)))),
+        (r#","data":{"totalCount":0,"list":{}}"#, Some((0, Some(0)))),
+        (r#","data":{"list":{}}"#, Some((0, None))),
+        (r#","data":{"totalCount":0,"list":""}"#, Some((0, Some(0)))),
+        (r#","data":{"list":[{}]}"#, Some((1, None))),
+        (r#","data":{"totalCount":"1","list":[{}]}"#, Some((1, Some(1)))),
+        (r#","data":{"totalCount":1.0,"list":[{}]}"#, Some((1, Some(1)))),
         (r#","data":{"totalCount":3,"list":null}"#, None),
         (r#","data":{"totalCount":3,"list":{}}"#, None),
-        (r#","data":"none""#, None),
+        (r#","data":{"totalCount":7,"list":[]}"#, None),
+        (r#","data":{"totalCount":0,"list":[{}]}"#, None),
+        (r#","data":{"totalCount":-1,"list":[]}"#, None),
+        (r#","data":{"totalCount":9223372036854775807,"list":[{}]}"#, None),
+        (r#","data":{"totalCount":{},"list":[]}"#, None),
+        (r#","data":{"totalCount":true,"list":[{}]}"#, None),
+        (r#","data":{"totalCount":1,"list":{"a":{}}}"#, None),
+        (r#","data":{"totalCount":1,"list":"a"}"#, None),
+        (r#","data":{"totalCount":0,"list":[],"list":[{}]}"#, None),
     ] {
         let server = granting(move |_| Reply::ok(format!(r#"{{"statusCode":200{data}}}"#))).await;
         let result = first(&genauth_client(&server.endpoint)).await;
-        match records {
-            Some(records) => assert_eq!(result.expect("a page").records.len(), records, "{data}"),
-            None => assert_eq!(result.expect_err("no page").class, FailureClass::Malformed, "{data}"),
+        match read {
+            Some(read) => {
+                let page = result.expect("a page");
+                assert_eq!((page.records.len(), page.total), read, "{data}");
+            }
+            None => assert_eq!(result.expect_err(data).class, FailureClass::Malformed, "{data}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn what_stands_around_an_answer_is_not_read() {
+    for (before, after) in [("\u{feff}", ""), ("\0\0", "\0"), (" \r\n\u{feff}\t", " \n\0"), ("", "\0\0\0")] {
+        let answer = format!(r#"{before}{{"statusCode":200,"data":{{"totalCount":1,"list":[{{}}]}}}}{after}"#);
+        let server = granting(move |_| Reply::ok(&answer)).await;
+        assert_eq!(raws(&first(&genauth_client(&server.endpoint)).await.expect("a page")), ["{}"]);
     }
 }

@@ -139,3 +139,33 @@ async fn a_rotated_secret_is_used_at_once() {
         assert!(is_signed(&server.requests().last().expect("asked").form(), key));
     }
 }
+
+#[tokio::test]
+async fn tokens_and_lists_of_another_type_are_no_page() {
+    let long = format!(r#""NextToken":"{}","Events":[{{}}]"#, "x".repeat(5000));
+    for (members, read) in [
+        (r#""Message":"maintenance""#, Some((0, None, true))),
+        (r#""Events":{}"#, Some((0, None, false))),
+        (r#""Events":"""#, Some((0, None, false))),
+        (r#""Events":[{}],"NextToken":7"#, Some((1, Some("7"), false))),
+        (r#""Events":[{}],"NextToken":null"#, Some((1, None, false))),
+        (r#""Events":[{}],"NextToken":{}"#, None),
+        (r#""Events":[{}],"NextToken":true"#, None),
+        (r#""Events":[{}],"NextToken":false"#, None),
+        (r#""Events":[{}],"NextToken":["a"]"#, None),
+        (r#""Events":{"0":{}}"#, None),
+        (r#""Events":true"#, None),
+        (&long, None),
+    ] {
+        let answer = format!(r#"{{"RetCode":0,{members}}}"#);
+        let server = Server::start(move |_| Reply::ok(&answer)).await;
+        let result = first(&scloud_client(&server.endpoint)).await;
+        match read {
+            Some(read) => {
+                let page = result.expect("a page");
+                assert_eq!((page.records.len(), page.next_token.as_deref(), page.bare), read, "{members}");
+            }
+            None => assert_eq!(result.expect_err(members).class, FailureClass::Malformed, "{members}"),
+        }
+    }
+}

@@ -177,11 +177,36 @@ async fn bytes_that_are_no_utf8_stop_nothing() {
 
 #[tokio::test]
 async fn a_page_in_many_chunks_is_whole() {
-    let record = r#"{"Api":"A"},"#.repeat(9_999) + r#"{"Api":"Z"}"#;
-    let body = format!(r#"{{"RetCode":0,"Events":[{record}]}}"#);
+    let record = |api: &str| format!(r#"{{"Api":"{api}","RemoteIP":"{}"}}"#, "x".repeat(900));
+    let body = format!(r#"{{"RetCode":0,"Events":[{}{}]}}"#, (record("A") + ",").repeat(999), record("Z"));
+    assert!(body.len() > 900_000, "large enough to be parsed elsewhere");
     let server = Server::start(move |_| Reply::ok(&body)).await;
     let page = first(&scloud_client(&server.endpoint)).await.expect("a page");
-    assert_eq!((page.records.len(), raws(&page)[9_999]), (10_000, r#"{"Api":"Z"}"#));
+    assert_eq!((page.records.len(), raws(&page)[999]), (1000, record("Z").as_str()));
+}
+
+/// A million records are not even counted: parsing ends where it is clear that this is no page.
+#[tokio::test]
+async fn far_more_records_than_asked_for_are_no_page() {
+    let body = format!(r#"{{"RetCode":0,"Events":[{}0]}}"#, "0,".repeat(500_000));
+    let server = Server::start(move |_| Reply::ok(&body)).await;
+    let error = first(&scloud_client(&server.endpoint)).await.expect_err("no page");
+    assert_eq!((error.class, error.reason), (FailureClass::Malformed, FetchReason::Malformed));
+    assert!(error.message.contains("more than 1000 records"), "{}", error.message);
+}
+
+/// A record keeps its page in memory: not one that is mostly something else.
+#[tokio::test]
+async fn a_page_that_is_padded_is_not_kept_for_its_records() {
+    for (padding, copied) in [(0, false), (900_000, true)] {
+        let pad = "x".repeat(padding);
+        let body = format!(r#"{{"RetCode":0,"Unknown":"{pad}","Events":[{{"Api":"A"}},{{"Api":"B"}}]}}"#);
+        let length = body.len() as u64;
+        let server = Server::start(move |_| Reply::ok(&body)).await;
+        let page = first(&scloud_client(&server.endpoint)).await.expect("a page");
+        assert_eq!(raws(&page), [r#"{"Api":"A"}"#, r#"{"Api":"B"}"#]);
+        assert_eq!(page.held, if copied { 22 } else { length });
+    }
 }
 
 #[tokio::test]

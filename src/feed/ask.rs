@@ -1,0 +1,442 @@
+//! Here alone requests are repeated: until a page comes, a run comes to its end, and what a window lists is believed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::doubt::{Witness, Worth};
+use super::trouble::{Kind, Say};
+use super::{Feed, Overflow, RECORD_BYTES, WindowRead, lock};
+use crate::clock::millis;
+use crate::event::Millis;
+use crate::reading::{End, Gap, Reading, Rules, Shard};
+use crate::retry::{Backoff, Waits};
+use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
+use crate::telemetry::spans::{self, Place};
+use crate::window::{Window, floor_to};
+
+/// After so many failures the place of a later page is taken to be the cause (a token that has run out, a page too deep
+/// for the API), and its run is begun anew.
+const LATER_TRIES: u32 = 5;
+/// The same once a run of this window, or of one shortly before, has broken off.
+const FEWER_TRIES: u32 = 2;
+/// After so many failures a first page's interval is taken to be the cause, if others are given; fewer where the API says
+/// that the request is at fault, since those waits are long.
+const FIRST_TRIES: (u32, u32) = (6, 2);
+/// A page size that had to be halved is doubled after so many windows; and so many are asked for that fit a page where
+/// later pages could not be had.
+const LIMIT_KEPT: u32 = 16;
+
+/// A clock unit that is too large to be held is read in so many parts, and in so many times more if they are, too.
+const SHARDS: u32 = 8;
+const MOST_SHARDS: u32 = 512;
+
+/// What became of a request.
+enum Asked {
+    Page(Page),
+    /// A later page cannot be had.
+    Broken,
+    /// The answer is larger than may be held.
+    TooLarge,
+    /// The first page of this interval cannot be had, though others can.
+    Refused,
+}
+
+/// A window, read but not yet believed.
+struct Read {
+    window: WindowRead,
+    /// Rows in all.
+    rows: u64,
+    bare: bool,
+    /// It contradicted itself on the way.
+    contrary: bool,
+    outcome: crate::reading::Outcome,
+}
+
+impl Feed {
+    pub(super) async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
+        let rank = self.client.rank(priority);
+        let read = self.read_once(window, rank).await?;
+        let read = if read.window.shard == Shard::WHOLE { self.believe(read, rank).await? } else { read };
+        lock(&self.learnt).neighbourhood.saw(window, read.rows);
+        self.metrics.window(read.outcome);
+        spans::read(read.outcome, read.rows);
+        tracing::debug!(stream = self.stream.name, ?window, outcome = ?read.outcome, rows = read.rows, "window read");
+        read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
+        Ok(Arc::new(read.window))
+    }
+
+    /// Reads a window once more, whatever is believed of it: for whoever remembers more of it than was listed.
+    pub async fn read_again(&self, before: &WindowRead) -> Option<Arc<WindowRead>> {
+        let read = self.read_once(before.window, self.client.rank(Priority::Sweep)).await.ok()?;
+        Some(Arc::new(WindowRead { read_at: before.read_at, ..read.window }))
+    }
+
+    /// How long to wait before each time that a window is read again which lists less than is remembered of it.
+    pub fn patience_with_less(&self) -> &'static [Duration] {
+        lock(&self.learnt).neighbourhood.patience(true)
+    }
+
+    /// It listed all at last.
+    pub fn less_was_a_lie(&self) {
+        lock(&self.learnt).neighbourhood.lied();
+        self.worked(Kind::Answers);
+    }
+
+    /// It lists less, whenever it is asked.
+    pub fn less_is_true(&self, fewer: u64) {
+        lock(&self.learnt).neighbourhood.was_honest();
+        if !self.told_less.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                stream = self.stream.name,
+                fewer,
+                "the API no longer lists all that it listed before, as when records are deleted: not waited for"
+            );
+        }
+    }
+
+    /// Another part of a clock unit that is too large to be held at once.
+    pub async fn read_part(&self, before: &WindowRead, shard: Shard) -> Arc<WindowRead> {
+        let rank = self.client.rank(Priority::CatchUp);
+        loop {
+            // All parts are about as large, so none is made smaller: the parts before it would not fit any longer.
+            let rules = Rules { shard, max_unit_bytes: u64::MAX, ..self.rules };
+            if let Ok(Some(read)) = self.read_with(rules, before.window, rank).await {
+                return Arc::new(WindowRead { read_at: before.read_at, ..read.window });
+            }
+        }
+    }
+
+    async fn read_once(&self, window: Window, rank: Rank) -> Result<Read, Overflow> {
+        let mut shard = Shard::WHOLE;
+        loop {
+            let last = shard.of >= MOST_SHARDS;
+            let max_unit_bytes = if last { u64::MAX } else { self.rules.max_unit_bytes };
+            if let Some(read) = self.read_with(Rules { shard, max_unit_bytes, ..self.rules }, window, rank).await? {
+                return Ok(read);
+            }
+            shard.of *= SHARDS;
+            tracing::debug!(stream = self.stream.name, ?window, parts = shard.of, "too large to be held at once");
+        }
+    }
+
+    /// `None` if it holds more than the rules allow at once.
+    async fn read_with(&self, rules: Rules, window: Window, rank: Rank) -> Result<Option<Read>, Overflow> {
+        let read_at = self.now();
+        let (inclusive, page_limit, mut broken) = {
+            let learnt = lock(&self.learnt);
+            (learnt.inclusive, learnt.page_limit, learnt.short_for > 0)
+        };
+        let mut reading = Reading::new(Rules { page_limit, ..rules }, window, inclusive);
+        let mut waits = Waits::new();
+        let mut bare = false;
+        while let Some(request) = reading.next() {
+            let proven = reading.proven();
+            match self.fetch(&request, rank, if broken { FEWER_TRIES } else { LATER_TRIES }).await {
+                Asked::Page(page) => {
+                    bare |= page.bare;
+                    if let Some(breach) = reading.give(page) {
+                        self.metrics.error(FetchReason::Malformed);
+                        self.failed(Kind::Runs, FetchReason::Malformed, breach.words(), false);
+                        tokio::time::sleep(waits.next_wait()).await;
+                    }
+                    if reading.proven() > proven {
+                        waits = Waits::new();
+                    }
+                }
+                Asked::Broken => {
+                    reading.void();
+                    broken = true;
+                    // A page that lies too deep does so at once; what else may be the cause is asked for later.
+                    tokio::time::sleep(waits.next_wait()).await;
+                }
+                Asked::TooLarge => reading.too_large(),
+                Asked::Refused => reading.refused(),
+            }
+        }
+        let mut learnt = lock(&self.learnt);
+        learnt.inclusive = reading.inclusive().or(learnt.inclusive);
+        learnt.keep_limit(reading.limit(), self.rules.page_limit);
+        // Once is a token that has run out.
+        learnt.short_for = if reading.broken() > 1 { LIMIT_KEPT } else { learnt.short_for.saturating_sub(1) };
+        let outcome = match reading.end() {
+            Some(End::Overflow { rows }) => {
+                learnt.density.saw(window, rows.max(self.rules.max_rows));
+                return Err(Overflow);
+            }
+            Some(End::Outgrown) => return Ok(None),
+            Some(End::Complete(outcome)) => outcome,
+            None => unreachable!("a reading that asks for no page has ended"),
+        };
+        let (gaps, contrary) = (reading.gaps().to_vec(), reading.was_contrary());
+        let found = reading.into_found();
+        let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
+        let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
+        learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+        drop(learnt);
+        let witness = lock(&self.learnt).neighbourhood.best_witness();
+        let window = WindowRead { window, read_at, found, gaps, shard: rules.shard, witness, place: Place::here() };
+        Ok(Some(Read { window, rows, bare, contrary, outcome }))
+    }
+
+    /// Asks a window that seems too empty again, until it is believed: see [`super::doubt`].
+    async fn believe(&self, mut read: Read, rank: Rank) -> Result<Read, Overflow> {
+        let window = read.window.window;
+        let last = self.is_last(window);
+        let worth = |read: &Read| match lock(&self.learnt).neighbourhood.worth(window, read.rows, read.bare, last) {
+            // What was left out may be more than what was missed.
+            _ if read.contrary => Worth::Doubted,
+            worth => worth,
+        };
+        match worth(&read) {
+            Worth::Plain => return Ok(read),
+            Worth::WithWitness if self.ask_witness(window, rank).await == Witness::True => return Ok(read),
+            Worth::WithWitness | Worth::Doubted => {}
+        }
+        self.metrics.doubted();
+        tracing::debug!(
+            stream = self.stream.name,
+            ?window,
+            rows = read.rows,
+            "emptier than its neighbours, asking again"
+        );
+        let (mut agreed, mut waits) = (0, Waits::new());
+        loop {
+            let before = self.ask_witness(window, rank).await;
+            let patience = {
+                let neighbourhood = &lock(&self.learnt).neighbourhood;
+                match before {
+                    Witness::Unknown => neighbourhood.patience_with_nothing(),
+                    Witness::True | Witness::False => neighbourhood.patience(last),
+                }
+            };
+            let Some(wait) = patience.get(agreed) else { break };
+            tokio::time::sleep(*wait).await;
+            let mut again = self.read_once(window, rank).await?;
+            let after = self.ask_witness(window, rank).await;
+            if again.rows > read.rows {
+                // It lied, or has changed its mind; what it says now is looked at in the same way.
+                lock(&self.learnt).neighbourhood.lied();
+                agreed = 0;
+                let worth = worth(&again);
+                read = again;
+                if worth == Worth::Plain || worth == Worth::WithWitness && after == Witness::True {
+                    self.worked(Kind::Answers);
+                    return Ok(read);
+                }
+                continue;
+            }
+            // Nothing is taken from a reading by a later one.
+            std::mem::swap(&mut again.window.found, &mut read.window.found);
+            if before == after && before != Witness::False {
+                agreed += 1;
+                continue;
+            }
+            agreed = 0;
+            self.metrics.error(FetchReason::Doubtful);
+            let message =
+                "the API lists nothing, not even where it has listed records before: not believed, asking again";
+            self.failed(Kind::Answers, FetchReason::Doubtful, message, false);
+            tokio::time::sleep(waits.next_wait()).await;
+        }
+        self.worked(Kind::Answers);
+        let neighbourhood = &mut lock(&self.learnt).neighbourhood;
+        if neighbourhood.best_witness().is_none() {
+            neighbourhood.is_empty()
+        } else {
+            neighbourhood.was_honest()
+        }
+        Ok(read)
+    }
+
+    /// Whether no pass is to read the window again.
+    fn is_last(&self, window: Window) -> bool {
+        let schedule = &self.schedule;
+        let oldest = schedule.sweeps.last().copied().unwrap_or(schedule.settle + schedule.overlap);
+        window.to <= self.now() - oldest
+    }
+
+    /// Asks for one record of a window that is known to hold some; of an API that has never listed any, for one of all
+    /// since `window`.
+    async fn ask_witness(&self, window: Window, rank: Rank) -> Witness {
+        let witnesses = lock(&self.learnt).neighbourhood.witnesses();
+        for witness in &witnesses {
+            if self.lists(witness.from - self.rules.unit, witness.to, rank).await {
+                return Witness::True;
+            }
+        }
+        // They may be gone for good; what is new tells as well.
+        let (from, to) = (window.from - self.rules.unit, floor_to(self.now(), self.rules.unit) + self.rules.unit);
+        if from < to && self.lists(from, to, rank).await {
+            lock(&self.learnt).neighbourhood.add_witness(Window { from: window.from, to });
+            return Witness::True;
+        }
+        if witnesses.is_empty() { Witness::Unknown } else { Witness::False }
+    }
+
+    async fn lists(&self, from: Millis, to: Millis, rank: Rank) -> bool {
+        let request = PageRequest { from, to, limit: 1, position: Position::First };
+        // Once: an API that fails here is asked again by whoever has doubts.
+        self.metrics.request_started();
+        match self.client.fetch(&request, rank).await {
+            Ok(fetched) => {
+                self.metrics.request_finished(fetched.timing.requests);
+                self.metrics.rate_limit_waited(fetched.timing.waited);
+                !fetched.page.records.is_empty() || fetched.page.next_token.is_some()
+            }
+            Err(error) => {
+                self.metrics.error(error.reason);
+                // One record that is too large is a record.
+                error.reason == FetchReason::TooLarge
+            }
+        }
+    }
+
+    /// Asks until the page comes, or it is certain that it is this page that does not.
+    async fn fetch(&self, request: &PageRequest, rank: Rank, later_tries: u32) -> Asked {
+        let mut backoff = Backoff::new();
+        let mut tries = 0;
+        loop {
+            self.metrics.request_started();
+            match self.client.fetch(request, rank).await {
+                Ok(fetched) => {
+                    self.metrics.request_finished(fetched.timing.requests);
+                    self.metrics.rate_limit_waited(fetched.timing.waited);
+                    self.metrics.records(fetched.page.records.len() as u64);
+                    self.show_clock();
+                    self.worked(Kind::Requests);
+                    if request.position != Position::First {
+                        self.worked(Kind::Runs);
+                    }
+                    return Asked::Page(fetched.page);
+                }
+                Err(error) if error.reason == FetchReason::TooLarge => {
+                    self.metrics.error(error.reason);
+                    tracing::debug!(stream = self.stream.name, limit = request.limit, "asking for less: {error}");
+                    return Asked::TooLarge;
+                }
+                Err(error) => {
+                    tries += 1;
+                    let later = request.position != Position::First;
+                    if later && is_of_its_place(&error, tries, later_tries) {
+                        // If there is more to it than a token's age or a page too deep, the new run's first page tells.
+                        self.metrics.error(error.reason);
+                        let (stream, reason) = (&self.stream.name, error.reason.label());
+                        tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");
+                        self.failed(Kind::Runs, error.reason, &format!("later pages cannot be had: {error}"), false);
+                        return Asked::Broken;
+                    }
+                    self.metrics.error(error.reason);
+                    let needs_operator = matches!(error.class, FailureClass::Credentials | FailureClass::Refused);
+                    tracing::debug!(
+                        stream = self.stream.name,
+                        reason = error.reason.label(),
+                        "request failed: {error}"
+                    );
+                    if later {
+                        self.failed(Kind::Runs, error.reason, &format!("later pages cannot be had: {error}"), false);
+                    } else {
+                        self.failed(Kind::Requests, error.reason, &error.to_string(), needs_operator);
+                    }
+                    if !later && is_of_its_interval(&error, tries) {
+                        let witnesses = lock(&self.learnt).neighbourhood.witnesses();
+                        for witness in witnesses.iter().filter(|witness| is_elsewhere(**witness, request)) {
+                            if self.lists(witness.from - self.rules.unit, witness.to, rank).await {
+                                return Asked::Refused;
+                            }
+                        }
+                    }
+                    tokio::time::sleep(backoff.next(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// Asks for the first page of a stream until it comes.
+    pub(super) async fn first_heard(&self, request: &PageRequest) {
+        let _ = self.fetch(request, self.client.rank(Priority::Live), LATER_TRIES).await;
+    }
+
+    fn tell_gap(&self, gap: &Gap) {
+        let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+        tracing::error!(
+            stream = self.stream.name, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
+            "given up: not all that lies between could be read"
+        );
+    }
+
+    pub(super) fn failed(&self, kind: Kind, reason: FetchReason, message: &str, needs_operator: bool) {
+        let stream = &self.stream.name;
+        let said = lock(&self.trouble).failed(kind, reason, message, needs_operator, Instant::now());
+        let Some(said) = said else { return };
+        self.board.failing(reason, message.to_owned());
+        let loud = needs_operator || reason == FetchReason::Doubtful;
+        match said {
+            Say::Failing if loud => {
+                tracing::error!(stream, reason = reason.label(), "cannot read, trying again: {message}")
+            }
+            Say::Failing => tracing::warn!(stream, reason = reason.label(), "cannot read, trying again: {message}"),
+            Say::Still(since) => {
+                let since = Duration::from_secs(since.as_secs());
+                tracing::error!(stream, reason = reason.label(), ?since, "still cannot read: {message}");
+            }
+            Say::Well(..) => unreachable!("a failure is no recovery"),
+        }
+    }
+
+    pub(super) fn worked(&self, kind: Kind) {
+        let Some(Say::Well(after, other)) = lock(&self.trouble).worked(kind, Instant::now()) else { return };
+        match other {
+            Some((reason, message)) => self.board.failing(reason, message),
+            None => {
+                self.board.ok();
+                let after = Duration::from_secs(after.as_secs());
+                tracing::info!(stream = self.stream.name, ?after, "reads again");
+            }
+        }
+    }
+
+    /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
+    #[must_use]
+    pub fn oldest_readable(&self) -> Option<Millis> {
+        self.client.history().map(|history| floor_to(self.now() - millis(history) + 3_600_000, self.rules.unit))
+    }
+}
+
+/// Whether a failure is that of a page's place in its run.
+fn is_of_its_place(error: &FetchError, tries: u32, most: u32) -> bool {
+    match error.class {
+        FailureClass::Refused => true,
+        FailureClass::Throttled | FailureClass::Credentials => false,
+        FailureClass::Transient | FailureClass::Malformed => tries >= most,
+    }
+}
+
+/// Whether a failure may be that of what was asked for, and not of whom.
+fn is_of_its_interval(error: &FetchError, tries: u32) -> bool {
+    match error.class {
+        FailureClass::Refused => tries >= FIRST_TRIES.1,
+        FailureClass::Throttled | FailureClass::Credentials => false,
+        FailureClass::Transient | FailureClass::Malformed => {
+            tries >= FIRST_TRIES.0 && error.reason != FetchReason::Connect
+        }
+    }
+}
+
+fn is_elsewhere(witness: Window, request: &PageRequest) -> bool {
+    witness.to < request.from || request.to < witness.from
+}
+
+impl super::Learnt {
+    /// The page size for the windows to come: what this reading had to come down to, and back up after a while.
+    fn keep_limit(&mut self, used: u32, most: u32) {
+        if used < self.page_limit {
+            (self.page_limit, self.limit_for) = (used, 0);
+        } else if self.page_limit < most {
+            self.limit_for += 1;
+            if self.limit_for >= LIMIT_KEPT {
+                (self.page_limit, self.limit_for) = ((self.page_limit * 2).min(most), 0);
+            }
+        }
+    }
+}

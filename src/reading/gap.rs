@@ -1,0 +1,72 @@
+//! What a reading could not get, and what was wrong with what it got.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Millis;
+
+/// A part of the log that is given up: what of it was listed is delivered, what was not is lost, and told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Its first instant.
+    pub from: Millis,
+    /// The first instant after it.
+    pub to: Millis,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why something is given up: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// A single record is larger than `max_response_size`.
+    TooLarge,
+    /// Pages that the API refuses or fails to give, however they are asked for, while it gives others.
+    Unreadable,
+    /// More records in one clock unit than the API pages through.
+    TooDeep,
+    /// Page after page with nothing new, and no end.
+    Endless,
+    /// The API counts other records than it lists, whenever it is asked.
+    Contradiction,
+    /// Older than what the API still gives.
+    Expired,
+}
+
+impl GapReason {
+    /// Its name, as stored and shown.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::TooDeep => "too_deep",
+            Self::Endless => "endless",
+            Self::Contradiction => "contradiction",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What was wrong with a run of pages whose answers were pages, one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breach {
+    /// A token came twice.
+    Circle,
+    /// Page after page listed nothing new.
+    Endless,
+    /// The rows listed are not as many as counted.
+    Contradiction,
+}
+
+impl Breach {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Circle => "the API's pages go in a circle: a token came twice",
+            Self::Endless => "the API gives page after page with nothing new and no end",
+            Self::Contradiction => "the API counts other records than it lists",
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a lane has learnt of its API and must not forget with the process: kept in its cursor.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Millis;
+use crate::reading::Gap;
+
+/// How far back is remembered of an API of which it is not yet known by which time it goes.
+const PRESUMED: Millis = 600_000;
+/// See [`Known::plain`].
+const PLAIN: u8 = 8;
+
+/// More gaps than these are not listed one by one: the two oldest become one.
+const MOST_GAPS: usize = 100;
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Known {
+    /// What the stream asks for, as a hash: a cursor is of no use for another question. None in cursors of before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// How far behind the end of a window records' own times may lie that it lists, milliseconds: so far behind the floor is
+    /// remembered what was delivered. 0 where the API goes by the time that records show.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skew: Millis,
+    /// Windows that have listed records, none of which showed a time outside: after [`PLAIN`] of them the API is taken to
+    /// go by the time that its records show.
+    pub plain: u8,
+    /// A window, from and to, that the API has listed records for: where it lists none, it does not tell the truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witness: Option<(Millis, Millis)>,
+    /// What was given up, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+const fn is_zero(value: &Millis) -> bool {
+    *value == 0
+}
+
+impl Known {
+    /// How far behind the floor is remembered what was delivered.
+    #[must_use]
+    pub const fn reach(&self) -> Millis {
+        if self.skew == 0 && self.plain < PLAIN { PRESUMED } else { self.skew }
+    }
+
+    /// Takes note of a window that listed `rows`, the skewest by `skew`.
+    pub fn saw(&mut self, skew: Millis, rows: usize) {
+        self.skew = self.skew.max(skew);
+        self.plain = self.plain.saturating_add(u8::from(skew == 0 && rows > 0)).min(PLAIN);
+    }
+
+    /// Whatever is asked from now on, it goes on from `time`: what was known of another question is forgotten.
+    pub fn ask_anew(&mut self, time: Millis) {
+        self.question = None;
+        self.witness = None;
+        self.gaps.retain(|gap| gap.to <= time);
+    }
+
+    /// Takes note of a gap; `false` if it is known.
+    pub fn add_gap(&mut self, gap: Gap) -> bool {
+        let covers = |known: &Gap| known.reason == gap.reason && known.from <= gap.from && gap.to <= known.to;
+        if self.gaps.iter().any(covers) {
+            return false;
+        }
+        let touches = |known: &&mut Gap| known.reason == gap.reason && known.from <= gap.to && gap.from <= known.to;
+        if let Some(known) = self.gaps.iter_mut().find(touches) {
+            (known.from, known.to) = (known.from.min(gap.from), known.to.max(gap.to));
+            return true;
+        }
+        let place = self.gaps.partition_point(|known| known.from <= gap.from);
+        self.gaps.insert(place, gap);
+        if self.gaps.len() > MOST_GAPS {
+            let second = self.gaps.remove(1);
+            self.gaps[0].to = self.gaps[0].to.max(second.to);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::reading::GapReason;
+
+    proptest! {
+        /// However many: what is covered stays covered, in order, and bounded.
+        #[test]
+        fn gaps_are_kept_whatever_comes(gaps in proptest::collection::vec((0i64..5000, 1i64..3), 0..400)) {
+            let mut known = Known::default();
+            let gaps = gaps.into_iter().map(|(from, length)| Gap {
+                from: from * 10, to: (from + length) * 10 - 5, reason: GapReason::Unreadable,
+            });
+            for gap in gaps {
+                known.add_gap(gap);
+                prop_assert!(known.gaps.iter().any(|known| known.from <= gap.from && gap.to <= known.to));
+                prop_assert!(!known.add_gap(gap), "told once");
+            }
+            prop_assert!(known.gaps.len() <= MOST_GAPS);
+            prop_assert!(known.gaps.is_sorted_by_key(|gap| gap.from));
+        }
+    }
+}

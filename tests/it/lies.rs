@@ -1,0 +1,149 @@
+//! APIs that succeed and do not tell the truth, for a while or for good: nothing is lost, nothing comes twice, and a
+//! stream that cannot get on says so.
+
+use std::time::Duration;
+
+use trailcast::clock::now;
+use trailcast::event::{Millis, Source};
+use trailcast::simulate::{Lie, Options, Simulator, Start};
+
+use crate::ledger::{assert_all_arrived, compare};
+use crate::program::{Config, history, simulate};
+
+/// Everything is old: no pass reads it a second time.
+fn old(events: u64) -> Options {
+    Options { start: Some(Start::At(now() - 900_000)), ..history(events) }
+}
+
+fn config(simulator: &Simulator) -> Config {
+    let mut config = Config::of(simulator).starting_at(now() - 1_200_000);
+    for stream in &mut config.streams {
+        // Slowly enough that the lie falls into it.
+        stream.keys.extend([("rate_limit", "15".to_owned()), ("concurrency", "2".to_owned())]);
+    }
+    config
+}
+
+fn requests(simulator: &Simulator) -> u64 {
+    simulator.stats().genauth.requests + simulator.stats().scloud.requests
+}
+
+async fn survives(lie: Lie, after: Duration, length: Option<Duration>) -> (Simulator, Vec<String>) {
+    let options = Options { lie: vec![lie], lie_after: after, lie_for: length, ..old(3000) };
+    let simulator = simulate(options).await;
+    let config = config(&simulator);
+    let lines = config.catch_up().await;
+    let stats = simulator.stats();
+    let both = [Lie::Maintenance, Lie::Empty].contains(&lie);
+    let lies = (stats.genauth.lies, stats.scloud.lies);
+    assert!(if both { lies.0.min(lies.1) } else { lies.0 + lies.1 } > 0, "{lie:?}: {stats:?}");
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+    (simulator, lines)
+}
+
+/// Begins amid the reading of history, and lasts.
+const AMID: Duration = Duration::from_millis(1000);
+const LASTS: Option<Duration> = Some(Duration::from_secs(4));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_says_nothing_for_a_while_is_not_believed() {
+    for lie in [Lie::Maintenance, Lie::Empty] {
+        let (from_start, amid) = tokio::join!(survives(lie, Duration::ZERO, LASTS), survives(lie, AMID, LASTS));
+        for (simulator, _) in [from_start, amid] {
+            assert!(requests(&simulator) < 800, "{lie:?}: {} requests", requests(&simulator));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_and_lists_that_contradict_each_other_are_no_proof() {
+    let lies = [Lie::NoData, Lie::ZeroCount, Lie::PageCount, Lie::CountAlone, Lie::ShortList, Lie::EmptyLaterPages];
+    for lies in lies.chunks(3) {
+        futures_util::future::join_all(lies.iter().map(|lie| survives(*lie, AMID, LASTS))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_could_hold_sizes_nothing() {
+    // One by one: large answers keep the simulator busy, too.
+    for lie in [Lie::HugeCount, Lie::LongTokens, Lie::Padded, Lie::ManyRows, Lie::MistypedToken, Lie::EndlessTokens] {
+        survives(lie, AMID, LASTS).await;
+    }
+}
+
+/// For good: each is read in a way that works, and what does not work is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_never_come_are_asked_for_differently() {
+    let forever = async |lie| survives(lie, Duration::ZERO, None).await;
+    let (deep, refused, spelled) =
+        tokio::join!(forever(Lie::DeepErrors), forever(Lie::RefusedTokens), forever(Lie::Spelled));
+    for (_, lines) in [&deep, &refused] {
+        assert!(lines.iter().any(|line| line.contains("later pages cannot be had")), "{lines:?}");
+        assert!(lines.iter().filter(|line| line.contains("cannot read")).count() < 12, "few lines: {lines:?}");
+    }
+    assert!(!spelled.1.iter().any(|line| line.contains("cannot read")), "nothing is wrong: {:?}", spelled.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_are_too_large_are_asked_for_in_smaller_ones() {
+    let simulator = simulate(old(300)).await;
+    let mut config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    for stream in &mut config.streams {
+        stream.keys.push(("max_response_size", "8KiB".to_owned()));
+    }
+    config.catch_up().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// The API goes by another time than its records show: the same for all, or more or less from one to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_time_the_api_goes_by_each_event_arrives_once() {
+    let skews = [(2000, 0), (20_000, 0), (-20_000, 0), (59_000, 0), (90_000, 0), (-30_000, 60)];
+    for skews in skews.chunks(3) {
+        let each = skews.iter().map(async |&(filed_later, spread)| {
+            // More than one window may hold, so that windows meet amid them.
+            let options = Options { filed_later, filed_spread: Duration::from_secs(spread), ..old(8000) };
+            let simulator = simulate(options).await;
+            let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+            let lines = config.catch_up().await;
+            assert_all_arrived(&simulator, Millis::MAX, &config.events());
+            let told = lines.iter().filter(|line| line.contains("does not go by the time that its records show"));
+            assert_eq!(told.count(), 2, "once for each stream: {lines:?}");
+        });
+        futures_util::future::join_all(each).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_ignores_bounds_is_told_and_each_event_comes_once() {
+    let simulator = simulate(Options { ignore_bounds: true, ..old(400) }).await;
+    let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    let lines = config.catch_up().await;
+    for source in [Source::Genauth, Source::Scloud] {
+        let difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
+        assert_eq!(difference.missing.len(), 350, "the newest 50 of 400: {difference}");
+        assert!(difference.repeated.is_empty() && difference.invented.is_empty(), "{difference}");
+    }
+    assert!(lines.iter().any(|line| line.contains("whatever bounds are asked for")), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_of_another_filter_is_refused_with_what_to_do() {
+    let simulator = simulate(old(300)).await;
+    let mut config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    config.streams.truncate(1);
+    let all = config.streams[0].source.clone();
+    config.streams[0].source = all.replace(" }", ", filter: { event_type: login } }");
+    config.catch_up().await;
+    let some = config.events().len();
+    assert!((1..300).contains(&some), "{some} of 300");
+    config.streams[0].source = all;
+    let answer = config.command(&["run"], &["--until-caught-up"]).await;
+    assert_ne!(answer.code, Some(0));
+    assert!(answer.stderr.contains("another filter") && answer.stderr.contains("cursor set"), "{}", answer.stderr);
+    let set = config.command(&["cursor", "set"], &["--to", "2020-01-01T00:00:00Z", "--stream", "users", "--yes"]).await;
+    assert_eq!(set.code, Some(0), "{}", set.stderr);
+    config.catch_up().await;
+    let difference = compare(&simulator, Source::Genauth, (0, Millis::MAX), Millis::MAX, &config.events());
+    assert!(difference.missing.is_empty(), "{difference}");
+}
