@@ -16,6 +16,7 @@ use super::failure::Failure;
 use crate::clock;
 use crate::config::{ClusterConfig, KafkaTlsConfig, SaslConfig, SaslMechanism, Secret, SecretError};
 use crate::metrics::SinkReason;
+use crate::quote::Secrets;
 
 /// What a client is for: librdkafka warns of properties that are another kind's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +159,8 @@ impl Drop for Alive {
 pub struct Context {
     token: Option<Secret>,
     trouble: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
+    /// What brokers may repeat of ours.
+    secrets: Arc<Secrets>,
     _alive: Arc<Alive>,
 }
 
@@ -169,7 +172,14 @@ impl Context {
             Some(SaslConfig::Token(token)) => Some(token.clone()),
             _ => None,
         };
-        Self { token, trouble: Arc::default(), _alive: Alive::new() }
+        // What cannot be read now is told where it is needed.
+        let secret = match &cluster.sasl {
+            Some(SaslConfig::Password { password, .. }) => password.read().ok(),
+            Some(SaslConfig::Token(token)) => token.read().ok(),
+            None => None,
+        };
+        let secrets = Arc::new(Secrets::of(secret.as_ref().map(ExposeSecret::expose_secret)));
+        Self { token, trouble: Arc::default(), secrets, _alive: Alive::new() }
     }
 
     /// The last error that the client told of on its own, such as a refused password; a call that merely timed out
@@ -177,6 +187,12 @@ impl Context {
     #[must_use]
     pub fn trouble(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// `text` without any secret of ours.
+    #[must_use]
+    pub fn hide(&self, text: &str) -> String {
+        self.secrets.hide(text)
     }
 
     /// Forgets it: the client works.
@@ -190,18 +206,19 @@ impl ClientContext for Context {
 
     /// What matters of it comes as an error, too, to whoever waits for an answer.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, "librdkafka: {message}");
+        tracing::debug!(facility, "librdkafka: {}", self.hide(message));
     }
 
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let reason = self.hide(reason);
         tracing::debug!(?code, "librdkafka: {reason}");
         // That all brokers are down follows from what came before it, and says less.
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if code != RDKafkaErrorCode::AllBrokersDown || trouble.is_none() {
-            *trouble = Some((code, reason.to_owned()));
+            *trouble = Some((code, reason));
         }
     }
 

@@ -11,11 +11,11 @@ mod safe;
 mod staged;
 mod trace;
 mod view;
+mod voice;
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -38,6 +38,7 @@ use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::Window;
 use staged::{Of, Parts};
 use trace::Reason;
+pub use voice::Voice;
 
 /// The most events delivered and committed at once.
 const PART_EVENTS: usize = 1000;
@@ -66,8 +67,8 @@ pub struct Lane {
     pub sink_metrics: SinkMetrics,
     /// Where it shows how it is.
     pub board: LaneBoard,
-    /// Whether it has said that it cannot go on.
-    pub failing: AtomicBool,
+    /// What it has said of how it is.
+    pub voice: Mutex<Voice>,
 }
 
 /// Where a lane's cursor is kept.

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;
+use crate::retry::retry_after;
 use crate::telemetry::spans;
 
 /// Chooses `ring` for all TLS of this process. Comes before the first client; a second call does nothing.
@@ -215,16 +216,6 @@ fn header(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<&str
 
 fn millis(time: SystemTime) -> Option<Millis> {
     Millis::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
-}
-
-/// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the server's own `now`, so that no
-/// clocks need to agree; one that has passed asks for nothing.
-fn retry_after(asked: &str, now: SystemTime) -> Option<Duration> {
-    let asked = asked.trim();
-    match asked.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default()),
-    }
 }
 
 fn authorities(config: &StreamConfig) -> Result<Option<Vec<Certificate>>, BuildError> {
