@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
@@ -309,7 +308,7 @@ fn line(
             sink_metrics: sink_metrics.clone(),
             board: board.clone(),
             sink_name: sink_name.clone(),
-            failing: AtomicBool::new(false),
+            voice: Mutex::default(),
         });
         LaneLine { sink: named, make, board: shown }
     };

@@ -47,7 +47,7 @@ pub enum Command {
     /// Shows or changes where lanes stand
     #[command(subcommand)]
     Cursor(CursorCommand),
-    /// Shows what sinks refused for good, or tries it again
+    /// Shows what sinks refused for good, tries it again, or takes it away
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
     /// Prints the JSON schema of the config
@@ -59,7 +59,7 @@ Example:
 }
 
 /// Where the config is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
     /// The config: one YAML file
     #[arg(short, long, value_name = "FILE")]
@@ -249,17 +249,22 @@ Examples:
   trailcast dead-letters list -c trailcast.yaml
   trailcast dead-letters list -c trailcast.yaml --reason too_large --json | jq .record
   trailcast dead-letters retry -c trailcast.yaml --sink events    once the topic takes larger records
+  trailcast dead-letters retry -c trailcast.yaml --sink old --to events    a sink that has another name now
+  trailcast dead-letters drop -c trailcast.yaml --sink old
 
-Both work while trailcast runs.")]
+All work while trailcast runs. Of two that retry or drop at once the second waits or, where the letters are in Kafka, the
+first ends; no letter is dealt with twice.")]
 pub enum DeadLettersCommand {
     /// Shows them, oldest first
     List(DeadLettersListArgs),
     /// Delivers them to their sinks again, with the same ids, and takes away what is accepted
-    Retry(DeadLettersArgs),
+    Retry(DeadLettersRetryArgs),
+    /// Takes them away for good, with the events in them
+    Drop(DeadLettersDropArgs),
 }
 
 /// Which dead letters.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct DeadLettersArgs {
     /// The config.
     #[command(flatten)]
@@ -284,6 +289,28 @@ pub struct DeadLettersListArgs {
     /// Answer in JSON, one object a line, with the records
     #[arg(long)]
     pub json: bool,
+}
+
+/// `trailcast dead-letters retry`
+#[derive(Debug, Clone, Args)]
+pub struct DeadLettersRetryArgs {
+    /// Which; default: all.
+    #[command(flatten)]
+    pub which: DeadLettersArgs,
+    /// Deliver to this sink instead of the one that refused them
+    #[arg(long, value_name = "SINK")]
+    pub to: Option<String>,
+}
+
+/// `trailcast dead-letters drop`
+#[derive(Debug, Clone, Args)]
+pub struct DeadLettersDropArgs {
+    /// Which; default: all.
+    #[command(flatten)]
+    pub which: DeadLettersArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// How the process ends.

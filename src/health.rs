@@ -190,6 +190,10 @@ impl Told {
     /// Takes note that the lane is in `state` at `at`; what is to be said of that, if anything. To be asked about once a
     /// second.
     pub fn review(&mut self, at: Instant, state: LaneState) -> Option<Say> {
+        // Whoever fails says so, and when that is over.
+        if state == LaneState::Failing {
+            return None;
+        }
         match (&mut self.trouble, state.is_trouble()) {
             (None, false) => None,
             (None, true) => {

@@ -3,7 +3,7 @@
 //!
 //! Pure but for the random number: it computes waits and never sleeps.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backoff::backoff::Backoff as _;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
@@ -13,6 +13,17 @@ use crate::source::{FailureClass, FetchError};
 
 /// The longest that a server's `Retry-After` is obeyed: a stray date a year ahead must not stop a stream.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// What a header `Retry-After` asks for, in either form (RFC 9110, 10.2.3). A date counts from the server's own `now`, so
+/// that no clocks need to agree; one that has passed asks for nothing.
+#[must_use]
+pub fn retry_after(asked: &str, now: SystemTime) -> Option<Duration> {
+    let asked = asked.trim();
+    match asked.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(httpdate::parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
 
 /// Failures that pass by themselves.
 const BRIEF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));

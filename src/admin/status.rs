@@ -156,8 +156,6 @@ impl StatusBoard {
             let Some(lane) = board.lanes.get_mut(&key) else { continue };
             let (stream, sink) = (&key.0, &key.1);
             match lane.told.review(at, state) {
-                // Whoever failed has said so when that began.
-                Some(Say::Trouble(Duration::ZERO)) if state == LaneState::Failing => {}
                 Some(Say::Trouble(lasted)) => {
                     let (state, message) = (state.label(), lane.account(at, state));
                     let (lag_seconds, for_seconds) = (lag.map(|lag| lag / 1000), lasted.as_secs());

@@ -77,6 +77,10 @@ pub(super) struct Otlp {
     /// it is given up. Collectors may hang up on who asks more often than once in 5 minutes while idle.
     #[serde(default = "seconds::<30>")]
     pub keepalive: Written<Duration>,
+    /// How long an event fails alone while others pass before it is a dead letter. (What the receiver calls wrong or too
+    /// large is one as soon as another event passes beside it, unless the receiver has contradicted itself.)
+    #[serde(default = "seconds::<300>")]
+    pub give_up_after: Written<Duration>,
     /// Whom to trust, and what to show. Only for `https://`. Default: the system's certificate authorities.
     pub tls: Option<OtlpTls>,
     /// An event that is older when it is sent is treated as `max_event_age_policy` says. Loki refuses what is older
@@ -207,6 +211,8 @@ pub struct OtlpConfig {
     pub request_timeout: Duration,
     /// Default 30 s.
     pub keepalive: Duration,
+    /// How long an event fails alone while others pass before it is a dead letter. Default 5 min.
+    pub give_up_after: Duration,
     /// Default: the system's authorities.
     pub tls: OtlpTls,
     /// Default: none is too old.
@@ -247,6 +253,7 @@ impl Converter<'_> {
             ("connect_timeout", otlp.connect_timeout.0),
             ("request_timeout", otlp.request_timeout.0),
             ("keepalive", otlp.keepalive.0),
+            ("give_up_after", otlp.give_up_after.0),
         ] {
             if duration.is_zero() {
                 self.mistake(&path.child(key), "must be above zero");
@@ -272,6 +279,7 @@ impl Converter<'_> {
             connect_timeout: otlp.connect_timeout.0,
             request_timeout: otlp.request_timeout.0,
             keepalive: otlp.keepalive.0,
+            give_up_after: otlp.give_up_after.0,
             tls: otlp.tls.unwrap_or_default(),
             max_event_age: otlp.max_event_age.map(|age| age.0),
             max_event_age_policy: otlp.max_event_age_policy,

@@ -13,13 +13,16 @@ const LARGEST: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// No such variable.
-    #[error("the environment variable `{0}` is not set; set it for the trailcast process")]
+    #[error("{}", unset(.0))]
     Unset(String),
     /// The variable is there and empty, or is not text.
     #[error("the environment variable `{0}` is empty or not UTF-8; give it the secret's text")]
     BadVariable(String),
     /// No such file, or no right to read it.
-    #[error("cannot read the secret file `{}`: {error}; it must exist and be readable for the user trailcast runs as", path.display())]
+    #[error(
+        "cannot read the secret file{}: {error}; it must exist and be readable for the user trailcast runs as",
+        shown(path)
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -34,6 +37,27 @@ pub enum SecretError {
         /// What it is instead.
         problem: &'static str,
     },
+}
+
+/// Repeats what looks like a variable's name, and nothing that may be the secret itself, pasted there.
+fn unset(name: &str) -> String {
+    // Words in capitals, each of a few letters: GENAUTH_ACCESS_KEY_SECRET.
+    let is_word = |word: &str| word.len() <= 12 && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let digits = name.bytes().filter(u8::is_ascii_digit).count();
+    if name.split('_').all(is_word) && digits * 4 <= name.len() {
+        return format!("the environment variable `{name}` is not set; set it for the trailcast process");
+    }
+    "the environment variable that `env` names is not set; set it for the trailcast process (`env` takes a variable's name, \
+     such as GENAUTH_ACCESS_KEY_SECRET, and not the secret itself)"
+        .to_owned()
+}
+
+/// The same of a path: one that leads nowhere may be a secret.
+fn shown(path: &std::path::Path) -> String {
+    let leads = path.is_absolute()
+        || path.exists()
+        || path.parent().is_some_and(|parent| parent.components().next().is_some() && parent.exists());
+    if leads { format!(" `{}`", path.display()) } else { " that `file` names".to_owned() }
 }
 
 impl Secret {
@@ -97,6 +121,19 @@ mod tests {
         // Cargo sets this one for every test.
         let secret = Secret::Env("CARGO_PKG_NAME".to_owned());
         assert_eq!(secret.read().unwrap().expose_secret(), "trailcast");
+    }
+
+    /// Someone takes `env` for the place of the secret: its message is in the log, and on /status.
+    #[test]
+    fn a_secret_in_place_of_a_name_is_not_repeated() {
+        for secret in
+            ["hunter2", "6f2b8c1d9e0a4735b6c8d1e2f3a4b5c6", "AKIAIOSFODNN7EXAMPLE", "sk_live_abc", "A1B2C3D4E5"]
+        {
+            let message = Secret::Env(secret.to_owned()).read().unwrap_err().to_string();
+            assert!(!message.contains(secret) && message.contains("a variable's name"), "{message}");
+            let message = Secret::File(secret.into()).read().unwrap_err().to_string();
+            assert!(!message.contains(secret), "{message}");
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Dead letters in files: `dead-letters-000001.ndjson` and on, one JSON object a line.
 //!
-//! Appended to, and rewritten only by [`LetterFiles::remove`]. A file that has grown to its size is followed by a new one; all files together have a limit,
-//! and what would go beyond it is an error, not a loss. Every operation blocks.
+//! Appended to. A letter that has been dealt with is marked where it stands, by one byte, and goes with the next
+//! [`LetterFiles::compact`]: so a crash costs nothing, and a hundred thousand letters are written once. A file that has
+//! grown to its size is followed by a new one; all files together have a limit, and what would go beyond it is an error, not
+//! a loss. Every operation blocks, and holds one letter at a time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -26,13 +29,23 @@ pub struct LetterFiles {
 pub enum FilesError {
     /// There is no room for more.
     #[error(
-        "the dead letters in {} have reached `dead_letters.file.max_size`; look at them, then raise it or move files \
-         away",
-        folder.display()
+        "the dead letters in {} have reached `dead_letters.file.max_size`, {limit} bytes{}: {held} are there and {more} \
+         are to be added; look at them, then set it higher, try them again (`trailcast dead-letters retry`), or drop them \
+         (`trailcast dead-letters drop`)",
+        folder.display(),
+        if *is_default { " unless the config says otherwise" } else { "" }
     )]
     Full {
         /// The folder.
         folder: PathBuf,
+        /// Bytes: the limit, what is there, what is to be added.
+        limit: u64,
+        /// See `limit`.
+        held: u64,
+        /// See `limit`.
+        more: u64,
+        /// Whether the limit is the one that counts where the config has none.
+        is_default: bool,
     },
     /// The disk says no.
     #[error("cannot {doing} {}", path.display())]
@@ -45,6 +58,22 @@ pub enum FilesError {
         source: io::Error,
     },
 }
+
+/// `dead_letters.file.max_size` where the config has none.
+pub const DEFAULT_MAX_SIZE: u64 = 1 << 30;
+/// Stands in place of the first byte of a letter that has been dealt with: no letter begins so.
+const DONE: u8 = b'-';
+
+/// Where a letter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    pub(super) file: u64,
+    pub(super) offset: u64,
+}
+
+/// Held while letters are dealt with: whoever comes second waits, and reads what is left.
+#[derive(Debug)]
+pub struct Dealing(#[expect(dead_code, reason = "the lock goes with the file")] File);
 
 const PREFIX: &str = "dead-letters-";
 const SUFFIX: &str = ".ndjson";
@@ -73,7 +102,8 @@ impl LetterFiles {
         let total: u64 = files.iter().map(|(_, size)| size).sum();
         let more = lines.len() as u64;
         if total + more > self.max_size {
-            return Err(FilesError::Full { folder: self.folder.clone() });
+            let (folder, limit) = (self.folder.clone(), self.max_size);
+            return Err(FilesError::Full { folder, limit, held: total, more, is_default: limit == DEFAULT_MAX_SIZE });
         }
         let (number, is_new) = match files.last() {
             None => (1, true),
@@ -84,50 +114,123 @@ impl LetterFiles {
         self.write(&path, is_new, &lines).map_err(io_error("write", &path))
     }
 
-    /// All letters, in the order in which they were stored; lines that are none are left out.
+    /// Waits until nobody else deals with these letters; `wait` is called if somebody does. `None` if there is no folder.
+    ///
+    /// # Errors
+    /// The lock cannot be had.
+    pub fn deal(&self, wait: impl FnOnce()) -> Result<Option<Dealing>, FilesError> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        let path = self.folder.join("dealing.lock");
+        let lock = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            if file.try_lock().is_err() {
+                wait();
+                file.lock()?;
+            }
+            Ok(Some(Dealing(file)))
+        };
+        lock().map_err(io_error("lock", &path))
+    }
+
+    /// Shows all letters, in the order in which they were stored; lines that are none are left out.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn read(&self) -> Result<Vec<DeadLetter>, FilesError> {
-        let mut letters = Vec::new();
-        if self.folder.exists() {
-            for (number, _) in self.files()? {
-                let path = self.path(number);
-                let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-                letters.extend(text.lines().filter_map(|line| serde_json::from_str::<DeadLetter>(line).ok()));
-            }
+    pub fn visit(&self, visit: &mut dyn FnMut(At, DeadLetter) -> ControlFlow<()>) -> Result<(), FilesError> {
+        if !self.folder.exists() {
+            return Ok(());
         }
-        Ok(letters)
-    }
-
-    /// Takes away the letters that `is_done` names; a file that is left with nothing goes, too. A crash leaves each
-    /// file as it was or as it is to be.
-    ///
-    /// # Errors
-    /// Some may still be there.
-    pub fn remove(&self, is_done: impl Fn(&DeadLetter) -> bool) -> Result<(), FilesError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _lock = self.lock()?;
         for (number, _) in self.files()? {
             let path = self.path(number);
-            self.rewrite(&path, &is_done).map_err(io_error("rewrite", &path))?;
+            let mut file = BufReader::new(File::open(&path).map_err(io_error("read", &path))?);
+            let (mut line, mut offset) = (Vec::new(), 0);
+            loop {
+                line.clear();
+                let read = file.read_until(b'\n', &mut line).map_err(io_error("read", &path))?;
+                if read == 0 {
+                    break;
+                }
+                // What is torn, within a character even, is no letter, and harms none.
+                if let Ok(letter) = serde_json::from_slice(&line)
+                    && visit(At { file: number, offset }, letter).is_break()
+                {
+                    return Ok(());
+                }
+                offset += read as u64;
+            }
         }
         Ok(())
     }
 
-    fn rewrite(&self, path: &Path, is_done: impl Fn(&DeadLetter) -> bool) -> io::Result<()> {
-        let text = fs::read_to_string(path)?;
+    /// Marks letters as dealt with. When this returns `Ok` no crash undoes it.
+    ///
+    /// # Errors
+    /// Some may not be marked.
+    pub fn mark(&self, letters: &[At]) -> Result<(), FilesError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = letters.to_vec();
+        letters.sort_unstable();
+        for of_file in letters.chunk_by(|one, other| one.file == other.file) {
+            let path = self.path(of_file[0].file);
+            let mark = || {
+                let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+                for at in of_file {
+                    let mut first = [0];
+                    file.seek(SeekFrom::Start(at.offset))?;
+                    file.read_exact(&mut first)?;
+                    if first != *b"{" && first != [DONE] {
+                        return Err(io::Error::other("someone has changed it meanwhile"));
+                    }
+                    file.seek(SeekFrom::Start(at.offset))?;
+                    file.write_all(&[DONE])?;
+                }
+                file.sync_all()
+            };
+            mark().map_err(io_error("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what is marked; a file that is left with nothing goes, too. A crash leaves each file as it was or as it
+    /// is to be. For the one who holds [`Dealing`], since letters stand elsewhere afterwards.
+    ///
+    /// # Errors
+    /// Some may still be there.
+    pub fn compact(&self, _: &Dealing) -> Result<(), FilesError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.lock()?;
+        for (number, _) in self.files()? {
+            let path = self.path(number);
+            self.rewrite(&path).map_err(io_error("rewrite", &path))?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        let mut from = BufReader::new(File::open(path)?);
+        let mut to = BufWriter::new(File::create(&beside)?);
+        let (mut line, mut kept, mut gone) = (Vec::new(), 0_u64, 0_u64);
         // What cannot be read is kept: it may be a letter that someone can mend.
-        let stays = |line: &&str| !serde_json::from_str(line).is_ok_and(|letter| is_done(&letter));
-        let kept: Vec<&str> = text.lines().filter(stays).collect();
-        if kept.is_empty() {
-            fs::remove_file(path)?;
-        } else if kept.len() < text.lines().count() {
-            let beside = path.with_extension("new");
-            let mut file = File::create(&beside)?;
-            file.write_all((kept.join("\n") + "\n").as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&beside, path)?;
+        while from.read_until(b'\n', &mut line)? > 0 {
+            if line.first() == Some(&DONE) {
+                gone += 1;
+            } else {
+                kept += 1;
+                to.write_all(&line)?;
+            }
+            line.clear();
+        }
+        to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        match (kept, gone) {
+            (_, 0) => fs::remove_file(&beside)?,
+            (0, _) => {
+                fs::remove_file(&beside)?;
+                fs::remove_file(path)?;
+            }
+            _ => fs::rename(&beside, path)?,
         }
         File::open(&self.folder)?.sync_all()
     }

@@ -10,7 +10,7 @@ mod tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use files::{FilesError, LetterFiles};
+pub use files::{At, DEFAULT_MAX_SIZE, Dealing, FilesError, LetterFiles};
 
 use crate::event::{Admitted, EventId, Fingerprint, Millis, Source, StreamContext, StreamIdentity};
 use crate::state::admit::New;

@@ -99,24 +99,91 @@ fn a_place_that_cannot_be_written_is_named() {
     assert!(crate::telemetry::chain(&error).contains("taken"), "{error}");
 }
 
+fn read(files: &LetterFiles) -> Vec<(At, DeadLetter)> {
+    let mut letters = Vec::new();
+    let visit = &mut |at, letter| {
+        letters.push((at, letter));
+        std::ops::ControlFlow::Continue(())
+    };
+    files.visit(visit).unwrap();
+    letters
+}
+
+fn records(files: &LetterFiles) -> Vec<String> {
+    read(files).into_iter().map(|(_, letter)| letter.record).collect()
+}
+
 #[test]
-fn what_was_dealt_with_is_taken_away_and_nothing_else() {
+fn what_was_dealt_with_is_marked_and_taken_away_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (letter("x"), letter("y"));
     let size = one.to_json().len() as u64 + 1;
     let files = LetterFiles::new(folder.path(), 2 * size, 10 * size);
-    assert_eq!(files.read().unwrap(), []);
+    assert_eq!(read(&files), []);
     files.append(&[one.clone(), other.clone()]).unwrap();
     files.append(std::slice::from_ref(&one)).unwrap();
     let path = folder.path().join("dead-letters-000001.ndjson");
     fs::write(&path, fs::read_to_string(&path).unwrap() + "torn\n").unwrap();
-    assert_eq!(files.read().unwrap(), [one.clone(), other.clone(), one.clone()]);
-    files.remove(|letter| letter.record == "x").unwrap();
-    assert_eq!(files.read().unwrap(), std::slice::from_ref(&other));
+    assert_eq!(records(&files), ["x", "y", "x"]);
+    let dealing = files.deal(|| panic!("nobody else does")).unwrap().unwrap();
+    let done: Vec<At> = read(&files).into_iter().filter(|(_, letter)| letter.record == "x").map(|(at, _)| at).collect();
+    files.mark(&done).unwrap();
+    assert_eq!(records(&files), ["y"], "marked is gone, whatever comes now");
+    assert_eq!(stored(folder.path()).len(), 2);
+    // Marked twice is marked; another place is not overwritten.
+    files.mark(&done).unwrap();
+    let wrong = At { offset: done[0].offset + 1, ..done[0] };
+    assert!(crate::telemetry::chain(&files.mark(&[wrong]).unwrap_err()).contains("changed it meanwhile"));
+    files.append(&[letter("z")]).unwrap();
+    files.compact(&dealing).unwrap();
+    assert_eq!(records(&files), ["y", "z"]);
     let left = stored(folder.path());
-    assert_eq!(left.len(), 1, "a file with nothing in it goes");
     assert!(left[0].1.ends_with("torn\n"), "what cannot be read stays");
+    let all: Vec<At> = read(&files).into_iter().map(|(at, _)| at).collect();
+    files.mark(&all).unwrap();
+    files.compact(&dealing).unwrap();
+    assert_eq!(stored(folder.path()).len(), 1, "a file with nothing in it goes");
     let (stream, new) = other.event();
     assert_eq!(new.admitted.id, other.id);
     assert_eq!((stream.name.as_str(), &new.admitted.raw[..]), ("users", &b"y"[..]));
+}
+
+/// A kill amid a character of a record harms that letter alone: in 0.1.0 it made all of them unreadable.
+#[test]
+fn what_is_torn_within_a_character_harms_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = LetterFiles::new(folder.path(), 1 << 20, 1 << 20);
+    files.append(&[letter("x")]).unwrap();
+    let path = folder.path().join("dead-letters-000001.ndjson");
+    let torn = letter("\u{4e2d}").to_json();
+    let at = torn.windows(3).position(|three| three == "\u{4e2d}".as_bytes()).unwrap() + 1;
+    fs::write(&path, [&fs::read(&path).unwrap()[..], &torn[..at]].concat()).unwrap();
+    assert!(std::str::from_utf8(&fs::read(&path).unwrap()).is_err());
+    files.append(&[letter("y")]).unwrap();
+    assert_eq!(records(&files), ["x", "y"]);
+    let dealing = files.deal(|| {}).unwrap().unwrap();
+    files.mark(&[read(&files)[0].0]).unwrap();
+    files.compact(&dealing).unwrap();
+    assert_eq!(records(&files), ["y"]);
+}
+
+/// The second one waits, and reads what the first has left.
+#[test]
+fn two_do_not_deal_with_the_same_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = LetterFiles::new(folder.path(), 1 << 20, 1 << 20);
+    files.append(&[letter("x")]).unwrap();
+    let first = files.deal(|| panic!("nobody else does")).unwrap().unwrap();
+    let (waits, waited) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let other = LetterFiles::new(folder.path(), 1 << 20, 1 << 20);
+            let _dealing = other.deal(|| waits.send(()).unwrap()).unwrap().unwrap();
+            records(&other)
+        });
+        waited.recv().unwrap();
+        files.mark(&[read(&files)[0].0]).unwrap();
+        drop(first);
+        assert_eq!(second.join().unwrap(), Vec::<String>::new());
+    });
 }

@@ -16,6 +16,7 @@ use super::failure::Failure;
 use crate::clock;
 use crate::config::{ClusterConfig, KafkaTlsConfig, Material, SaslConfig, SaslMechanism, Secret, SecretError};
 use crate::metrics::SinkReason;
+use crate::quote::Secrets;
 
 /// What a client is for: librdkafka warns of properties that are another kind's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,8 @@ pub struct Context {
     cluster: Arc<ClusterConfig>,
     made_of: Material,
     trouble: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
+    /// What brokers may repeat of ours.
+    secrets: Arc<Secrets>,
     _alive: Arc<Alive>,
 }
 
@@ -171,8 +174,15 @@ impl Context {
             Some(SaslConfig::Token(token)) => Some(token.clone()),
             _ => None,
         };
+        // What cannot be read now is told where it is needed.
+        let secret = match &cluster.sasl {
+            Some(SaslConfig::Password { password, .. }) => password.read().ok(),
+            Some(SaslConfig::Token(token)) => token.read().ok(),
+            None => None,
+        };
+        let secrets = Arc::new(Secrets::of(secret.as_ref().map(ExposeSecret::expose_secret)));
         let (cluster, made_of) = (Arc::new(cluster.clone()), cluster.material());
-        Self { token, cluster, made_of, trouble: Arc::default(), _alive: Alive::new() }
+        Self { token, cluster, made_of, trouble: Arc::default(), secrets, _alive: Alive::new() }
     }
 
     /// Whether something went wrong, and the certificates or secrets that the client was made of have been replaced since:
@@ -189,6 +199,12 @@ impl Context {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// `text` without any secret of ours.
+    #[must_use]
+    pub fn hide(&self, text: &str) -> String {
+        self.secrets.hide(text)
+    }
+
     /// Forgets it: the client works.
     pub fn well(&self) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -200,18 +216,19 @@ impl ClientContext for Context {
 
     /// What matters of it comes as an error, too, to whoever waits for an answer.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, "librdkafka: {message}");
+        tracing::debug!(facility, "librdkafka: {}", self.hide(message));
     }
 
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let reason = self.hide(reason);
         tracing::debug!(?code, "librdkafka: {reason}");
         // That all brokers are down follows from what came before it, and says less.
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if code != RDKafkaErrorCode::AllBrokersDown || trouble.is_none() {
-            *trouble = Some((code, reason.to_owned()));
+            *trouble = Some((code, reason));
         }
     }
 

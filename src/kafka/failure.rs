@@ -37,7 +37,7 @@ impl Failure {
             None => (code, words.to_owned()),
         };
         let advice = advice(code, &why);
-        Self { reason: reason(code), message: format!("cannot {doing}: {why}{advice}") }
+        Self { reason: reason(code), message: format!("cannot {doing}: {}{advice}", context.hide(&why)) }
     }
 }
 

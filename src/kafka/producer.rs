@@ -74,6 +74,15 @@ pub struct Report {
 }
 
 impl Report {
+    fn is_clean(&self) -> bool {
+        self.failed.is_empty() && self.doom.is_none()
+    }
+
+    /// The places of messages that are not known to be acknowledged. Of a transaction nothing is before it is committed.
+    pub fn failed(&self) -> impl Iterator<Item = usize> {
+        self.failed.iter().map(|(index, _)| *index)
+    }
+
     /// Which messages the broker refuses for good. Records in one batch share its fate: only what is refused alone is.
     ///
     /// A transaction is doomed by one message that fails: what failed for it says nothing of its own there, and is not
@@ -118,6 +127,8 @@ const fn refusal(code: Code) -> Option<DeadLetterReason> {
 pub struct Producer {
     inner: ThreadedProducer<Context>,
     is_transactional: bool,
+    /// The most bytes of a batch with more than one message.
+    batch: usize,
     context: Context,
 }
 
@@ -150,7 +161,8 @@ impl Producer {
         }
         let fits = largest.map_or(1_000_000, |largest| largest.saturating_sub(BATCH_MARGIN)).clamp(1, 1_000_000);
         let asked = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(u64::MAX);
-        config.set("batch.size", fits.min(asked).to_string());
+        let batch = fits.min(asked);
+        config.set("batch.size", batch.to_string());
         config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
         config.set("message.max.bytes", LARGEST);
         if let Some(id) = transactional_id {
@@ -158,7 +170,8 @@ impl Producer {
         }
         let inner = ThreadedProducer::from_config_and_context(&config, context.clone())
             .map_err(|error| Failure::new("make a producer", &error, &context))?;
-        Ok(Self { inner, is_transactional: transactional_id.is_some(), context })
+        let batch = usize::try_from(batch).unwrap_or(usize::MAX);
+        Ok(Self { inner, is_transactional: transactional_id.is_some(), batch, context })
     }
 
     /// Sends those of `messages` that `wanted` picks and blocks until each is acknowledged or has failed, which it has
@@ -170,6 +183,43 @@ impl Producer {
         let sending = Sending::default();
         self.enqueue(messages, wanted, 0, &sending)?;
         Ok(self.wait(&sending))
+    }
+
+    /// The same, a flight after the other: what is under way at once has at most `flight` bytes, or is one message. So no
+    /// batch is larger, however large a producer made long ago may make them. Ends with the flight of which something
+    /// failed, and says whether that was one message alone; what comes after it was not sent.
+    ///
+    /// # Errors
+    /// As [`Producer::send`].
+    pub fn send_in_flights(
+        &self,
+        messages: &[Message],
+        wanted: impl Fn(usize) -> bool,
+        flight: usize,
+    ) -> Result<(Report, bool), KafkaError> {
+        let mut wanted = (0..messages.len()).filter(|index| wanted(*index)).peekable();
+        while let Some(first) = wanted.next() {
+            let mut bytes = messages[first].size();
+            let mut members = vec![first];
+            while let Some(next) = wanted.next_if(|next| bytes + messages[*next].size() <= flight) {
+                bytes += messages[next].size();
+                members.push(next);
+            }
+            let slice = &messages[first..=members[members.len() - 1]];
+            let sending = Sending::default();
+            self.enqueue(slice, |index| members.binary_search(&(first + index)).is_ok(), first, &sending)?;
+            let report = self.wait(&sending);
+            if !report.is_clean() {
+                return Ok((report, members.len() == 1));
+            }
+        }
+        Ok((Report::default(), false))
+    }
+
+    /// The most bytes of a batch with more than one message.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Begins to send those of `messages` that `wanted` picks, to be reported by their places and `base`. Blocks while

@@ -105,7 +105,7 @@ impl Topic {
 }
 
 /// Why a topic is not to be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TopicError {
     /// Asking failed.
     #[error(transparent)]

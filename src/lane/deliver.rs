@@ -113,12 +113,17 @@ impl Lane {
     ) -> Result<Transaction, LaneError> {
         let span = self.deliver_span(part, true);
         let mut backoff = Backoff::new();
-        while let Err(error) = kafka.look_up().await {
-            self.failing(error.reason(), &error);
-            self.pause(&mut backoff, error.reason(), shutdown).await?;
-        }
         let mut messages = kafka.messages(&self.feed.stream, part);
-        let refused = kafka.surely_too_large(&messages);
+        let refused = loop {
+            match kafka.surely_too_large(&messages).await {
+                Ok(refused) => break refused,
+                Err(error) => {
+                    self.failing(error.reason(), &error);
+                    self.pause(&mut backoff, error.reason(), shutdown).await?;
+                }
+            }
+        };
+        work.flight = kafka.flight(partition.batch());
         messages.extend(self.letters(part, &refused, shutdown).await?);
         work.without = refused.iter().map(|refused| refused.index).collect();
         work.messages = Arc::new(messages);
@@ -146,7 +151,9 @@ impl Lane {
             }
             work.without = refused.iter().map(|refused| refused.index).collect();
             // While it is not known which, each try tells of one more at least, and of all before it that they are taken.
-            work.one_by_one = refused.last().map(|last| last.index);
+            if work.one_by_one.is_some() {
+                work.one_by_one = refused.last().map(|last| last.index);
+            }
             let mut messages = Arc::unwrap_or_clone(work.messages);
             messages.truncate(part.len());
             messages.extend(self.letters(part, &refused, shutdown).await?);
@@ -154,7 +161,8 @@ impl Lane {
         }
     }
 
-    /// One work, until it is true or some of its first `events` messages turn out to be `refused`.
+    /// One work, until it is true or some of its first `events` messages turn out to be `refused`: each alone, or by the
+    /// limit that their topic has by now.
     async fn transact(
         &self,
         partition: &Partition,
@@ -175,7 +183,30 @@ impl Lane {
             };
             match result {
                 Ok(()) => return Ok(()),
-                Err(TransactError::Suspected) => work.one_by_one = Some(0),
+                Err(TransactError::Suspected) => {
+                    // Its limit may be another by now. What fits together is sent so once more; then each on its own.
+                    let kafka = match &*self.sink {
+                        Sink::Kafka(kafka) if events > 0 => Some(kafka),
+                        _ => None,
+                    };
+                    let flight = match kafka {
+                        Some(kafka) => kafka.flight_now(partition.batch()).await,
+                        None => None,
+                    };
+                    let is_new = flight.is_some() && work.flight != flight && work.one_by_one.is_none();
+                    work.one_by_one = (!is_new).then_some(0);
+                    work.flight = flight;
+                    let events = &work.messages[..events];
+                    let sure = match kafka {
+                        Some(kafka) => kafka.surely_too_large(events).await.unwrap_or_default(),
+                        None => Vec::new(),
+                    };
+                    let before = refused.len();
+                    refused.extend(sure.into_iter().filter(|sure| !work.without.contains(&sure.index)));
+                    if refused.len() > before {
+                        return Ok(());
+                    }
+                }
                 // For once at once: should it go on, it waits as for anything else.
                 Err(TransactError::Beside) if !std::mem::replace(&mut beside, true) => {}
                 Err(TransactError::Beside) => self.pause(&mut backoff, SinkReason::Unavailable, shutdown).await?,

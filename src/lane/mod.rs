@@ -12,12 +12,12 @@ mod staged;
 mod supervise;
 mod trace;
 mod view;
+mod voice;
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -43,6 +43,7 @@ use crate::window::{Window, floor_to};
 use staged::{Of, Parts};
 pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;
+pub use voice::Voice;
 
 /// The most events delivered and committed at once.
 const PART_EVENTS: usize = 1000;
@@ -71,8 +72,8 @@ pub struct Lane {
     pub sink_metrics: SinkMetrics,
     /// Where it shows how it is.
     pub board: LaneBoard,
-    /// Whether it has said that it cannot go on.
-    pub failing: AtomicBool,
+    /// What it has said of how it is.
+    pub voice: Mutex<Voice>,
 }
 
 /// Where a lane's cursor is kept.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::task::{JoinError, JoinSet};
 
@@ -23,7 +24,9 @@ pub async fn run(make: LaneMaker, kept: Kept, until: Until, shutdown: Shutdown) 
     let begin = || {
         let lane = make(kept.clone());
         // So that it says when it works again.
-        lane.failing.store(failed.load(Ordering::Relaxed), Ordering::Relaxed);
+        if failed.load(Ordering::Relaxed) {
+            lane.voice().failed(SinkReason::Fault, Instant::now());
+        }
         lane.run(until, shutdown.clone())
     };
     let told = || {

@@ -1,9 +1,10 @@
 //! What others see of a lane: metrics, status, and one line in the log where its state changes.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Lane;
+use super::voice::{Say, Voice};
 use crate::clock;
 use crate::config::units;
 use crate::dead_letter::{DeadLetterReason, Refused};
@@ -55,7 +56,7 @@ impl Lane {
         let Sink::Kafka(kafka) = &*self.sink else { return };
         // A topic that cannot be looked up is told of when it is needed.
         let Ok(topic) = kafka.look_up().await else { return };
-        if let Some(doubt) = deleted_at_once(topic, self.feed.now().sure - cursor.live) {
+        if let Some(doubt) = deleted_at_once(&topic, self.feed.now().sure - cursor.live) {
             tracing::warn!(stream = self.feed.stream.name, sink = self.sink_name, "{doubt}");
         }
     }
@@ -112,18 +113,37 @@ impl Lane {
 
     pub(super) fn failing(&self, reason: SinkReason, error: &dyn std::error::Error) {
         self.metrics.sink_error(reason);
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            let (stream, sink, error) = (&self.feed.stream.name, &self.sink_name, chain(error));
-            tracing::error!(stream, sink, reason = reason.label(), "cannot go on, trying again: {error}");
-            self.board.failing(reason, error);
+        let error = chain(error);
+        let say = self.voice().failed(reason, Instant::now());
+        let (stream, sink, reason_label) = (&self.feed.stream.name, &self.sink_name, reason.label());
+        match say {
+            Some(Say::First) => {
+                tracing::error!(stream, sink, reason = reason_label, "cannot go on, trying again: {error}");
+            }
+            Some(Say::Still { times, since }) => {
+                let since = units::duration_text(since);
+                tracing::error!(
+                    stream,
+                    sink,
+                    reason = reason_label,
+                    "still cannot go on, or only now and then: {times} failures in {since}, the last: {error}"
+                );
+            }
+            None => {}
         }
+        self.board.failing(reason, error);
     }
 
     pub(super) fn recovered(&self, how: &'static str) {
-        if self.failing.swap(false, Ordering::Relaxed) {
+        let recovered = self.voice().worked(Instant::now());
+        if recovered {
             tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "{how}");
             self.board.ok();
         }
+    }
+
+    pub(super) fn voice(&self) -> MutexGuard<'_, Voice> {
+        self.voice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -81,16 +81,16 @@ fn topic(settings: &[(&str, &str)]) -> Topic {
     Topic { name: "t".to_owned(), partitions: 1, replicas: 1, settings: Some(settings) }
 }
 
-#[test]
-fn too_large_is_known_before_sending_where_nothing_compresses() {
+#[tokio::test]
+async fn too_large_is_known_before_sending_where_nothing_compresses() {
     let stream = stream(Source::Genauth);
     let events: Vec<New> = [10, 4000].map(|length| new(&stream, &"x".repeat(length))).into();
     for (more, expected) in [("", vec![1]), (", properties: { compression.type: zstd }", vec![])] {
         let sink = sink(more);
         let messages = sink.messages(&stream, &events);
-        assert_eq!(sink.surely_too_large(&messages), [], "before the topic is known");
-        sink.found.set(topic(&[("max.message.bytes", "4000")])).unwrap();
-        let refused = sink.surely_too_large(&messages);
+        let topic = Ok(Arc::new(topic(&[("max.message.bytes", "4000")])));
+        *lock(&sink.found) = Some(Found { at: Instant::now(), topic });
+        let refused = sink.surely_too_large(&messages).await.unwrap();
         assert_eq!(refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), expected);
         assert!(refused.iter().all(|refused| refused.message.contains("max.message.bytes is 4000")), "{refused:?}");
     }

@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use self::auth::{Auth, Token};
-use super::failure::clean;
 use super::http::{Answer, Http, parsed};
 use super::list::{List, count, int, text};
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{GenauthAuth, GenauthConfig, GenauthFilter, StreamConfig};
 use crate::event::Source;
+use crate::quote::{Secrets, quote};
 
 const LOGS: &str = "/api/v3/get-user-action-logs";
 
@@ -306,7 +306,7 @@ fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
         });
     };
     let code = int(failed.api_code);
-    let said = clean(&text(failed.message).unwrap_or_default(), secrets);
+    let said = quote(&text(failed.message).unwrap_or_default(), &Secrets::of(secrets.iter().copied()));
     let message = match code {
         Some(code) => format!("statusCode {status}, apiCode {code}: {said}"),
         None => format!("statusCode {status}: {said}"),

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
 use crate::record;
+use crate::retry::retry_after;
 use crate::telemetry::spans;
 
 /// Chooses `ring` for all TLS of this process. Comes before the first client; a second call does nothing.
@@ -125,8 +126,12 @@ impl Http {
         let dated = date.and_then(millis).map(|date| Dated { date, sent, received: clock::steady() });
         let status = response.status();
         spans::answered(status.as_u16());
-        let retry_after = header(response.headers(), RETRY_AFTER)
-            .and_then(|asked| retry_after(asked, date, system_time(self.clock.now().sure)));
+        let retry_after = header(response.headers(), RETRY_AFTER).and_then(|asked| {
+            // A date counts from the answer's own, so that no clocks need to agree, and from what the server's clock
+            // is known to be; where they differ, the shorter wait costs less.
+            let known = system_time(self.clock.now().sure);
+            date.into_iter().chain([known]).filter_map(|from| retry_after(asked, from)).min()
+        });
         let body = match self.read(response).await {
             Ok(body) => body,
             // Its status says enough.
@@ -226,16 +231,4 @@ fn millis(time: SystemTime) -> Option<Millis> {
 pub(super) fn system_time(time: Millis) -> SystemTime {
     // From 1970 to the end of 9998: a `Date` has four digits for the year.
     SystemTime::UNIX_EPOCH + Duration::from_millis(time.clamp(0, 253_370_764_799_999).unsigned_abs())
-}
-
-/// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the answer's own `date`, so that no clocks need to
-/// agree, and from what the server's clock is known to be, `now`; where they differ, the shorter wait costs less. One that
-/// has passed asks for nothing.
-fn retry_after(asked: &str, date: Option<SystemTime>, now: SystemTime) -> Option<Duration> {
-    let asked = asked.trim();
-    if let Ok(seconds) = asked.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(asked).ok()?;
-    [date, Some(now)].into_iter().flatten().map(|from| until.duration_since(from).unwrap_or_default()).min()
 }

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
-use super::failure::clean;
 use super::http::{Answer, Http, parsed};
 use super::list::{List, int, text, token};
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{ScloudConfig, StreamConfig};
 use crate::event::Source;
+use crate::quote::{Secrets, quote};
 
 /// "Only the last 365 days can be read."
 pub(super) const HISTORY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -117,7 +117,7 @@ fn read(answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
     match (envelope, code) {
         (Ok(envelope), Some(0)) if answer.status.is_success() => page(envelope, answer),
         (Ok(envelope), Some(code)) if code != 0 => {
-            let said = clean(&text(envelope.message).unwrap_or_default(), secrets);
+            let said = quote(&text(envelope.message).unwrap_or_default(), &Secrets::of(secrets.iter().copied()));
             Err(refusal(code, &said, answer))
         }
         _ if !answer.status.is_success() => Err(FetchError::of_status(answer.status, answer.retry_after)),

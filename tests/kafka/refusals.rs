@@ -119,6 +119,40 @@ async fn what_is_too_large_is_kept_in_the_transaction_of_its_neighbours() {
     assert!(counted <= as_count(&letters));
 }
 
+/// The topic's limit is lowered and raised again while it runs: what fits is no dead letter, whatever stood beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_changes_while_it_runs_costs_no_event_that_fits() {
+    for exactly_once in [true, false] {
+        let (simulator, sizes) = measured(2_000).await;
+        let broker = Broker::start(Options::default()).await;
+        let java = broker.java();
+        java.create(TOPIC, 3, 1, &[]).await;
+        let mut config = pipeline(&simulator, &broker, "", exactly_once);
+        config.streams.iter_mut().for_each(|stream| stream.keys.push(("rate_limit", "2".to_owned())));
+        let program = config.run();
+        crate::pipeline::delivers_more(&program, 50.0).await;
+        // The largest twentieth does not fit, and far fewer together than before.
+        let limit = sizes[sizes.len() * 95 / 100] + 350;
+        java.configure(TOPIC, &[&format!("max.message.bytes={limit}")]).await;
+        let counted = finish(program, &simulator, "too_large").await;
+        let letters = match exactly_once {
+            true => letters_in_topic(&java).await,
+            false => letters_in(&config.folder.path().join("state/dead-letters")),
+        };
+        assert_eq!(counted, as_count(&letters));
+        let words = ["where the topic's max.message.bytes is", "Message size too large"];
+        assert_divided(&simulator, &arrived(&java).await, &letters, "too_large", &words);
+        // Beside the value there are headers and a head: none is a letter that is smaller by far.
+        let smallest = letters.iter().map(|letter| letter.record.len()).min().unwrap();
+        println!("{} letters above {limit}, the smallest record {smallest}", letters.len());
+        assert!(letters.len() < 150, "{} of {}", letters.len(), sizes.len());
+        // Raised again: it is looked up before an event is refused for it.
+        java.configure(TOPIC, &["max.message.bytes=1048588"]).await;
+        let retried = config.command(&["dead-letters", "retry"], &[]).await;
+        assert_eq!(retried.code, Some(0), "{retried:?}");
+    }
+}
+
 /// Where only the broker can tell, since what is sent is compressed.
 async fn what_is_too_large_when_compressed(events: u64, exactly_once: bool) {
     let simulator = simulate(history(events)).await;

@@ -31,6 +31,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 pub struct Partition {
     number: i32,
     letters: LetterTopic,
+    batch: usize,
     state: Arc<MemoryStore>,
     standing: Arc<Mutex<Standing>>,
     works: mpsc::Sender<Submitted>,
@@ -47,10 +48,20 @@ pub struct Work {
     /// To find out which message a broker refuses, each is sent on its own from this place on; those before it are
     /// known to be taken.
     pub one_by_one: Option<usize>,
+    /// The most bytes of messages that are under way at once, where the producer's batches may be larger than their
+    /// topic takes by now. (The limit of a topic can be lowered at any time.)
+    pub flight: Option<usize>,
     /// To the state.
     pub changes: Arc<Changes>,
     /// What `changes` are built on, where a lane has not waited until that is so.
     pub after: Option<After>,
+}
+
+impl Work {
+    /// Whether it is sent bit by bit.
+    const fn is_careful(&self) -> bool {
+        self.one_by_one.is_some() || self.flight.is_some()
+    }
 }
 
 /// That a cursor stands where it must for a work to make sense: a lane submits parts before those before them are known
@@ -109,7 +120,7 @@ impl Partition {
     ) -> Self {
         let (works, submitted) = mpsc::channel(WAITING);
         let (lose, lost) = watch::channel(None);
-        let (state, letters) = (Arc::new(state), topic.letters.clone());
+        let (state, letters, batch) = (Arc::new(state), topic.letters.clone(), producer.batch());
         let sum = Sum::of(&state);
         let shown = Arc::new(Mutex::new(standing));
         let told = Told { bookmark, last: None };
@@ -121,7 +132,7 @@ impl Partition {
             .name(format!("state-{number}"))
             .spawn(move || writer.run(submitted, &lose))
             .expect("a process that cannot have one more thread cannot go on");
-        Self { number, letters, state, standing, works, lost }
+        Self { number, letters, batch, state, standing, works, lost }
     }
 
     /// Its number.
@@ -140,6 +151,12 @@ impl Partition {
     #[must_use]
     pub const fn letters(&self) -> &LetterTopic {
         &self.letters
+    }
+
+    /// The most bytes of a batch of several messages that it sends.
+    #[must_use]
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Has all of `work` made true in one transaction, after all that was submitted before. A work whose answer nobody
@@ -217,11 +234,18 @@ struct Told {
 /// How a transaction ended, if not well.
 enum Trouble {
     /// Aborted: these messages, by work and place, were refused.
-    Refused(Vec<(usize, Refused)>),
+    Refused(Unsent),
     /// Aborted, for a reason that may pass.
     Failed(Failure),
     /// Not known to be aborted.
     Lost(Failure),
+}
+
+/// Messages that were refused, by work and place.
+struct Unsent {
+    refused: Vec<(usize, Refused)>,
+    /// Whether each was alone in its batch: otherwise it may have been refused for what stood beside it.
+    alone: bool,
 }
 
 impl Writer {
@@ -259,12 +283,12 @@ impl Writer {
                         let _ = reply.send(Err(TransactError::Failed(failure.clone())));
                     }
                 }
-                Err(Trouble::Refused(refused)) => answer_refused(group, refused),
+                Err(Trouble::Refused(unsent)) => answer_refused(group, unsent),
             }
         }
     }
 
-    /// `first` and what else waits, as much as goes into one transaction. A work that is to be sent one by one has one of
+    /// `first` and what else waits, as much as goes into one transaction. A work that is to be sent bit by bit has one of
     /// its own: it is `held` until then.
     fn group(
         &self,
@@ -278,11 +302,11 @@ impl Writer {
         let mut next = Some(first);
         while let Some(submitted) = next.take() {
             let work = &submitted.work;
-            if work.one_by_one.is_some() && !group.is_empty() {
+            if work.is_careful() && !group.is_empty() {
                 *held = Some(submitted);
                 break;
             }
-            let is_last = work.one_by_one.is_some() || records + work.messages.len() >= TOGETHER;
+            let is_last = work.is_careful() || records + work.messages.len() >= TOGETHER;
             // Of one that nobody waits for the lane has been given up, or has learnt that it comes too early.
             if submitted.reply.is_closed() || !self.follows(work, &mut commits) {
                 tracing::debug!(partition = self.number, "left out: what it is built on is not so");
@@ -319,10 +343,10 @@ impl Writer {
         let position = serde_json::to_vec(&sum.position(standing)).ok();
         let position = self.topic.message(self.number, POSITION_KEY.to_vec(), position);
         let state = changes.into_iter().chain([position]).collect();
-        let refused = self.send(works, state).map_err(|error| self.abort(&error))?;
-        if !refused.is_empty() {
+        let unsent = self.send(works, state).map_err(|error| self.abort(&error))?;
+        if !unsent.refused.is_empty() {
             return Err(match self.producer.abort() {
-                Ok(()) => Trouble::Refused(refused),
+                Ok(()) => Trouble::Refused(unsent),
                 Err(error) => self.lost(&error),
             });
         }
@@ -367,21 +391,20 @@ impl Writer {
     }
 
     /// All messages of all works and what becomes of the `state`; what is refused, by work.
-    fn send(&self, works: &[&Work], mut changes: Vec<Message>) -> Result<Vec<(usize, Refused)>, Failed> {
+    fn send(&self, works: &[&Work], mut changes: Vec<Message>) -> Result<Unsent, Failed> {
         if let [work] = works
-            && let Some(from) = work.one_by_one
+            && work.is_careful()
         {
-            let known = Sending::default();
-            self.producer.enqueue(&work.messages, |i| i < from && !work.without.contains(&i), 0, &known)?;
-            let refused = self.producer.wait(&known).refused(&self.producer)?;
-            if let Some(refused) = refused.into_iter().next() {
-                return Ok(vec![(0, refused)]);
-            }
-            for index in (from..work.messages.len()).filter(|index| !work.without.contains(index)) {
-                let report = self.producer.send(&work.messages, |other| other == index)?;
+            // What is known to be taken, or to fit together; then each on its own.
+            let from = work.one_by_one.unwrap_or(work.messages.len());
+            for (part, flight) in
+                [(0..from, work.flight.unwrap_or(self.producer.batch())), (from..work.messages.len(), 0)]
+            {
+                let wanted = |index: usize| part.contains(&index) && !work.without.contains(&index);
+                let (report, alone) = self.producer.send_in_flights(&work.messages, wanted, flight)?;
                 let refused = report.refused(&self.producer)?;
-                if let Some(refused) = refused.into_iter().next() {
-                    return Ok(vec![(0, refused)]);
+                if !refused.is_empty() {
+                    return Ok(Unsent { refused: refused.into_iter().map(|refused| (0, refused)).collect(), alone });
                 }
             }
         }
@@ -393,7 +416,7 @@ impl Writer {
         let mut total = 0;
         for work in works {
             begins.push(total);
-            if work.one_by_one.is_none() {
+            if !work.is_careful() {
                 self.producer.enqueue(&work.messages, |index| !work.without.contains(&index), total, &sending)?;
             }
             total += work.messages.len();
@@ -411,7 +434,8 @@ impl Writer {
             refused.index -= begins[work];
             Ok((work, refused))
         };
-        refused.into_iter().map(of_work).collect()
+        let refused = refused.into_iter().map(of_work).collect::<Result<_, _>>()?;
+        Ok(Unsent { refused, alone: false })
     }
 
     /// What the changes of works, one after the other, are in the topic: the last of each key, and of a range the keys
@@ -499,12 +523,13 @@ impl From<Failure> for Failed {
     }
 }
 
-fn answer_refused(group: Vec<Submitted>, mut refused: Vec<(usize, Refused)>) {
-    for (index, Submitted { work, reply }) in group.into_iter().enumerate() {
-        let own: Vec<Refused> = refused.extract_if(.., |(of, _)| *of == index).map(|(_, refused)| refused).collect();
+fn answer_refused(group: Vec<Submitted>, mut unsent: Unsent) {
+    for (index, Submitted { reply, .. }) in group.into_iter().enumerate() {
+        let own = unsent.refused.extract_if(.., |(of, _)| *of == index).map(|(_, refused)| refused);
+        let own: Vec<Refused> = own.collect();
         let _ = reply.send(Err(match own {
             own if own.is_empty() => TransactError::Beside,
-            own if work.one_by_one.is_some() => TransactError::Refused(own),
+            own if unsent.alone => TransactError::Refused(own),
             _ => TransactError::Suspected,
         }));
     }

@@ -1,24 +1,36 @@
 //! What a receiver's answer means: decided here, and nowhere else.
+//!
+//! An answer counts for what its sender and type make likely. A success is one where it is an answer of OTLP by its type:
+//! protobuf, JSON, or 204. A page for people is nobody's answer, whatever its status: it acknowledges nothing, and says
+//! nothing against an event. What our own client says, of an answer that is too long or none, is not the receiver's word.
+//! Whether a refusal is believed is not decided here, but in [`super::verdict`].
 
 use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
+use serde::Deserialize;
 use tonic::Code;
 
 use crate::dead_letter::DeadLetterReason;
 use crate::metrics::SinkReason;
+use crate::quote::{Secrets, quote};
+use crate::retry::retry_after;
 
-/// The most bytes of a receiver's own words that are repeated.
-const LONGEST_QUOTE: usize = 300;
+/// The most bytes of an answer that are read: more is no answer to this. An odd number: tonic's message about our own limit
+/// repeats it, and is told by it from a server's about its own.
+pub(super) const LARGEST_ANSWER: usize = (1 << 20) + 11;
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Answer {
     /// All of it is delivered.
     Delivered,
-    /// So many of its records are refused for good; the others are delivered.
+    /// So many of its records are refused for good, by its own count; the others are delivered. More than it was sent, or
+    /// fewer than none ([`u64::MAX`]), is a contradiction.
     Partial { rejected: u64, message: String },
+    /// A success of which nothing says whose it is: no word, and no type.
+    Mute,
     /// Some or all of its records are refused for good; the others may be delivered or not.
     Refused {
         reason: DeadLetterReason,
@@ -60,6 +72,8 @@ pub(super) struct HttpAnswer {
     pub(super) status: u16,
     /// As the header says it.
     pub(super) retry_after: Option<String>,
+    /// The type alone, without parameters, in lower case.
+    pub(super) content_type: Option<String>,
     /// The server's own time.
     pub(super) now: SystemTime,
     pub(super) body: Vec<u8>,
@@ -99,9 +113,10 @@ struct Delay {
     nanos: i32,
 }
 
-/// By status; the receiver's words matter for the name of a refusal alone.
-pub(super) fn of_http(answer: &HttpAnswer, secrets: &[&str]) -> Answer {
-    let words = words_of(&answer.body, secrets);
+/// By status and type; the receiver's words matter for the name of a refusal alone.
+pub(super) fn of_http(answer: &HttpAnswer, secrets: &Secrets) -> Answer {
+    let raw = words_of(&answer.body);
+    let words = quote(&raw, secrets);
     let said = |what: &str| match (what, words.as_str()) {
         (what, "") => format!("HTTP {}{what}", answer.status),
         (what, words) => format!("HTTP {}{what}: {words}", answer.status),
@@ -111,16 +126,19 @@ pub(super) fn of_http(answer: &HttpAnswer, secrets: &[&str]) -> Answer {
         Answer::Later(OtlpError { retry_after, ..OtlpError::new(reason, said(advice)) })
     };
     match answer.status {
-        // Delivered, but for what a partial success says. 204 is Loki's.
-        200 | 202 | 204 => match ExportLogsServiceResponse::decode(answer.body.as_slice()) {
-            Ok(response) => of_response(response, secrets),
+        200 | 202 => acknowledged(answer, secrets)
             // Something between us and a receiver answers in its place: nothing says that anything was delivered.
-            Err(_) => later(SinkReason::Refused, " with no answer of OTLP; look at `endpoint`"),
-        },
+            .unwrap_or_else(|| later(SinkReason::Refused, " with no answer of OTLP; look at `endpoint`")),
+        // Loki's. It has no body, and so no type.
+        204 => Answer::Delivered,
         // Loki's, for a tenant whose ingestion is blocked: taken, and thrown away.
         260 => Answer::Dropped { message: said("") },
+        400 | 422 if answer.is_page() => {
+            later(SinkReason::Refused, " with a page for people; look at `endpoint`, and at what stands before it")
+        }
         // The content is wrong, and will be tomorrow. Loki keeps the records that are not, and does not say which.
-        400 | 422 => refused(said(""), &words),
+        400 | 422 => refused(said(""), &raw),
+        // Whoever says so: smaller requests are no risk.
         413 => Answer::TooLarge { message: said("") },
         // It says that it is too much, or that it cannot now.
         429 => later(SinkReason::Throttled, ""),
@@ -136,9 +154,73 @@ pub(super) fn of_http(answer: &HttpAnswer, secrets: &[&str]) -> Answer {
     }
 }
 
+impl HttpAnswer {
+    /// Of an answer to what is no request.
+    pub(super) fn refuses_what_it_reads(&self) -> bool {
+        matches!(self.status, 400 | 415 | 422) && !self.is_page()
+    }
+
+    /// For people: no receiver of OTLP answers so.
+    fn is_page(&self) -> bool {
+        self.content_type.as_deref().is_some_and(|kind| kind == "text/html" || kind == "application/xhtml+xml")
+    }
+}
+
+/// What a success says, if it is one of OTLP.
+fn acknowledged(answer: &HttpAnswer, secrets: &Secrets) -> Option<Answer> {
+    let body = answer.body.as_slice();
+    match answer.content_type.as_deref() {
+        Some("application/x-protobuf" | "application/protobuf" | "application/vnd.google.protobuf") => {
+            Some(of_response(ExportLogsServiceResponse::decode(body).ok()?, secrets))
+        }
+        Some("application/json") => of_json(body, secrets),
+        None | Some("application/octet-stream") if body.is_empty() => Some(Answer::Mute),
+        // Without a type only what cannot be anything else.
+        None | Some("application/octet-stream") => {
+            let response = ExportLogsServiceResponse::decode(body).ok()?;
+            let is_one = response.partial_success.is_some() && response.encode_to_vec() == body;
+            is_one.then(|| of_response(response, secrets))
+        }
+        Some(_) => None,
+    }
+}
+
+/// As the JSON of OTLP has it: nothing but a partial success, if anything. Whatever else it holds, it is another's.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct JsonResponse {
+    #[serde(default, alias = "partial_success")]
+    partial_success: Option<JsonPartial>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonPartial {
+    /// A number, or its digits in quotes, as protobuf's JSON writes 64 bits.
+    #[serde(default, alias = "rejected_log_records")]
+    rejected_log_records: Option<serde_json::Value>,
+    #[serde(default, alias = "error_message")]
+    error_message: Option<String>,
+}
+
+fn of_json(body: &[u8], secrets: &Secrets) -> Option<Answer> {
+    // An object: a list would do for the parser.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    let Some(partial) = JsonResponse::deserialize(serde_json::Value::Object(object)).ok()?.partial_success else {
+        return Some(Answer::Delivered);
+    };
+    let rejected = match partial.rejected_log_records {
+        None | Some(serde_json::Value::Null) => 0,
+        Some(serde_json::Value::Number(number)) => number.as_i64()?,
+        Some(serde_json::Value::String(digits)) => digits.parse().ok()?,
+        Some(_) => return None,
+    };
+    Some(of_partial(rejected, &partial.error_message.unwrap_or_default(), secrets))
+}
+
 /// By code, as the protocol has it, and beyond it on the side of trying again.
-pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &[&str]) -> Answer {
-    let words = clean(message, secrets);
+pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &Secrets) -> Answer {
+    let words = quote(message, secrets);
     let name = code.description();
     let said = |advice: &str| match words.as_str() {
         "" => format!("gRPC: {name}{advice}"),
@@ -149,9 +231,9 @@ pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &[&str
         |reason, advice| Answer::Later(OtlpError { retry_after: asked, ..OtlpError::new(reason, said(advice)) });
     match code {
         Code::Ok => Answer::Delivered,
-        Code::InvalidArgument => refused(said(""), &words),
+        Code::InvalidArgument => refused(said(""), message),
         // The words are the one thing that tells a request that is too large from a server that is out of something.
-        Code::ResourceExhausted | Code::OutOfRange if asked.is_none() && is_about_size(&words) => {
+        Code::ResourceExhausted | Code::OutOfRange if asked.is_none() && is_about_size(message) => {
             Answer::TooLarge { message: said("") }
         }
         Code::ResourceExhausted => later(SinkReason::Throttled, ""),
@@ -173,19 +255,23 @@ pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &[&str
 }
 
 /// A success, with what it may say against itself.
-pub(super) fn of_response(response: ExportLogsServiceResponse, secrets: &[&str]) -> Answer {
-    let Some(partial) = response.partial_success else { return Answer::Delivered };
-    let message = clean(&partial.error_message, secrets);
-    match u64::try_from(partial.rejected_log_records) {
-        Ok(rejected @ 1..) => Answer::Partial { rejected, message: format!("partial success: {message}") },
-        _ => {
-            // A warning of the receiver's.
-            if !message.is_empty() {
-                tracing::debug!("the receiver took all and says: {message}");
-            }
-            Answer::Delivered
-        }
+pub(super) fn of_response(response: ExportLogsServiceResponse, secrets: &Secrets) -> Answer {
+    response
+        .partial_success
+        .map_or(Answer::Delivered, |partial| of_partial(partial.rejected_log_records, &partial.error_message, secrets))
+}
+
+fn of_partial(rejected: i64, message: &str, secrets: &Secrets) -> Answer {
+    let message = quote(message, secrets);
+    if rejected != 0 {
+        let rejected = u64::try_from(rejected).unwrap_or(u64::MAX);
+        return Answer::Partial { rejected, message: format!("partial success: {message}") };
     }
+    // A warning of the receiver's.
+    if !message.is_empty() {
+        tracing::debug!("the receiver took all and says: {message}");
+    }
+    Answer::Delivered
 }
 
 fn refused(message: String, words: &str) -> Answer {
@@ -200,41 +286,19 @@ fn refused(message: String, words: &str) -> Answer {
     Answer::Refused { reason, message, behind }
 }
 
-/// Go's, Java's and tonic's words for it.
+/// Go's and C's, tonic's and Java's words for one request that is too large; any other is about load, or a quota. Not our
+/// own client's about an answer.
 fn is_about_size(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
-    ["larger than max", "too large", "exceeds maximum", "message size"].iter().any(|part| words.contains(part))
+    let said = ["message larger than max", "message length too large", "message exceeds maximum size"];
+    said.iter().any(|said| words.contains(said)) && !words.contains(&LARGEST_ANSWER.to_string())
 }
 
 /// What a body says: a `google.rpc.Status` whatever its content type claims, or text.
-fn words_of(body: &[u8], secrets: &[&str]) -> String {
+fn words_of(body: &[u8]) -> String {
     match RpcStatus::decode(body) {
-        Ok(status) if !status.message.is_empty() => clean(&status.message, secrets),
-        _ => std::str::from_utf8(body).map_or_else(|_| String::new(), |text| clean(text, secrets)),
-    }
-}
-
-/// A receiver's words, fit for a log: one line, of bounded length, without secrets and e-mail addresses.
-fn clean(said: &str, secrets: &[&str]) -> String {
-    let mut said = said.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        said = said.replace(secret, "…");
-    }
-    let words = said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let mut line = words.map(|word| if word.contains('@') { "…" } else { word }).collect::<Vec<_>>().join(" ");
-    if line.len() > LONGEST_QUOTE {
-        line.truncate((0..=LONGEST_QUOTE).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0));
-        line.push('…');
-    }
-    line
-}
-
-/// `Retry-After` in either form (RFC 9110, 10.2.3). A date counts from the server's own `now`.
-fn retry_after(asked: &str, now: SystemTime) -> Option<Duration> {
-    let asked = asked.trim();
-    match asked.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default()),
+        Ok(status) if !status.message.is_empty() => status.message,
+        _ => std::str::from_utf8(body).unwrap_or_default().to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! OTLP over gRPC: one call and its answer, over a connection that is kept and watched.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
@@ -10,10 +12,11 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
-use super::answer::{Answer, OtlpError, of_grpc, of_response};
+use super::answer::{Answer, LARGEST_ANSWER, OtlpError, of_grpc, of_response};
 use super::tls::Pems;
 use crate::config::{Compression, OtlpConfig};
 use crate::metrics::SinkReason;
+use crate::quote::Secrets;
 use crate::telemetry::chain;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -50,8 +53,14 @@ impl Grpc {
         Ok(Self { channel: endpoint.connect_lazy() })
     }
 
-    /// `headers` by name, their values possibly secrets.
-    pub(super) async fn send(&self, config: &OtlpConfig, headers: &[(&str, &str)], bytes: &Bytes) -> Answer {
+    /// `headers` by name, their values possibly secrets; waits no longer than `patience` for the answer.
+    pub(super) async fn send(
+        &self,
+        config: &OtlpConfig,
+        headers: &[(&str, &str)],
+        bytes: &Bytes,
+        patience: Duration,
+    ) -> Answer {
         let mut request = Request::new(bytes.clone());
         for (name, value) in headers {
             let (Ok(key), Ok(value)) =
@@ -65,7 +74,8 @@ impl Grpc {
         // Whatever we send with: Go's servers answer with what they were asked with.
         let mut client = Client::new(self.channel.clone())
             .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd);
+            .accept_compressed(CompressionEncoding::Zstd)
+            .max_decoding_message_size(LARGEST_ANSWER);
         match config.compression {
             Compression::Gzip => client = client.send_compressed(CompressionEncoding::Gzip),
             Compression::Zstd => client = client.send_compressed(CompressionEncoding::Zstd),
@@ -75,14 +85,17 @@ impl Grpc {
             client.ready().await.map_err(|error| OtlpError::new(SinkReason::Connect, unreachable(&error)))?;
             Ok(client.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await)
         };
-        let secrets: Vec<&str> = headers.iter().map(|(_, value)| *value).collect();
-        match tokio::time::timeout(config.request_timeout, call).await {
-            Err(_) => Answer::Later(OtlpError::new(SinkReason::Timeout, "no answer within `request_timeout`")),
+        let secrets = Secrets::of(headers.iter().map(|(_, value)| *value));
+        match tokio::time::timeout(patience, call).await {
+            Err(_) => {
+                let message = format!("no answer within {} s", patience.as_secs_f64());
+                Answer::Later(OtlpError::new(SinkReason::Timeout, message))
+            }
             Ok(Err(error)) => Answer::Later(error),
             Ok(Ok(Ok(response))) => of_response(response.into_inner(), &secrets),
             Ok(Ok(Err(status))) => match std::error::Error::source(&status) {
                 // No receiver's: the connection broke.
-                Some(error) => Answer::Later(OtlpError::new(SinkReason::Connect, unreachable(error))),
+                Some(error) => Answer::Later(OtlpError::new(SinkReason::Connect, secrets.hide(&unreachable(error)))),
                 None => of_grpc(status.code(), status.message(), status.details(), &secrets),
             },
         }

@@ -1,23 +1,24 @@
 //! OTLP over HTTP: one POST and its answer. Never sends a request twice, and follows no redirect.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect;
 
-use super::answer::{Answer, HttpAnswer, OtlpError, of_http};
+use super::answer::{Answer, HttpAnswer, LARGEST_ANSWER, OtlpError, of_http};
 use super::tls::Pems;
+use crate::blocking::blocking;
 use crate::config::{Compression, OtlpConfig, is_loopback};
 use crate::encode::otel;
 use crate::metrics::SinkReason;
+use crate::quote::Secrets;
+use crate::telemetry::chain;
 
-/// The most bytes of an answer that are read: more is no answer to this.
-const LARGEST_ANSWER: usize = 1 << 20;
+/// From so many bytes on a request is compressed off the runtime's workers.
+const LONG_WORK: usize = 64 << 10;
 
 pub(super) struct Http {
     client: reqwest::Client,
@@ -29,8 +30,7 @@ impl Http {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("trailcast/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout);
+            .connect_timeout(config.connect_timeout);
         if let Some(authorities) = pems.authorities {
             let read = reqwest::Certificate::from_pem_bundle(&authorities);
             let read = read.ok().filter(|read| !read.is_empty());
@@ -53,18 +53,42 @@ impl Http {
         Ok(Self { client })
     }
 
-    /// `headers` by name, their values possibly secrets.
-    pub(super) async fn send(&self, config: &OtlpConfig, headers: &[(&str, &str)], request: &Bytes) -> Answer {
-        let body = match compress(config.compression, request) {
-            Ok(body) => body,
-            Err(error) => return Answer::Later(OtlpError::new(SinkReason::Io, format!("cannot compress: {error}"))),
+    /// `headers` by name, their values possibly secrets; waits no longer than `patience` for the whole answer.
+    pub(super) async fn send(
+        &self,
+        config: &OtlpConfig,
+        headers: &[(&str, &str)],
+        request: &Bytes,
+        patience: Duration,
+    ) -> Answer {
+        match self.post(config, headers, request, patience).await {
+            Ok(answer) => of_http(&answer, &Secrets::of(headers.iter().map(|(_, value)| *value))),
+            Err(error) => Answer::Later(error),
+        }
+    }
+
+    /// The same, the answer as it came.
+    pub(super) async fn post(
+        &self,
+        config: &OtlpConfig,
+        headers: &[(&str, &str)],
+        request: &Bytes,
+        patience: Duration,
+    ) -> Result<HttpAnswer, OtlpError> {
+        let compression = config.compression;
+        let body = if request.len() < LONG_WORK {
+            compress(compression, request)
+        } else {
+            let request = request.clone();
+            blocking(move || compress(compression, &request)).await
         };
+        let body = body.map_err(|error| OtlpError::new(SinkReason::Io, format!("cannot compress: {error}")))?;
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
             else {
                 let message = format!("headers.{name}: holds characters that no header may hold");
-                return Answer::Later(OtlpError::new(SinkReason::Credentials, message));
+                return Err(OtlpError::new(SinkReason::Credentials, message));
             };
             value.set_sensitive(true);
             map.insert(name, value);
@@ -75,18 +99,8 @@ impl Http {
             Compression::Zstd => drop(map.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"))),
             Compression::None => {}
         }
-        let request = self.client.post(config.endpoint.clone()).headers(map).body(body);
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return Answer::Later(failed("no answer", error)),
-        };
-        match read(response).await {
-            Ok(answer) => {
-                let secrets: Vec<&str> = headers.iter().map(|(_, value)| *value).collect();
-                of_http(&answer, &secrets)
-            }
-            Err(error) => Answer::Later(error),
-        }
+        let request = self.client.post(config.endpoint.clone()).timeout(patience).headers(map).body(body);
+        read(request.send().await.map_err(|error| failed("no answer", error))?).await
     }
 }
 
@@ -94,6 +108,8 @@ impl Http {
 async fn read(mut response: reqwest::Response) -> Result<HttpAnswer, OtlpError> {
     let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
     let retry_after = header(RETRY_AFTER).map(str::to_owned);
+    let essence = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = header(CONTENT_TYPE).map(essence);
     let now = header(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -104,7 +120,7 @@ async fn read(mut response: reqwest::Response) -> Result<HttpAnswer, OtlpError> 
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(HttpAnswer { status, retry_after, now, body })
+    Ok(HttpAnswer { status, retry_after, content_type, now, body })
 }
 
 fn compress(compression: Compression, request: &Bytes) -> std::io::Result<Bytes> {
@@ -128,16 +144,5 @@ fn failed(doing: &str, error: reqwest::Error) -> OtlpError {
         (SinkReason::Connect, "")
     };
     // The address is config.
-    let error = error.without_url();
-    let mut why = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !why.contains(&more) {
-            // Writing to a string cannot fail.
-            let _ = write!(why, ": {more}");
-        }
-        cause = error.source();
-    }
-    OtlpError::new(reason, format!("{doing}: {why}{advice}"))
+    OtlpError::new(reason, format!("{doing}: {}{advice}", chain(&error.without_url())))
 }

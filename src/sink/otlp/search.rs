@@ -1,34 +1,82 @@
 //! Which records of a part are delivered and which are refused, found out by sending: the search, one request at a time.
 //!
-//! Pure: it says what to send next and takes the answer. What is refused together is sent again in halves, down to one
-//! record; only what is refused alone, or is said to be refused altogether, is refused. Halves whose first is good are
-//! not sent whole a second time: then the bad one is in the second.
+//! Pure: it says what to send next and takes the answer, and is told the time. What is refused together is sent again in
+//! halves, down to one record. Halves whose first is good are not sent whole a second time: then the bad one is in the
+//! second. What fails for any other reason is tried again, and after some tries it is less at once ([`Pace`]). What fails
+//! alone lets all others pass; when it is given up is decided in [`verdict`](super::verdict).
 //!
-//! A bad record among N costs at most 1 + 2·log2(N) requests, n bad ones at most 1 + 2n·(1 + log2(N ÷ n)), and whatever is
-//! bad, at most 2N − 1. Good ones may be sent again on the way, with the same bytes; a receiver that keeps both has two
-//! with one id.
+//! Where nothing passes, nothing is given up and little is sent: one request a try, the witness if there is one, else one
+//! event, from both ends.
 //!
-//! What is throttled is tried again, and halved in case it is more than is ever taken at once. A record that is throttled
-//! even when it is alone lets all others pass, and is refused for good only when that is proven: it is throttled
-//! [`ALONE_TRIES`] times in a row, while its lane sends nothing else, and one that was delivered before, the witness, passes
-//! right after that. Where there is none, nothing tells it from a receiver that takes nothing at all, and it waits for much
-//! longer.
+//! Good records may be sent again on the way, with the same bytes; a receiver that keeps both has two with one id.
 
 use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::answer::{Answer, OtlpError};
+use super::pace::Pace;
 use super::plan::{Group, Record};
 use super::request::size;
+use super::verdict::{Case, Failure, SPREAD};
 use crate::dead_letter::{DeadLetterReason, Refused};
+use crate::event::Millis;
 use crate::metrics::SinkReason;
 
-/// So often a request is tried before it is suspected of being more at once than the receiver will ever take.
-const THROTTLED_TRIES: u32 = 3;
-/// So often a record that is alone is tried before it is suspected of the same: with a lane's waits, over half a minute
-/// on average, in which the receiver's allowance fills up.
-const ALONE_TRIES: u32 = 8;
-/// So often if no other record of the part has ever passed: an hour.
-const UNPROVEN_TRIES: u32 = 240;
+/// So often a request is tried before it is suspected of being too much at once.
+const TRIES: u32 = 3;
+/// So many records that fail alone, one after the other, and it is suspected that nothing passes.
+const FEW: u32 = 3;
+/// A receiver that has contradicted itself is doubted for so long.
+const DOUBT: Duration = Duration::from_secs(3600);
+
+/// What a search keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Requests have at most so many bytes, unless one record has more.
+    pub(super) largest: usize,
+    /// And so many records.
+    pub(super) most: usize,
+    pub(super) request_timeout: Duration,
+    pub(super) give_up_after: Duration,
+    /// An event from before this is old: whoever says so needs no witness.
+    pub(super) old: Millis,
+}
+
+/// What is known of a receiver, from this part and others.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) pace: Pace,
+    /// It has contradicted itself; since the time that `now` counts from.
+    doubted_until: Duration,
+    /// A request with one record that it took.
+    witness: Option<Bytes>,
+}
+
+impl Known {
+    pub(super) const fn new(most: usize) -> Self {
+        Self { pace: Pace::new(most), doubted_until: Duration::ZERO, witness: None }
+    }
+
+    /// What another part has found out since.
+    pub(super) fn learn(&mut self, other: &Self) {
+        let doubted_until = self.doubted_until.max(other.doubted_until);
+        let witness = other.witness.clone().or(self.witness.take());
+        *self = Self { pace: other.pace.clone(), doubted_until, witness };
+    }
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Turn {
+    /// To send this, and take the answer.
+    Send(Bytes),
+    /// To wait, for as long as it says.
+    Wait(OtlpError),
+    /// Nothing: all is known.
+    Done,
+}
 
 /// Some records of a group, to be sent in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,43 +87,56 @@ struct Item {
     first_half: bool,
     /// One of its records is bad, so there is no use in sending it whole.
     bad: bool,
-    /// How often it was asked to wait for.
-    throttled: u32,
-    /// It was delivered before, and is sent once more to see whether anything passes.
-    witness: bool,
+    /// How often it failed without a verdict.
+    tries: u32,
+}
+
+/// What was sent and is to be answered.
+#[derive(Debug)]
+enum Asked {
+    Item(Item),
+    Case(usize),
+    /// For all cases that have failed since the last; `probe`: for none, but to see whether anything passes.
+    Witness {
+        of: Option<usize>,
+        probe: bool,
+    },
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Search {
+    rules: Rules,
+    pub(super) known: Known,
     groups: Vec<Group>,
+    /// Of each group, a small record that was taken.
+    witnesses: Vec<Option<usize>>,
     /// The last is next.
     work: Vec<Item>,
+    cases: Vec<Case>,
+    asked: Option<Asked>,
+    asked_at: Duration,
+    /// Records that failed alone since anything passed.
+    alone: u32,
     refused: Vec<Refused>,
     /// Refused by the live stream because it has moved on.
     behind: Vec<Record>,
-    largest: usize,
-    most: usize,
-    throttled: bool,
-    /// A small record that was delivered.
-    witness: Option<Item>,
-    /// What was said of the record that a witness is sent for.
-    said: String,
 }
 
 impl Search {
-    /// Requests have at most `largest` bytes, unless one record has more, and `most` records.
-    pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, largest: usize, most: usize) -> Self {
+    pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, rules: Rules, known: Known) -> Self {
         let mut search = Self {
+            rules,
+            known,
             groups: Vec::new(),
+            witnesses: Vec::new(),
             work: Vec::new(),
+            cases: Vec::new(),
+            asked: None,
+            asked_at: Duration::ZERO,
+            alone: 0,
             refused,
             behind: Vec::new(),
-            largest,
-            most,
-            throttled: false,
-            witness: None,
-            said: String::new(),
         };
         search.add(groups);
         search
@@ -83,166 +144,354 @@ impl Search {
 
     /// More to send, after all else.
     pub(super) fn add(&mut self, groups: Vec<Group>) {
-        let mut items = Vec::new();
         for group in groups {
-            let mut start = 0;
-            let mut bytes = group.frame.overhead();
-            for (n, record) in group.records.iter().enumerate() {
-                let more = size(record.bytes.len());
-                if n > start && (bytes + more > self.largest || n - start == self.most) {
-                    items.push(self.item(start..n));
-                    (start, bytes) = (n, group.frame.overhead());
-                }
-                bytes += more;
-            }
-            items.push(self.item(start..group.records.len()));
+            let range = 0..group.records.len();
+            let item = Item { group: self.groups.len(), range, first_half: false, bad: false, tries: 0 };
+            self.work.insert(0, item);
             self.groups.push(group);
+            self.witnesses.push(None);
         }
-        items.reverse();
-        items.append(&mut self.work);
-        self.work = items;
     }
 
-    fn item(&self, range: Range<usize>) -> Item {
-        Item { group: self.groups.len(), range, first_half: false, bad: false, throttled: 0, witness: false }
-    }
-
-    /// The next request, or nothing if all is known.
-    pub(super) fn next(&mut self) -> Option<bytes::Bytes> {
-        loop {
-            let item = self.work.last()?;
-            if item.range.len() == 1 || !item.bad && self.bytes(item) <= self.largest {
-                break;
+    /// What to do next. What was sent and never answered is sent again.
+    pub(super) fn next(&mut self, now: Duration) -> Turn {
+        if let Some(Asked::Item(item)) = self.asked.take() {
+            self.work.push(item);
+        }
+        if self.alone >= FEW {
+            return self.probe(now);
+        }
+        while let Some(item) = self.work.pop() {
+            if item.range.is_empty() {
+                continue;
             }
-            let item = self.work.pop()?;
-            self.split(&item, item.bad);
+            if item.bad && item.range.len() > 1 {
+                self.split(&item, true);
+                continue;
+            }
+            let fits = self.fits(&item);
+            if fits == item.range.len() {
+                return self.ask(Asked::Item(item), now);
+            }
+            // What is cut for its size's sake says nothing of halves any more.
+            let middle = item.range.start + fits;
+            let cut = |range| Item { range, first_half: false, ..item.clone() };
+            let (first, rest) = (cut(item.range.start..middle), cut(middle..item.range.end));
+            self.work.push(rest);
+            return self.ask(Asked::Item(first), now);
         }
-        let Item { group, range, .. } = self.work.last()?;
-        let group = &self.groups[*group];
-        Some(group.frame.request(group.records[range.clone()].iter().map(|record| record.bytes.as_slice())))
+        self.next_case(now)
     }
 
-    /// The bytes of its request, or a few more.
-    fn bytes(&self, item: &Item) -> usize {
+    fn next_case(&mut self, now: Duration) -> Turn {
+        let due = |case: &Case| case.due.is_some_and(|due| due <= now);
+        if let Some(first) =
+            (0..self.cases.len()).filter(|at| due(&self.cases[*at])).min_by_key(|at| self.cases[*at].due)
+        {
+            return self.ask(Asked::Case(first), now);
+        }
+        if let Some(of) = self.cases.iter().position(|case| case.due.is_none()) {
+            return match self.witness(Some(of)) {
+                Some(_) => self.ask(Asked::Witness { of: Some(of), probe: false }, now),
+                None => {
+                    self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.due = Some(now));
+                    self.ask(Asked::Case(of), now)
+                }
+            };
+        }
+        let Some(next) = self.cases.iter().min_by_key(|case| case.due) else { return Turn::Done };
+        let message = format!(
+            "{} of its events fail alone while others pass, and are tried until it is sure that it is they: {}",
+            self.cases.len(),
+            next.message
+        );
+        let retry_after = next.due.map(|due| due.saturating_sub(now));
+        // It waits as long as this says, and no longer.
+        Turn::Wait(OtlpError { retry_after, progressed: true, ..OtlpError::new(next.error, message) })
+    }
+
+    /// Where nothing passed: whether anything does now.
+    fn probe(&mut self, now: Duration) -> Turn {
+        if self.witness(None).is_some() {
+            return self.ask(Asked::Witness { of: None, probe: true }, now);
+        }
+        let Some(last) = self.work.iter().position(|item| !item.range.is_empty()) else { return self.next_case(now) };
+        self.work.iter_mut().for_each(|item| item.first_half = false);
+        let item = &mut self.work[last];
+        // The newest: an older one may be too old for it.
+        item.range.end -= 1;
+        item.bad = false;
+        let range = item.range.end..item.range.end + 1;
+        let one = Item { range, ..item.clone() };
+        self.ask(Asked::Item(one), now)
+    }
+
+    fn ask(&mut self, asked: Asked, now: Duration) -> Turn {
+        let request = match &asked {
+            Asked::Item(Item { group, range, .. }) => self.request(*group, range.clone()),
+            Asked::Case(at) => self.request(self.cases[*at].group, self.cases[*at].place..self.cases[*at].place + 1),
+            Asked::Witness { of, .. } => self.witness(*of).unwrap_or_default(),
+        };
+        (self.asked, self.asked_at) = (Some(asked), now);
+        Turn::Send(request)
+    }
+
+    fn request(&self, group: usize, range: Range<usize>) -> Bytes {
+        let group = &self.groups[group];
+        group.frame.request(group.records[range].iter().map(|record| record.bytes.as_slice()))
+    }
+
+    /// A request that was taken before: of the case's own group, if there is one.
+    fn witness(&self, case: Option<usize>) -> Option<Bytes> {
+        let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
+        let group = own.or_else(|| (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some()));
+        match group {
+            Some(group) => self.witnesses[group].map(|place| self.request(group, place..place + 1)),
+            None => self.known.witness.clone(),
+        }
+    }
+
+    /// How many of an item's records, from its first, go into one request.
+    fn fits(&self, item: &Item) -> usize {
         let group = &self.groups[item.group];
-        let records = &group.records[item.range.clone()];
-        group.frame.overhead() + records.iter().map(|record| size(record.bytes.len())).sum::<usize>()
-    }
-
-    /// What requests may have, if that was found to be less than was said: they were throttled until they were smaller.
-    pub(super) fn found_largest(&self) -> Option<usize> {
-        self.throttled.then_some(self.largest)
+        let most = self.known.pace.limit().min(self.rules.most).min(item.range.len());
+        let mut bytes = group.frame.overhead();
+        let fits = |record: &&Record| {
+            bytes += size(record.bytes.len());
+            bytes <= self.rules.largest
+        };
+        group.records[item.range.clone()][..most].iter().take_while(fits).count().max(1)
     }
 
     /// Takes the answer to what [`Search::next`] gave.
     ///
     /// # Errors
-    /// It is to be sent again, later.
-    pub(super) fn answered(&mut self, answer: Answer) -> Result<(), OtlpError> {
-        let Some(item) = self.work.pop() else { return Ok(()) };
-        if item.witness {
-            return self.witnessed(item, answer);
+    /// To go on later.
+    pub(super) fn answered(&mut self, answer: Answer, now: Duration) -> Result<(), OtlpError> {
+        let slowly = now.saturating_sub(self.asked_at) > self.rules.request_timeout;
+        match self.asked.take() {
+            None => Ok(()),
+            Some(Asked::Witness { of, probe }) => self.witnessed(of, probe, answer, now),
+            Some(Asked::Case(at)) => self.case_answered(at, answer, now, slowly),
+            Some(Asked::Item(item)) if item.range.len() == 1 => self.one_answered(item, answer, now, slowly),
+            Some(Asked::Item(item)) => self.many_answered(item, answer, now, slowly),
         }
+    }
+
+    fn many_answered(&mut self, mut item: Item, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
         let count = item.range.len();
-        match answer {
-            Answer::Delivered => {
-                self.call_witness(&item);
+        match sort(answer, count) {
+            Sorted::Delivered => {
+                self.passed(item.group, item.range, slowly);
                 if let Some(other) = self.work.last_mut().filter(|_| item.first_half) {
                     other.bad = true;
                 }
-                self.work.iter_mut().for_each(|item| item.throttled = 0);
             }
-            Answer::Partial { rejected, message } if rejected >= count as u64 => {
-                self.refuse(&item, DeadLetterReason::Rejected, &message);
+            Sorted::Dropped(message) => self.refuse(item.group, item.range, DeadLetterReason::Dropped, &message),
+            Sorted::No { contradicts, .. } => {
+                self.known.pace.refused(count);
+                if contradicts {
+                    self.doubt(now);
+                }
+                self.split(&item, true);
             }
-            Answer::Refused { .. } | Answer::Partial { .. } if count > 1 => self.split(&item, true),
-            Answer::Refused { reason, behind: true, .. }
-                if reason == DeadLetterReason::TooOld && self.groups[item.group].live =>
-            {
-                self.behind.extend_from_slice(&self.groups[item.group].records[item.range]);
+            Sorted::TooLarge(_) => self.split(&item, false),
+            Sorted::Later(error) => {
+                let unanswered = error.reason == SinkReason::Timeout;
+                item.tries += 1;
+                let shrinks = unanswered || item.tries >= TRIES || self.known.pace.is_attempt(count);
+                if shrinks {
+                    self.known.pace.shrink(count, unanswered);
+                    item.tries = TRIES - 1;
+                }
+                self.work.push(item);
+                return Err(OtlpError { progressed: shrinks, ..error });
             }
-            Answer::Refused { reason, message, .. } => self.refuse(&item, reason, &message),
-            Answer::Partial { message, .. } => self.refuse(&item, DeadLetterReason::Rejected, &message),
-            Answer::TooLarge { .. } if count > 1 => self.split(&item, false),
-            Answer::TooLarge { message } => self.refuse(&item, DeadLetterReason::TooLarge, &message),
-            Answer::Dropped { message } => self.refuse(&item, DeadLetterReason::Dropped, &message),
-            Answer::Later(error) => {
-                let throttled = item.throttled + u32::from(error.reason == SinkReason::Throttled);
-                let item = Item { throttled, ..item };
-                self.throttled |= throttled > 0;
-                if throttled >= THROTTLED_TRIES && count > 1 {
-                    // A half is suspected at once, and so are all others of its size: what is asked to wait for the
-                    // rate's sake alone passes sooner or later.
-                    self.largest =
-                        self.largest.min(self.bytes(&item).div_ceil(2) + self.groups[item.group].frame.overhead());
-                    self.split(&item, false);
-                } else if throttled >= THROTTLED_TRIES && error.reason == SinkReason::Throttled {
-                    return if self.throttled_alone(item, &error.message) { Ok(()) } else { Err(error) };
-                } else {
+        }
+        Ok(())
+    }
+
+    fn one_answered(&mut self, mut item: Item, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
+        let (group, place) = (item.group, item.range.start);
+        match sort(answer, 1) {
+            Sorted::Delivered => {
+                if item.bad {
+                    // Refused beside those that passed, and taken alone.
+                    self.doubt(now);
+                }
+                self.passed(group, item.range, slowly);
+                if let Some(other) = self.work.last_mut().filter(|_| item.first_half) {
+                    other.bad = true;
+                }
+            }
+            Sorted::Dropped(message) => self.refuse(group, item.range, DeadLetterReason::Dropped, &message),
+            Sorted::Later(error) => {
+                let unanswered = error.reason == SinkReason::Timeout;
+                item.tries += 1;
+                if !unanswered && item.tries < TRIES {
                     self.work.push(item);
+                    return Err(error);
+                }
+                self.known.pace.shrink(1, unanswered);
+                self.alone += 1;
+                if self.witness(None).is_some() {
+                    let mut case = Case::new(group, place, now);
+                    case.failed(later(&error));
+                    self.cases.push(case);
+                } else {
+                    // All others go first.
+                    self.work.insert(0, Item { first_half: false, bad: false, tries: TRIES - 1, ..item });
                 }
                 return Err(error);
             }
+            sorted => {
+                let Some(failure) = self.named(group, place, sorted, now) else { return Ok(()) };
+                let mut case = Case::new(group, place, now);
+                let message = failure.message.clone();
+                case.failed(failure);
+                case.due = None;
+                self.cases.push(case);
+                self.alone += 1;
+                if self.alone >= FEW {
+                    return Err(nothing_passes(&message));
+                }
+            }
         }
         Ok(())
     }
 
-    /// Takes a record that is throttled even when it is alone; whether to go on at once.
-    fn throttled_alone(&mut self, item: Item, message: &str) -> bool {
-        match &self.witness {
-            // Not after a wait, in which the load may pass.
-            Some(witness) if item.throttled >= ALONE_TRIES => {
-                message.clone_into(&mut self.said);
-                let witness = witness.clone();
-                self.work.extend([item, witness]);
-                return true;
+    /// A verdict on one record that is not believed at once.
+    fn named(&mut self, group: usize, place: usize, sorted: Sorted, now: Duration) -> Option<Failure> {
+        let (reason, message) = match sorted {
+            Sorted::No { reason, message, behind, contradicts } => {
+                if behind && self.groups[group].live {
+                    self.behind.push(self.groups[group].records[place].clone());
+                    return None;
+                }
+                if contradicts {
+                    self.doubt(now);
+                }
+                (reason, message)
             }
-            None if item.throttled >= UNPROVEN_TRIES => {
-                self.refuse(&item, DeadLetterReason::TooLarge, message);
-                return true;
-            }
-            // All others go first, so it is no longer what stands before its other half.
-            _ if item.throttled.is_multiple_of(THROTTLED_TRIES) => {
-                self.work.insert(0, Item { first_half: false, ..item });
-            }
-            _ => self.work.push(item),
+            Sorted::TooLarge(message) => (DeadLetterReason::TooLarge, message),
+            Sorted::Delivered | Sorted::Dropped(_) | Sorted::Later(_) => return None,
+        };
+        if reason == DeadLetterReason::TooOld && self.groups[group].records[place].time < self.rules.old {
+            self.refuse(group, place..place + 1, reason, &message);
+            return None;
         }
-        false
+        Some(Failure { reason, error: SinkReason::Refused, message, named: true })
     }
 
-    /// Of what was delivered, the smallest there is will do.
-    fn call_witness(&mut self, delivered: &Item) {
-        let start = delivered.range.start;
-        let one = Item { range: start..start + 1, witness: true, first_half: false, bad: false, ..*delivered };
-        if self.witness.as_ref().is_none_or(|witness| self.bytes(&one) < self.bytes(witness)) {
-            self.witness = Some(one);
-        }
-    }
-
-    /// Takes the answer to a witness: what it is for is next.
-    fn witnessed(&mut self, witness: Item, answer: Answer) -> Result<(), OtlpError> {
-        let Some(mut suspect) = self.work.pop() else { return Ok(()) };
-        match answer {
-            Answer::Delivered => {
-                let said = std::mem::take(&mut self.said);
-                self.refuse(&suspect, DeadLetterReason::TooLarge, &said);
+    /// An event that failed alone before was sent alone again.
+    fn case_answered(&mut self, at: usize, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
+        let (group, place) = (self.cases[at].group, self.cases[at].place);
+        let failure = match sort(answer, 1) {
+            Sorted::Delivered => {
+                if self.cases.remove(at).named {
+                    self.doubt(now);
+                }
+                self.passed(group, place..place + 1, slowly);
                 return Ok(());
             }
-            // Nothing passes now: it may be the load.
-            Answer::Later(error) if error.reason == SinkReason::Throttled => {
-                suspect.throttled = 0;
-                self.work.push(suspect);
-                return Err(error);
+            Sorted::Dropped(message) => {
+                self.cases.remove(at);
+                self.refuse(group, place..place + 1, DeadLetterReason::Dropped, &message);
+                return Ok(());
             }
-            Answer::Later(error) => {
-                self.work.extend([suspect, witness]);
-                return Err(error);
+            Sorted::Later(error) => later(&error),
+            sorted => match self.named(group, place, sorted, now) {
+                Some(failure) => failure,
+                None => {
+                    self.cases.remove(at);
+                    return Ok(());
+                }
+            },
+        };
+        let message = failure.message.clone();
+        self.cases[at].failed(failure);
+        if self.witness(Some(at)).is_some() {
+            // Right after, not after a wait, in which a load may pass.
+            self.cases[at].due = None;
+            return Ok(());
+        }
+        self.cases[at].due = Some(now);
+        self.alone = self.alone.max(FEW);
+        Err(nothing_passes(&message))
+    }
+
+    /// Takes the answer to a witness: what it says of the cases that have failed before it.
+    fn witnessed(&mut self, of: Option<usize>, probe: bool, answer: Answer, now: Duration) -> Result<(), OtlpError> {
+        let pause = self.rules.give_up_after / SPREAD;
+        let error = match sort(answer, 1) {
+            Sorted::Delivered => {
+                self.alone = 0;
+                let doubted = self.is_doubted(now);
+                for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
+                    if !probe {
+                        case.witnessed(true);
+                    }
+                    case.due = Some(if probe || case.is_quick(doubted) { now } else { now + pause });
+                }
+                self.judge(doubted);
+                return Ok(());
             }
             // It passes no longer for a reason of its own, and says nothing of others.
-            _ => self.witness = None,
+            Sorted::No { reason: DeadLetterReason::TooOld, .. } => {
+                self.forget_witness(of);
+                self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.due = Some(now));
+                return Ok(());
+            }
+            Sorted::Later(error) => error,
+            Sorted::No { message, .. } | Sorted::TooLarge(message) | Sorted::Dropped(message) => {
+                // What it took before it refuses now.
+                self.doubt(now);
+                nothing_passes(&message)
+            }
+        };
+        for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
+            case.witnessed(false);
+            case.due = Some(now + pause);
         }
-        self.work.push(suspect);
-        Ok(())
+        Err(error)
+    }
+
+    /// Gives up what is proven.
+    fn judge(&mut self, doubted: bool) {
+        let proven: Vec<Case> = self.cases.extract_if(.., |case| case.is_proven(doubted)).collect();
+        for Case { group, place, reason, message, .. } in proven {
+            self.refuse(group, place..place + 1, reason, &message);
+        }
+    }
+
+    fn forget_witness(&mut self, case: Option<usize>) {
+        let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
+        match own.or_else(|| (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some())) {
+            Some(group) => self.witnesses[group] = None,
+            None => self.known.witness = None,
+        }
+    }
+
+    /// These were taken. Of them, the smallest will do as a witness.
+    fn passed(&mut self, group: usize, range: Range<usize>, slowly: bool) {
+        self.alone = 0;
+        self.known.pace.passed(range.len(), slowly);
+        self.work.iter_mut().for_each(|item| item.tries = 0);
+        let records = &self.groups[group].records;
+        if let Some(smallest) = range.min_by_key(|place| records[*place].bytes.len()) {
+            self.witnesses[group] = Some(smallest);
+            self.known.witness = Some(self.request(group, smallest..smallest + 1));
+        }
+    }
+
+    /// It has contradicted itself.
+    fn doubt(&mut self, now: Duration) {
+        self.known.doubted_until = now + DOUBT;
+        self.known.pace.settle();
+    }
+
+    fn is_doubted(&self, now: Duration) -> bool {
+        now < self.known.doubted_until
     }
 
     /// What the live stream refused as too far behind its newest, each record once.
@@ -259,18 +508,57 @@ impl Search {
     /// In two halves, the earlier first. `bad`: at least one of the records is.
     fn split(&mut self, item: &Item, bad: bool) {
         let middle = item.range.start + item.range.len() / 2;
-        let throttled = item.throttled.min(THROTTLED_TRIES - 1);
-        let half =
-            |range, first_half| Item { group: item.group, range, first_half, bad: false, throttled, witness: false };
+        let half = |range, first_half| Item { group: item.group, range, first_half, bad: false, tries: item.tries };
         self.work.push(half(middle..item.range.end, false));
         self.work.push(half(item.range.start..middle, bad));
     }
 
-    fn refuse(&mut self, item: &Item, reason: DeadLetterReason, message: &str) {
-        let records = &self.groups[item.group].records[item.range.clone()];
+    fn refuse(&mut self, group: usize, range: Range<usize>, reason: DeadLetterReason, message: &str) {
         let refused = |record: &Record| Refused { index: record.index, reason, message: message.to_owned() };
-        self.refused.extend(records.iter().map(refused));
+        self.refused.extend(self.groups[group].records[range].iter().map(refused));
     }
+}
+
+/// An answer, by what is done with it.
+enum Sorted {
+    Delivered,
+    Dropped(String),
+    No { reason: DeadLetterReason, message: String, behind: bool, contradicts: bool },
+    TooLarge(String),
+    Later(OtlpError),
+}
+
+/// Of a request with `count` records.
+fn sort(answer: Answer, count: usize) -> Sorted {
+    match answer {
+        Answer::Delivered => Sorted::Delivered,
+        Answer::Dropped { message } => Sorted::Dropped(message),
+        Answer::TooLarge { message } => Sorted::TooLarge(message),
+        Answer::Later(error) => Sorted::Later(error),
+        Answer::Mute => Sorted::Later(OtlpError::new(SinkReason::Refused, "a success without a word or a type")),
+        Answer::Refused { reason, message, behind } => {
+            Sorted::No { reason, message, behind: behind && reason == DeadLetterReason::TooOld, contradicts: false }
+        }
+        Answer::Partial { rejected, message } => {
+            let contradicts = rejected > count as u64;
+            Sorted::No { reason: DeadLetterReason::Rejected, message, behind: false, contradicts }
+        }
+    }
+}
+
+/// What failed without a verdict, should it be given up after all.
+fn later(error: &OtlpError) -> Failure {
+    let reason = match error.reason {
+        // More than it ever takes at once.
+        SinkReason::Throttled => DeadLetterReason::TooLarge,
+        _ => DeadLetterReason::Rejected,
+    };
+    Failure { reason, error: error.reason, message: error.message.clone(), named: false }
+}
+
+fn nothing_passes(said: &str) -> OtlpError {
+    let message = format!("it takes none of the events, each alone neither, so none is given up: {said}");
+    OtlpError::new(SinkReason::Refused, message)
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
-//! The search against a model of a receiver: what is bad is found, what is good is delivered, in so many requests.
+//! The search against models of receivers, honest ones and liars: what is bad is found, what is good is delivered, and no
+//! good event is given up, in so many requests.
+//!
+//! The models answer at once and remember nothing but what they took: of real servers, their order, queues and caches,
+//! they prove nothing.
 
 use std::collections::BTreeSet;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use prost::Message;
 
 use super::*;
@@ -35,23 +40,76 @@ fn refusal(behind: bool) -> Answer {
     Answer::Refused { reason, message: "no".to_owned(), behind }
 }
 
-/// Runs it to the end; what arrived, what was refused, and the number of requests.
-fn run(
-    mut search: Search,
-    mut answer: impl FnMut(&[usize]) -> (Answer, Vec<usize>),
-) -> (BTreeSet<usize>, Vec<Refused>, usize) {
-    let (mut arrived, mut requests) = (BTreeSet::new(), 0);
-    while let Some(request) = search.next() {
-        let sent = places(&request);
-        assert!(sent.is_sorted(), "in time order");
-        requests += 1;
-        let (answer, taken) = answer(&sent);
-        arrived.extend(taken);
-        // Waiting is the lane's.
-        let _ = search.answered(answer);
+fn rules(largest: usize, most: usize) -> Rules {
+    let seconds = Duration::from_secs;
+    Rules { largest, most, request_timeout: seconds(30), give_up_after: seconds(300), old: 0 }
+}
+
+fn search(groups: Vec<Group>, largest: usize, most: usize) -> Search {
+    Search::new(groups, Vec::new(), rules(largest, most), Known::new(most))
+}
+
+fn later(reason: SinkReason) -> Answer {
+    Answer::Later(OtlpError::new(reason, format!("{reason:?}")))
+}
+
+/// What became of a part.
+#[derive(Debug)]
+struct Ran {
+    arrived: BTreeSet<usize>,
+    /// How often each came.
+    copies: Vec<usize>,
+    refused: Vec<Refused>,
+    requests: usize,
+    took: Duration,
+}
+
+/// Runs it to the end as a lane does, with its waits (never shorter than a second here) and a clock that goes with them;
+/// gives up after `most` requests.
+fn run_for(mut search: Search, most: usize, mut answer: impl FnMut(&[usize], Duration) -> (Answer, Vec<usize>)) -> Ran {
+    let mut now = Duration::ZERO;
+    let mut wait = Duration::from_secs(1);
+    let mut ran = Ran { arrived: BTreeSet::new(), copies: vec![0; 2000], refused: Vec::new(), requests: 0, took: now };
+    loop {
+        let result = match search.next(now) {
+            Turn::Done => break,
+            Turn::Wait(error) => Err(error),
+            Turn::Send(request) => {
+                let sent = places(&request);
+                assert!(sent.is_sorted(), "in time order");
+                ran.requests += 1;
+                let (answer, taken) = answer(&sent, now);
+                if matches!(&answer, Answer::Later(error) if error.reason == SinkReason::Timeout) {
+                    now += Duration::from_secs(30) * search.known.pace.patience();
+                }
+                taken.iter().for_each(|place| ran.copies[*place] += 1);
+                ran.arrived.extend(taken);
+                search.answered(answer, now)
+            }
+        };
+        if let Err(error) = result {
+            if error.progressed {
+                wait = Duration::from_secs(1);
+            }
+            now += wait.max(error.retry_after.unwrap_or_default());
+            wait = (wait * 2).min(Duration::from_secs(30));
+        }
+        if ran.requests >= most {
+            break;
+        }
     }
     assert_eq!(search.take_behind().len(), 0);
-    (arrived, search.into_refused(), requests)
+    ran.took = now;
+    ran.refused = search.into_refused();
+    ran
+}
+
+fn run(search: Search, mut answer: impl FnMut(&[usize]) -> (Answer, Vec<usize>)) -> Ran {
+    run_for(search, 1_000_000, |sent, _| answer(sent))
+}
+
+fn letters(ran: &Ran) -> BTreeSet<usize> {
+    ran.refused.iter().map(|refused| refused.index).collect()
 }
 
 fn good(sent: &[usize], bad: &BTreeSet<usize>) -> Vec<usize> {
@@ -77,170 +135,335 @@ fn counting(sent: &[usize], bad: &BTreeSet<usize>) -> (Answer, Vec<usize>) {
 }
 
 fn bound(all: usize, bad: usize) -> usize {
-    // 1 + 2n·(1 + log2(N ÷ n)), the logarithm rounded up.
+    // 1 + 2n·(1 + log2(N ÷ n)), the logarithm rounded up; and the rounds that prove it.
     let depth = all.div_ceil(bad.max(1)).next_power_of_two().trailing_zeros() as usize;
-    (1 + 2 * bad * (1 + depth)).min(2 * all - 1)
+    let rounds = if bad == 0 { 0 } else { 3 + 2 * bad };
+    (1 + 2 * bad * (1 + depth)).min(2 * all - 1) + rounds
+}
+
+fn seeded(cases: u32) -> ProptestConfig {
+    // What rests on chance is the same each time.
+    ProptestConfig { cases, max_shrink_iters: 50, rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() }
 }
 
 proptest! {
     #[test]
-    fn what_is_bad_is_found_whatever_the_receiver(all in 1_usize..300, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40), most in 1_usize..300) {
-        let bad: BTreeSet<usize> = picks.iter().map(|pick| pick.index(all)).collect();
+    fn what_is_bad_is_found_whatever_the_receiver(all in 2_usize..300, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..40), most in 1_usize..300) {
+        // One at least is good: where none is, none is given up.
+        let bad: BTreeSet<usize> = picks.iter().map(|pick| pick.index(all)).filter(|pick| *pick != all / 2).collect();
         for receiver in [loki, strict, counting] {
-            let search = Search::new(vec![group(0..all, true)], Vec::new(), 1 << 20, most);
-            let (arrived, refused, requests) = run(search, |sent| {
+            let ran = run(search(vec![group(0..all, true)], 1 << 20, most), |sent| {
                 assert!(sent.len() <= most);
                 receiver(sent, &bad)
             });
-            prop_assert_eq!(refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), bad.iter().copied().collect::<Vec<_>>());
-            prop_assert_eq!(arrived, (0..all).filter(|place| !bad.contains(place)).collect::<BTreeSet<_>>());
-            if most >= all {
-                prop_assert!(requests <= bound(all, bad.len()), "{} requests for {} bad of {}", requests, bad.len(), all);
+            prop_assert_eq!(&letters(&ran), &bad);
+            prop_assert_eq!(&ran.arrived, &(0..all).filter(|place| !bad.contains(place)).collect::<BTreeSet<_>>());
+            if most >= all && bad.len() < all / 2 {
+                // Where nothing has passed yet, what follows a few is probed for from the other end.
+                prop_assert!(ran.requests <= bound(all, bad.len()) + 40, "{} requests for {} bad of {}", ran.requests, bad.len(), all);
             }
         }
     }
 
     #[test]
     fn requests_keep_to_their_size(all in 1_usize..200, largest in 60_usize..2_000) {
-        let mut search = Search::new(vec![group(0..all, true)], Vec::new(), largest, 1000);
+        let mut search = search(vec![group(0..all, true)], largest, 1000);
         let mut sent = Vec::new();
-        while let Some(request) = search.next() {
+        while let Turn::Send(request) = search.next(Duration::ZERO) {
             let places = places(&request);
             prop_assert!(request.len() <= largest || places.len() == 1);
             sent.extend(places);
-            search.answered(Answer::Delivered).unwrap();
+            search.answered(Answer::Delivered, Duration::ZERO).unwrap();
         }
         prop_assert_eq!(sent, (0..all).collect::<Vec<_>>());
+    }
+}
+
+/// How a model lies, and until when.
+#[derive(Debug, Clone)]
+enum Lie {
+    /// Whatever it is sent, it says this; it may keep it all the same.
+    All(Says),
+    /// At random, so many of 100 requests.
+    Some(Says, u32),
+    /// To what has more records.
+    Above(Says, usize),
+    /// So many refused, by its count, whatever was sent; it keeps all.
+    Count(u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Says {
+    Refused,
+    TooLarge,
+    Load,
+    Error,
+    Silence,
+    Forbidden,
+}
+
+impl Says {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Refused => refusal(false),
+            Self::TooLarge => Answer::TooLarge { message: "413".to_owned() },
+            Self::Load => later(SinkReason::Throttled),
+            Self::Error => later(SinkReason::Unavailable),
+            Self::Silence => later(SinkReason::Timeout),
+            Self::Forbidden => later(SinkReason::Refused),
+        }
+    }
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    prop::sample::select(vec![Says::Refused, Says::TooLarge, Says::Load, Says::Error, Says::Silence, Says::Forbidden])
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    prop_oneof![
+        says().prop_map(Lie::All),
+        (says(), 1_u32..90).prop_map(|(says, share)| Lie::Some(says, share)),
+        (says(), 0_usize..30).prop_map(|(says, most)| Lie::Above(says, most)),
+        (1_u64..2000).prop_map(Lie::Count),
+    ]
+}
+
+proptest! {
+    #![proptest_config(seeded(150))]
+
+    /// Liars, for a while or for good, that keep what they were sent or not; some events are truly bad. Once the lie is
+    /// over: every good event has arrived, none is a dead letter, every bad one is, and little was sent meanwhile.
+    #[test]
+    fn liars_cost_time_and_no_event(
+        all in 1_usize..120,
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        bad_says in says(),
+        lie in lie(),
+        keeps in any::<bool>(),
+        (from, minutes) in (0_u64..30, 0_u64..90),
+        seed in any::<u64>(),
+    ) {
+        // An honest receiver has one good event at least to take.
+        let bad: BTreeSet<usize> = picks.iter().map(|pick| pick.index(all)).filter(|pick| *pick != all / 2).collect();
+        let (from, until) = (Duration::from_secs(from), Duration::from_secs(60 * minutes));
+        let mut random = seed | 1;
+        let mut during = 0;
+        let ran = run_for(search(vec![group(0..all, true)], 1 << 20, 1000), 50_000, |sent, now| {
+            let lies = (from..until).contains(&now) && match &lie {
+                Lie::All(_) | Lie::Count(_) => true,
+                Lie::Some(_, share) => {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    random % 100 < u64::from(*share)
+                }
+                Lie::Above(_, most) => sent.len() > *most,
+            };
+            let keep = |kept: bool| if kept { good(sent, &bad) } else { Vec::new() };
+            if !lies {
+                return match sent.iter().any(|place| bad.contains(place)) {
+                    true => (bad_says.answer(), Vec::new()),
+                    false => (Answer::Delivered, sent.to_vec()),
+                };
+            }
+            during += 1;
+            match &lie {
+                Lie::All(says) | Lie::Some(says, _) | Lie::Above(says, _) => (says.answer(), keep(keeps)),
+                Lie::Count(rejected) => (Answer::Partial { rejected: *rejected, message: String::new() }, keep(true)),
+            }
+        });
+        prop_assert!(ran.requests < 50_000, "without end");
+        prop_assert_eq!(&letters(&ran), &bad, "{:?}", ran.took);
+        let expected: BTreeSet<usize> = (0..all).filter(|place| !bad.contains(place)).collect();
+        prop_assert!(ran.arrived.is_superset(&expected), "missing");
+        // A lie to all that lasts is asked about once a wait, which grows to 30 s here.
+        if matches!(lie, Lie::All(_)) {
+            prop_assert!(during < 160 + 2 * minutes * 4, "{} requests to one that says no to all", during);
+        }
     }
 }
 
 /// The numbers that documentation names: bad records spread evenly among 1,000.
 #[test]
 fn how_many_requests_it_takes() {
-    for (count, expected) in [(0, 1), (1, 13), (10, 117), (100, 735), (1000, 1999)] {
+    for (count, expected) in [(0, 1), (1, 18), (10, 140), (100, 938)] {
         let bad: BTreeSet<usize> =
             (0..count).map(|n| n * (1000 / count.max(1)) + 499 % (1000 / count.max(1))).collect();
         assert_eq!(bad.len(), count);
-        let search = Search::new(vec![group(0..1000, true)], Vec::new(), 1 << 20, 1000);
-        let (.., requests) = run(search, |sent| strict(sent, &bad));
-        assert_eq!(requests, expected, "{count} bad");
+        let ran = run(search(vec![group(0..1000, true)], 1 << 20, 1000), |sent| strict(sent, &bad));
+        assert_eq!((ran.requests, letters(&ran)), (expected, bad), "{count} bad");
     }
 }
 
+/// 400 to everything, for as long as one looks: nothing is given up, and one request a try is sent.
 #[test]
-fn too_large_is_halved_down_to_one() {
-    let search = Search::new(vec![group(0..100, true)], Vec::new(), 1 << 20, 1000);
-    let (arrived, refused, _) = run(search, |sent| {
-        if sent.len() > 30 || sent.contains(&7) {
-            (Answer::TooLarge { message: "413".to_owned() }, Vec::new())
+fn nothing_is_given_up_where_nothing_passes() {
+    for says in [Says::Refused, Says::TooLarge, Says::Load, Says::Error, Says::Silence, Says::Forbidden] {
+        for all in [1, 2, 3, 200] {
+            let ran =
+                run_for(search(vec![group(0..all, true)], 1 << 20, 1000), 500, |_, _| (says.answer(), Vec::new()));
+            assert_eq!((ran.requests, letters(&ran).len()), (500, 0), "{says:?}, {all}");
+            assert!(ran.took > Duration::from_secs(3600 * 3), "{says:?}, {all}: {:?}", ran.took);
+        }
+    }
+}
+
+/// A witness of another part of the same receiver will do: so a part of one bad event ends.
+#[test]
+fn a_part_of_one_bad_event_has_its_witness_from_before() {
+    let mut first = search(vec![group(1..2, true)], 1 << 20, 1000);
+    assert!(matches!(first.next(Duration::ZERO), Turn::Send(_)));
+    first.answered(Answer::Delivered, Duration::ZERO).unwrap();
+    for (says, at_least) in [(Says::Refused, 0), (Says::Error, 260), (Says::Silence, 260)] {
+        let second = Search::new(vec![group(0..1, true)], Vec::new(), rules(1 << 20, 1000), first.known.clone());
+        let ran =
+            run(second, |sent| if sent == [0] { (says.answer(), Vec::new()) } else { (Answer::Delivered, Vec::new()) });
+        assert_eq!(letters(&ran), BTreeSet::from([0]));
+        assert!(ran.took >= Duration::from_secs(at_least), "{says:?} after {:?}", ran.took);
+    }
+}
+
+/// One event that makes the receiver fail, whatever it says: all others pass, and it is a dead letter after minutes.
+#[test]
+fn what_fails_alone_lets_others_pass_and_is_given_up_after_minutes() {
+    for says in [Says::Load, Says::Error, Says::Silence, Says::Forbidden] {
+        for place in [0, 7, 199] {
+            let mut last = Duration::ZERO;
+            let mut arrived = BTreeSet::new();
+            let ran = run_for(search(vec![group(0..200, true)], 1 << 20, 1000), 10_000, |sent, now| {
+                if sent.contains(&place) {
+                    return (says.answer(), Vec::new());
+                }
+                if sent.iter().any(|place| arrived.insert(*place)) {
+                    last = now;
+                }
+                (Answer::Delivered, sent.to_vec())
+            });
+            assert_eq!(letters(&ran), BTreeSet::from([place]), "{says:?}");
+            assert_eq!(ran.arrived.len(), 199, "{says:?}");
+            let rounds = ran.took - last;
+            assert!(rounds >= Duration::from_secs(260), "{says:?}: given up after {rounds:?}");
+            assert!(ran.requests < 250, "{says:?}: {} requests", ran.requests);
+            assert!(last < Duration::from_secs(900), "{says:?}: others waited {last:?}");
+        }
+    }
+}
+
+/// It takes at most seven at once, and says so in any way.
+#[test]
+fn what_is_too_much_at_once_is_less_and_stays_so() {
+    for says in [Says::Refused, Says::TooLarge, Says::Load, Says::Error, Says::Silence, Says::Forbidden] {
+        let mut known = None;
+        for part in 0..2 {
+            let mut search = search(vec![group(0..200, true)], 1 << 20, 1000);
+            if let Some(known) = known.take() {
+                search.known = known;
+            }
+            let (mut now, mut requests, mut arrived) = (Duration::ZERO, 0, BTreeSet::new());
+            while let Turn::Send(request) = search.next(now) {
+                let sent = places(&request);
+                requests += 1;
+                let answer = if sent.len() > 7 { says.answer() } else { Answer::Delivered };
+                if sent.len() <= 7 {
+                    arrived.extend(sent);
+                }
+                if search.answered(answer, now).is_err() {
+                    now += Duration::from_secs(1);
+                }
+            }
+            assert_eq!(arrived.len(), 200, "{says:?}");
+            assert!(requests < 140, "{says:?}, part {part}: {requests} requests");
+            known = Some(search.known.clone());
+            assert_eq!(search.into_refused(), [], "{says:?}");
+        }
+    }
+}
+
+/// It stores, but answers too late: each event is sent a few times, not seventeen.
+#[test]
+fn a_slow_receiver_that_stores_is_not_flooded() {
+    // Seconds for a request, and for each of its records.
+    for (fixed, each) in [(40.0, 0.0), (100.0, 0.0), (0.0, 0.05), (20.0, 0.5)] {
+        let mut search = search(vec![group(0..1000, true)], 1 << 20, 1000);
+        let mut now = Duration::ZERO;
+        let mut copies = vec![0; 1000];
+        while let Turn::Send(request) = search.next(now) {
+            let sent = places(&request);
+            sent.iter().for_each(|place| copies[*place] += 1);
+            let patience = Duration::from_secs(30) * search.known.pace.patience();
+            #[expect(clippy::cast_precision_loss, reason = "thousands")]
+            let takes = Duration::from_secs_f64(fixed + each * sent.len() as f64);
+            now += takes.min(patience);
+            let _ = search.answered(if takes > patience { later(SinkReason::Timeout) } else { Answer::Delivered }, now);
+        }
+        let (most, sum) = (copies.iter().max().unwrap(), copies.iter().sum::<usize>());
+        assert!(*most <= 6 && sum <= 3500, "{fixed} + {each}: at most {most}, {sum} in all");
+        assert_eq!(search.into_refused(), []);
+    }
+}
+
+/// The balancer of which eight of nine nodes say 429.
+#[test]
+fn a_balancer_of_tired_nodes_costs_no_event() {
+    let mut random = 1_u64;
+    let ran = run_for(search(vec![group(0..50, true)], 1 << 20, 1000), 100_000, |sent, _| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (random >> 33) % 9 > 0 {
+            (later(SinkReason::Throttled), Vec::new())
         } else {
             (Answer::Delivered, sent.to_vec())
         }
     });
-    assert_eq!(arrived.len(), 99);
-    assert_eq!((refused.len(), refused[0].index, refused[0].reason), (1, 7, DeadLetterReason::TooLarge));
+    assert_eq!((ran.arrived.len(), letters(&ran).len()), (50, 0));
 }
 
-/// 429 for ever, where a request is above the burst: it is halved until it is not.
+/// Each event is too old, which it is; or it is not, and then nobody is believed.
 #[test]
-fn what_is_throttled_for_ever_is_halved_and_what_is_not_is_not() {
-    let throttled = || Answer::Later(OtlpError::new(SinkReason::Throttled, "429"));
-    let search = || Search::new(vec![group(0..64, true)], Vec::new(), 1 << 20, 1000);
-    let (arrived, refused, requests) =
-        run(
-            search(),
-            |sent| {
-                if sent.len() > 10 { (throttled(), Vec::new()) } else { (Answer::Delivered, sent.to_vec()) }
-            },
-        );
-    assert_eq!((arrived.len(), refused.len()), (64, 0));
-    assert!(requests < 40, "{requests}");
-    let mut sizes = Vec::new();
-    let (arrived, ..) = run(search(), |sent| {
-        sizes.push(sent.len());
-        if sizes.len() < 3 { (throttled(), Vec::new()) } else { (Answer::Delivered, sent.to_vec()) }
-    });
-    assert_eq!((arrived.len(), sizes), (64, vec![64, 64, 64]), "it passed by itself");
-}
-
-/// 429 to what is above the burst though it is alone, and to everything while there is too much else.
-#[test]
-fn a_record_that_is_throttled_alone_is_refused_once_that_is_proven() {
-    // Records, how many of them a request has at most, those above the burst, the requests that are throttled whatever is
-    // in them, and the most requests it takes.
-    let rows = [
-        (64, 64, vec![7], 0..0, 60),
-        (64, 64, vec![0, 63], 0..0, 80),
-        (3, 1, vec![0, 1, 2], 0..0, 3 * 240),
-        (1, 1, vec![0], 0..0, 240),
-        (64, 64, vec![7], 30..60, 120),
-        // A load that passes, but for longer than it takes to be suspected.
-        (4, 1, vec![], 3..100, 101),
-        (64, 64, vec![], 0..100, 200),
-        (1, 1, vec![], 0..239, 240),
-        (2, 1, vec![], 1..400, 402),
-    ];
-    for (all, most, large, load, at_most) in rows {
-        let name = format!("{large:?} of {all}, load in {load:?}");
-        let search = Search::new(vec![group(0..all, true)], Vec::new(), 1 << 20, most);
-        let mut request = 0;
-        let (arrived, refused, requests) = run(search, |sent| {
-            request += 1;
-            if load.contains(&(request - 1)) || large.iter().any(|large| sent.contains(large)) {
-                (Answer::Later(OtlpError::new(SinkReason::Throttled, "429: too much")), Vec::new())
-            } else {
-                (Answer::Delivered, sent.to_vec())
-            }
-        });
-        let letters: Vec<usize> = refused.iter().map(|refused| refused.index).collect();
-        assert_eq!(letters, large, "{name}");
-        assert!(refused.iter().all(|one| one.reason == DeadLetterReason::TooLarge && one.message == "429: too much"));
-        assert_eq!(arrived.len(), all - large.len(), "{name}");
-        assert!(requests <= at_most, "{name}: {requests}");
+fn that_an_old_event_is_too_old_needs_no_witness() {
+    for (old, given_up) in [(i64::MAX, 20), (0, 0)] {
+        let rules = Rules { old, ..rules(1 << 20, 1000) };
+        let search = Search::new(vec![group(0..20, false)], Vec::new(), rules, Known::new(1000));
+        let ran = run_for(search, 200, |_, _| (refusal(true), Vec::new()));
+        assert_eq!(letters(&ran).len(), given_up);
+        assert!(ran.refused.iter().all(|one| one.reason == DeadLetterReason::TooOld));
     }
-}
-
-/// One that is throttled alone holds up all others for three tries.
-#[test]
-fn a_record_that_is_throttled_alone_lets_others_pass() {
-    let search = Search::new(vec![group(0..4, true)], Vec::new(), 1 << 20, 1);
-    let mut requests = Vec::new();
-    run(search, |sent| {
-        requests.push(sent[0]);
-        let throttled = Answer::Later(OtlpError::new(SinkReason::Throttled, "429"));
-        (if sent == [0] { throttled } else { Answer::Delivered }, sent.to_vec())
-    });
-    let alone = usize::try_from(ALONE_TRIES).unwrap();
-    // At the end the witness.
-    assert_eq!(requests, [vec![0; 3], vec![1, 2, 3], vec![0; alone], vec![1]].concat());
 }
 
 #[test]
 fn a_failure_loses_nothing_that_is_known() {
-    let mut search = Search::new(vec![group(0..8, true)], Vec::new(), 1 << 20, 4);
-    assert_eq!(places(&search.next().unwrap()), [0, 1, 2, 3]);
-    search.answered(Answer::Delivered).unwrap();
-    assert_eq!(places(&search.next().unwrap()), [4, 5, 6, 7]);
-    search.answered(Answer::Later(OtlpError::new(SinkReason::Connect, "gone"))).unwrap_err();
-    assert_eq!(places(&search.next().unwrap()), [4, 5, 6, 7], "again, and the first four are not");
-    search.answered(Answer::Delivered).unwrap();
-    assert_eq!(search.next(), None);
+    let zero = Duration::ZERO;
+    let mut search = search(vec![group(0..8, true)], 1 << 20, 4);
+    let next = |search: &mut Search| match search.next(zero) {
+        Turn::Send(request) => places(&request),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(&mut search), [0, 1, 2, 3]);
+    search.answered(Answer::Delivered, zero).unwrap();
+    assert_eq!(next(&mut search), [4, 5, 6, 7]);
+    search.answered(later(SinkReason::Connect), zero).unwrap_err();
+    assert_eq!(next(&mut search), [4, 5, 6, 7], "again, and the first four are not");
+    assert_eq!(next(&mut search), [4, 5, 6, 7], "again, as nobody has answered");
+    search.answered(Answer::Delivered, zero).unwrap();
+    assert_eq!(search.next(zero), Turn::Done);
 }
 
 #[test]
 fn what_the_live_stream_has_left_behind_is_tried_as_backfill_once() {
-    let mut search = Search::new(vec![group(0..2, true)], Vec::new(), 1 << 20, 1);
+    let zero = Duration::ZERO;
+    let mut search =
+        Search::new(vec![group(0..2, true)], Vec::new(), Rules { old: i64::MAX, ..rules(1 << 20, 1) }, Known::new(1));
     for _ in 0..2 {
-        search.next().unwrap();
-        search.answered(refusal(true)).unwrap();
+        assert!(matches!(search.next(zero), Turn::Send(_)));
+        search.answered(refusal(true), zero).unwrap();
     }
-    assert_eq!(search.next(), None);
+    assert_eq!(search.next(zero), Turn::Done);
     assert_eq!(search.take_behind().len(), 2);
     search.add(vec![group(0..2, false)]);
-    search.next().unwrap();
-    search.answered(Answer::Delivered).unwrap();
-    search.next().unwrap();
-    search.answered(refusal(true)).unwrap();
+    assert!(matches!(search.next(zero), Turn::Send(_)));
+    search.answered(Answer::Delivered, zero).unwrap();
+    assert!(matches!(search.next(zero), Turn::Send(_)));
+    search.answered(refusal(true), zero).unwrap();
+    assert_eq!(search.next(zero), Turn::Done);
     assert_eq!(search.take_behind().len(), 0);
     let refused = search.into_refused();
     assert_eq!((refused.len(), refused[0].index, refused[0].reason), (1, 1, DeadLetterReason::TooOld));

@@ -81,13 +81,20 @@ async fn every_http_answer_ends_as_it_should() {
     let rows = [
         (Say::Status(200), End::Delivered),
         (Say::Status(204), End::Delivered),
-        (Say::Status(260), End::Letters(all.clone(), Dropped)),
+        (Say::Status(260), End::Letters(all, Dropped)),
         (Say::Poison(400), End::Letters(vec![2], Rejected)),
         (Say::Poison(422), End::Letters(vec![2], Rejected)),
         (Say::Poison(413), End::Letters(vec![2], TooLarge)),
         (Say::Partial { counted: true }, End::Letters(vec![2], Rejected)),
         (Say::Partial { counted: false }, End::Delivered),
-        (Say::Status(400), End::Letters(all, Rejected)),
+        // Nothing passes: someone must act, and nothing is given up.
+        (Say::Status(400), End::Retry(SinkReason::Refused, None)),
+        (Say::Status(413), End::Retry(SinkReason::Refused, None)),
+        (Say::Blank, End::Retry(SinkReason::Refused, None)),
+        (Say::Portal, End::Retry(SinkReason::Refused, None)),
+        (Say::Mute, End::Delivered),
+        (Say::Json("{}"), End::Delivered),
+        (Say::Json("{\"partialSuccess\":{}}"), End::Delivered),
         (Say::Status(401), End::Retry(SinkReason::Credentials, None)),
         (Say::Status(403), End::Retry(SinkReason::Refused, None)),
         (Say::Status(404), End::Retry(SinkReason::Refused, None)),
@@ -133,7 +140,9 @@ async fn every_grpc_answer_ends_as_it_should() {
         ),
         (Say::Partial { counted: true }, End::Letters(vec![2], Rejected)),
         (Say::Partial { counted: false }, End::Delivered),
-        (Say::Code(Code::InvalidArgument), End::Letters((0..EVENTS).collect(), Rejected)),
+        (Say::Code(Code::InvalidArgument), End::Retry(SinkReason::Refused, None)),
+        // What our own client says of an answer is no verdict on an event.
+        (Say::Talkative, End::Retry(SinkReason::Unavailable, None)),
         (Say::Code(Code::Unavailable), End::Retry(SinkReason::Unavailable, None)),
         (Say::Code(Code::ResourceExhausted), End::Retry(SinkReason::Throttled, None)),
         (Say::RetryInfo(3), End::Retry(SinkReason::Throttled, Some(Duration::from_secs(3)))),
@@ -161,33 +170,47 @@ async fn every_grpc_answer_ends_as_it_should() {
     }
 }
 
-/// It is delivered again and again here without the waits of a lane.
-#[tokio::test]
-async fn an_event_that_is_throttled_alone_is_a_dead_letter_while_others_pass() {
-    let (http, grpc) = (
-        Http::start(Say::Poison(429)).await,
-        Grpc::start(Say::PoisonCode(tonic::Code::ResourceExhausted, "poison")).await,
-    );
-    for (url, protocol, said) in [
-        (http.url(), "http", "HTTP 429: poison"),
-        (grpc.url(), "grpc", "gRPC: poison (Some resource has been exhausted)"),
-    ] {
-        let sink = sink(&format!("endpoint: \"{url}\", protocol: {protocol}"));
-        let part = part();
-        let mut tries = 0;
-        let refused = loop {
-            match sink.deliver(&stream(), &part).await {
-                Ok(refused) => break refused,
-                Err(error) => assert_eq!(error.reason(), SinkReason::Throttled),
-            }
-            tries += 1;
-            assert!(tries < 100, "{protocol}: it is tried without end");
-        };
-        let message = said.to_owned();
-        assert_eq!(refused, [Refused { index: 2, reason: DeadLetterReason::TooLarge, message }], "{protocol}");
-        assert!(tries > 10, "{protocol}: given up after {tries}");
+/// Time goes on, and nobody waits for it.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// Delivers as a lane does, with its clock in place of its waits: what is refused, after how many tries and how long.
+async fn in_the_end(sink: &OtlpSink) -> (Vec<Refused>, u32, Duration) {
+    let (part, begun) = (part(), Instant::now());
+    for tries in 0..200 {
+        match sink.deliver(&stream(), &part).await {
+            Ok(refused) => return (refused, tries, begun.elapsed()),
+            Err(error) => pass(error.retry_after().unwrap_or(Duration::from_secs(1))).await,
+        }
     }
-    assert_eq!((http.arrived(), grpc.arrived()), (EVENTS - 1, EVENTS - 1));
+    panic!("it is tried without end");
+}
+
+#[tokio::test]
+async fn an_event_that_fails_alone_is_a_dead_letter_after_minutes_in_which_others_pass() {
+    use DeadLetterReason::{Rejected, TooLarge};
+    use tonic::Code;
+    let minutes = |took: Duration| took >= Duration::from_secs(270) && took < Duration::from_secs(600);
+    for (status, reason) in [(429, TooLarge), (500, Rejected), (403, Rejected)] {
+        let double = Http::start(Say::Poison(status)).await;
+        let sink = sink(&format!("endpoint: \"{}\"", double.url()));
+        let (refused, tries, took) = in_the_end(&sink).await;
+        assert_eq!(refused.iter().map(|one| (one.index, one.reason)).collect::<Vec<_>>(), [(2, reason)], "{status}");
+        assert!(refused[0].message.starts_with(&format!("HTTP {status}")), "{refused:?}");
+        assert!(minutes(took) && tries > 8, "{status}: given up after {tries} tries in {took:?}");
+        assert_eq!(double.arrived(), EVENTS - 1);
+    }
+    for (code, reason) in [(Code::ResourceExhausted, TooLarge), (Code::Internal, Rejected)] {
+        let double = Grpc::start(Say::PoisonCode(code, "quota: message size per day")).await;
+        let sink = sink(&format!("endpoint: \"{}\", protocol: grpc", double.url()));
+        let (refused, tries, took) = in_the_end(&sink).await;
+        assert_eq!(refused.iter().map(|one| (one.index, one.reason)).collect::<Vec<_>>(), [(2, reason)], "{code:?}");
+        assert!(minutes(took) && tries > 8, "{code:?}: given up after {tries} tries in {took:?}");
+        assert_eq!(double.arrived(), EVENTS - 1);
+    }
 }
 
 /// A server that goes away politely, one that talks nonsense, one that hangs up, and none at all.
@@ -356,6 +379,9 @@ async fn a_probe_delivers_nothing_and_tells_who_is_there() {
         (Say::Status(401), false),
         (Say::Status(404), false),
         (Say::Page, false),
+        (Say::Blank, false),
+        (Say::Portal, false),
+        (Say::Mute, true),
         (Say::HangUp, false),
     ] {
         let double = Http::start(say.clone()).await;

@@ -210,13 +210,13 @@ async fn codes_are_sorted_by_what_to_do() {
         (9999, "null", C::Transient, R::Api),
     ] {
         let server = Server::start(move |_| {
-            Reply::ok(format!(r#"{{"statusCode":{status},"apiCode":{api},"message":"that's it","data":[]}}"#))
+            Reply::ok(format!(r#"{{"statusCode":{status},"apiCode":{api},"message":"token expired","data":[]}}"#))
         })
         .await;
         let error = first(&signing(&server.endpoint)).await.expect_err("refused");
         assert_eq!((error.class, error.reason), (class, reason), "{status} {api}");
         assert!(
-            error.message.contains(&status.to_string()) && error.message.contains("that's it"),
+            error.message.contains(&status.to_string()) && error.message.contains("token expired"),
             "{}",
             error.message
         );

@@ -42,6 +42,16 @@ pub(super) enum Say {
     Partial { counted: bool },
     /// 200 and a page for people.
     Page,
+    /// The same with nothing on it, as a captive portal has it.
+    Blank,
+    /// 200 without a word or a type, and 400 to what is no request.
+    Mute,
+    /// 200 without a word or a type, whatever comes.
+    Portal,
+    /// Takes all and says so in JSON.
+    Json(&'static str),
+    /// Takes all, and has more to say than anyone reads.
+    Talkative,
     /// An answer that ends too early.
     Torn,
     /// No answer, and the connection closed.
@@ -265,8 +275,12 @@ async fn until_it_hangs_up(mut socket: TcpStream) -> Option<()> {
     None
 }
 
+const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
+
 fn answer(say: &Say, head: &str, body: Vec<u8>, seen: &mut Seen) -> Option<Vec<u8>> {
-    let request = ExportLogsServiceRequest::decode(body.as_slice()).unwrap_or_default();
+    let request = ExportLogsServiceRequest::decode(body.as_slice());
+    let is_request = request.is_ok();
+    let request = request.unwrap_or_default();
     seen.heads.push(head.to_owned());
     seen.bodies.push(body);
     let page = |status: u16, more: &str, body: &[u8]| {
@@ -281,17 +295,28 @@ fn answer(say: &Say, head: &str, body: Vec<u8>, seen: &mut Seen) -> Option<Vec<u
     Some(match say {
         Say::Status(status @ (200 | 204)) => {
             seen.take(&request, |_| true);
-            page(*status, "", b"")
+            page(*status, PROTOBUF, b"")
         }
+        Say::Json(text) => {
+            seen.take(&request, |_| true);
+            page(200, "Content-Type: application/json; charset=utf-8\r\n", text.as_bytes())
+        }
+        Say::Mute if !is_request => page(400, "Content-Type: text/plain\r\n", b"cannot parse"),
+        Say::Mute => {
+            seen.take(&request, |_| true);
+            page(200, "", b"")
+        }
+        Say::Portal => page(200, "", b""),
+        Say::Blank => page(200, "Content-Type: text/html\r\n", b"  "),
         Say::Status(status) => page(*status, "", b"no"),
         Say::Wait(status, asked) => page(*status, &format!("Retry-After: {asked}\r\n"), b"later"),
         Say::Poison(status) if poisoned(&request) => page(*status, "", b"poison"),
         Say::Poison(_) => {
             seen.take(&request, |_| true);
-            page(200, "", b"")
+            page(200, PROTOBUF, b"")
         }
-        Say::Partial { counted } => page(200, "", &partial(*counted, seen, &request).encode_to_vec()),
-        Say::Page => page(200, "", b"<html>please log in</html>"),
+        Say::Partial { counted } => page(200, PROTOBUF, &partial(*counted, seen, &request).encode_to_vec()),
+        Say::Page => page(200, "Content-Type: text/html\r\n", b"<html>please log in</html>"),
         Say::Torn => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun".to_vec(),
         Say::EchoRefusal => page(401, "", head.as_bytes()),
         Say::First(first, times) if seen.bodies.len() <= *times => {
@@ -383,6 +408,12 @@ impl LogsService for Service {
         }
         let mut seen = self.seen.lock().unwrap();
         match &self.say {
+            Say::Talkative => {
+                seen.take(&request, |_| true);
+                let error_message = "x".repeat(5 << 20);
+                let partial = ExportLogsPartialSuccess { rejected_log_records: 0, error_message };
+                return Ok(Response::new(ExportLogsServiceResponse { partial_success: Some(partial) }));
+            }
             Say::Code(Code::Ok) | Say::Farewell => drop(seen.take(&request, |_| true)),
             Say::Code(code) => return Err(Status::new(*code, "no")),
             Say::PoisonCode(code, words) if poisoned(&request) => return Err(Status::new(*code, *words)),

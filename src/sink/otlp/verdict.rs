@@ -1,0 +1,89 @@
+//! When an event is given up. A receiver that says no to one event alone may mean the event, or itself; what tells them
+//! apart is the *witness*: an event that it has taken before, sent again right after.
+//!
+//! | what it says of the event alone | given up once |
+//! | --- | --- |
+//! | that it is wrong or too large, and it has never contradicted itself lately | it has said so [`QUICK`] times, and the witness passed after each |
+//! | anything else: load, an error, no answer; or it has contradicted itself | the same, a [`SPREAD`]th of `give_up_after` apart, at least [`SPREAD`] times, and so often that chance does not explain it |
+//! | that its time is too old, which it is | at once: that needs no witness |
+//!
+//! Chance: a receiver that fails the witness `m` times of `n` fails an event `k` times in a row with a chance of about
+//! `(m / n)^k`; an event is given up only where that is below [`CHANCE`]. Where no witness passes, none is given up, for
+//! however long.
+//!
+//! Pure.
+
+use std::time::Duration;
+
+use crate::dead_letter::DeadLetterReason;
+use crate::metrics::SinkReason;
+
+/// Rounds where the receiver names a fault of the event's and is consistent.
+pub(super) const QUICK: u32 = 3;
+/// Rounds otherwise, at least.
+pub(super) const SPREAD: u32 = 8;
+/// That a good event is given up by chance.
+const CHANCE: f64 = 1e-7;
+
+/// An event that fails alone.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    /// Its group and its place there.
+    pub(super) group: usize,
+    pub(super) place: usize,
+    /// What it would be kept as.
+    pub(super) reason: DeadLetterReason,
+    /// What was said last.
+    pub(super) error: SinkReason,
+    pub(super) message: String,
+    /// Whether all that was ever said names a fault of the event's.
+    pub(super) named: bool,
+    /// When it is tried again; none while its witness is waited for.
+    pub(super) due: Option<Duration>,
+    /// Rounds in which it failed and the witness passed, and those in which both failed.
+    passed: u32,
+    missed: u32,
+}
+
+impl Case {
+    pub(super) const fn new(group: usize, place: usize, due: Duration) -> Self {
+        let (reason, error, named) = (DeadLetterReason::Rejected, SinkReason::Refused, true);
+        let message = String::new();
+        Self { group, place, reason, error, message, named, due: Some(due), passed: 0, missed: 0 }
+    }
+
+    /// It has failed again.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.named &= failure.named;
+        (self.reason, self.error, self.message) = (failure.reason, failure.error, failure.message);
+    }
+
+    /// What its witness said.
+    pub(super) const fn witnessed(&mut self, passed: bool) {
+        if passed { self.passed += 1 } else { self.missed += 1 }
+    }
+
+    /// Whether it is given up. `doubted`: the receiver has contradicted itself lately.
+    pub(super) fn is_proven(&self, doubted: bool) -> bool {
+        if self.is_quick(doubted) {
+            return self.passed >= QUICK;
+        }
+        let fails = f64::from(self.missed + 1) / f64::from(self.passed + self.missed + 2);
+        self.passed >= SPREAD && fails.powi(i32::try_from(self.passed).unwrap_or(i32::MAX)) < CHANCE
+    }
+
+    /// Whether its rounds follow each other at once.
+    pub(super) const fn is_quick(&self, doubted: bool) -> bool {
+        self.named && !doubted && self.missed == 0
+    }
+}
+
+/// What was said of one event alone.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) reason: DeadLetterReason,
+    pub(super) error: SinkReason,
+    pub(super) message: String,
+    /// It names a fault of the event's, and not of its moment.
+    pub(super) named: bool,
+}
