@@ -66,10 +66,14 @@ impl Readiness {
         Latch { part, readiness: self.clone() }
     }
 
-    /// What is still waited for.
+    /// What is still waited for, each part once however often it is held.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<&'static str> {
-        self.parts(|parts| parts.clone())
+        let mut waiting = Vec::new();
+        self.parts(|parts| waiting.extend(parts.iter().copied()));
+        let mut seen = std::collections::HashSet::new();
+        waiting.retain(|part| seen.insert(*part));
+        waiting
     }
 
     fn parts<T>(&self, act: impl FnOnce(&mut Vec<&'static str>) -> T) -> T {
