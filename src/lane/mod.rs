@@ -187,11 +187,14 @@ impl Lane {
         // live pass leaves to settle.
         let goal = all.then(|| (begun.sure / unit + 1) * unit + settle);
         if let Some(goal) = goal {
-            shutdown.unless(self.wait_until(goal)).await;
+            // No longer than that takes: a clock in doubt is one that reading may clear up.
+            let bound = Duration::from_millis((goal - begun.sure).unsigned_abs());
+            shutdown.unless(tokio::time::timeout(bound, self.wait_until(goal))).await;
         }
         let mut fore = Fore::default();
         let mut back = None;
         let mut after = None;
+        let mut done = Vec::new();
         while !shutdown.is_requested() {
             self.put_back(&mut cursor, &mut back, &shutdown).await?;
             let now = self.feed.now();
@@ -200,18 +203,29 @@ impl Lane {
             let at = goal.unwrap_or(tick);
             let schedule = &self.feed.schedule;
             let live_is_due = cursor.plan_live(schedule, at).is_some();
-            let beyond =
-                || fore.plan(&cursor, schedule, now, all).filter(|_| after == Some(Pass::Live) || !live_is_due);
+            // Neither the live pass nor sweeps wait for what lies beyond, however long that takes.
+            let has_turn = after == Some(Pass::Live) || !live_is_due && (all || after != Some(Pass::Fore));
+            let beyond = || fore.plan(&cursor, schedule, now, all).filter(|_| has_turn);
             let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
             let Some(job) = planned else {
                 if all {
                     return Ok(());
                 }
+                after = None;
                 self.board.waits_for(WaitsFor::Poll);
                 shutdown.unless(self.wait_for(tick + poll)).await;
                 continue;
             };
+            if all && now.sure < at && done.contains(&job.pass) {
+                // It was read to its end, so what was readable is delivered; its mark waits for the clock, and the next run
+                // goes on from there.
+                tracing::info!(stream = self.feed.stream.name, "caught up, but for what time the server says it is");
+                return Ok(());
+            }
             after = Some(job.pass);
+            if all && job.pass != Pass::Fore {
+                done.push(job.pass);
+            }
             let before = cursor.marks();
             let listed = self.work(&mut cursor, Task { job, as_of: at, until }, &shutdown).await?;
             if job.pass == Pass::Fore {

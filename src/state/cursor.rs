@@ -168,7 +168,7 @@ impl Cursor {
     ) -> Option<Job> {
         let live = self.plan_live(schedule, now);
         let sweep = || self.plan_sweep(schedule, now, comfortable, all);
-        if after == Some(Pass::Live) { sweep().or(live) } else { live.or_else(sweep) }
+        if matches!(after, Some(Pass::Live | Pass::Fore)) { sweep().or(live) } else { live.or_else(sweep) }
     }
 
     /// The live job, if the live pass is behind `now`.
@@ -248,10 +248,11 @@ impl Default for Fore {
 
 impl Fore {
     /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there; with `all`, until it
-    /// has come to the end.
+    /// has come to the end once.
     #[must_use]
     pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
-        let is_polled = self.polled == floor_to(now.sure, schedule.poll) && (self.ended || !all);
+        let once = self.ended && self.polled != Millis::MIN;
+        let is_polled = if all { once } else { self.polled == floor_to(now.sure, schedule.poll) };
         let latest = Self::latest(cursor.live, now);
         if latest - now.sure <= APART || is_polled {
             return None;

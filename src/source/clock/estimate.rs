@@ -297,6 +297,11 @@ impl Estimate {
             self.establish(Interval { low, high: high.min(wall).max(low) }, now);
         } else if apart < 0 && apart >= -NEAR.min((now - self.since) / DRIFT) && !near_wall(self.established) {
             self.establish(claim.interval, now);
+        } else if high < self.established.low
+            && self.borne_out().is_some_and(|newest| (low - RECORDS_APART..=high + NEAR).contains(&newest))
+        {
+            // Records come up to what all answers say, and none is beyond: this machine's clock was ahead.
+            self.establish(claim.interval, now);
         } else if claim.interval.low > self.established.high
             && let Some(newest) = self.borne_out().filter(|newest| *newest > self.established.high)
         {

@@ -156,6 +156,21 @@ fn without_a_wall_clock_records_bear_an_advance_out_as_far_as_they_reach() {
 }
 
 #[test]
+fn records_that_come_up_to_a_lower_clock_bear_it_out() {
+    // This machine's clock is an hour ahead, and stays so.
+    let mut told = Told::new(3_600_000, 0);
+    told.answers(60, 0, 3_600_000);
+    assert!(is_about(told.off().0) && is_about(told.off().1 - 3_600_000), "{:?}", told.off());
+    told.lists(20).answers(40, 0, 3_600_000);
+    assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
+    assert_eq!(told.estimate.doubt(told.now), None);
+    // Records that reach beyond it do not.
+    let mut told = Told::new(0, 0);
+    told.lists(20).answers(60, -30_000, 0);
+    assert!(is_right(told.off().1), "{:?}", told.off());
+}
+
+#[test]
 fn the_lower_of_two_nodes_counts() {
     for apart in [500, 3_000, 30_000] {
         for ahead in [0, apart] {

@@ -99,13 +99,17 @@ impl Model {
         let tick = floor_to(now.sure, self.schedule.poll);
         let live_is_due = self.cursor.plan_live(&self.schedule, tick).is_some();
         let beyond = self.fore.plan(&self.cursor, &self.schedule, now, false);
-        let beyond = beyond.filter(|_| *after == Some(Pass::Live) || !live_is_due);
+        let has_turn = *after == Some(Pass::Live) || !live_is_due && *after != Some(Pass::Fore);
+        let beyond = beyond.filter(|_| has_turn);
         let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *after));
         let wait = |model: &mut Self| {
             let wait = (tick + model.schedule.poll - model.estimate.now(model.now).sure).clamp(1, model.schedule.poll);
             model.pass(wait, every);
         };
-        let Some(job) = planned else { return wait(self) };
+        let Some(job) = planned else {
+            *after = None;
+            return wait(self);
+        };
         *after = Some(job.pass);
         let before = self.cursor.marks();
         let mut listed = Vec::new();
