@@ -125,8 +125,13 @@ impl Movement {
         self.now = Some(mark);
     }
 
-    /// Whether it gained on time since the span before the present one began.
+    /// Whether it gained on time since the span before the present one began; not known before a span has passed.
     fn gains(&self, at: Instant) -> bool {
+        if self.before.is_none()
+            && self.span.is_none_or(|(since, _)| at.saturating_duration_since(since) < self.allowed)
+        {
+            return true;
+        }
         let Some(((since, from), now)) = self.before.or(self.span).zip(self.now) else { return true };
         now.saturating_sub(from) > millis(at.saturating_duration_since(since))
     }

@@ -62,6 +62,8 @@ struct Lane {
     /// What it waits for, and since when.
     waits_for: Option<(WaitsFor, Instant)>,
     told: Told,
+    /// It has come to its end, and nobody waits for it.
+    ended: bool,
     delivered_through: Option<Millis>,
     verified_through: Option<Millis>,
     passes: Vec<(String, Millis)>,
@@ -232,7 +234,7 @@ impl Board {
     }
 
     fn state(&self, key: &(String, String), lane: &Lane, steady: Millis, at: Instant) -> LaneState {
-        let running = self.streams.get(&key.0).is_some_and(|stream| stream.running);
+        let running = !lane.ended && self.streams.get(&key.0).is_some_and(|stream| stream.running);
         lane.movement.state(at, self.lag(key, lane, steady), running, lane.health != Health::Ok)
     }
 }
@@ -244,6 +246,7 @@ impl Lane {
             movement: Movement::new(allowed),
             waits_for: None,
             told: Told::default(),
+            ended: false,
             delivered_through: None,
             verified_through: None,
             passes: Vec::new(),
@@ -294,7 +297,10 @@ impl StreamBoard {
         if running {
             let mut board = self.board.lock();
             let lanes = board.lanes.iter_mut().filter(|((stream, _), _)| *stream == self.name);
-            lanes.for_each(|(_, lane)| lane.movement.begun(Instant::now()));
+            lanes.for_each(|(_, lane)| {
+                lane.movement.begun(Instant::now());
+                lane.ended = false;
+            });
         }
     }
 
@@ -352,6 +358,11 @@ impl LaneBoard {
             lane.delivered_through = Some(end);
             lane.movement.committed(Instant::now(), end);
         });
+    }
+
+    /// It has caught up, or was asked to end.
+    pub fn ended(&self) {
+        self.update(|lane| lane.ended = true);
     }
 
     /// What the lane waits for from here on.

@@ -372,7 +372,7 @@ impl Lane {
     ) -> Result<(), LaneError> {
         trace.read_in(&read.place);
         let window = read.window;
-        let live = parts.cursor(cursor).live;
+        let (live, begun) = (parts.cursor(cursor).live, parts.cursor(cursor).begun);
         if window.from <= live {
             self.feed.metrics.set_read_through(window.to.min(read.read_at));
         }
@@ -385,7 +385,7 @@ impl Lane {
             known = self.learn(&known, &read);
             (delivered, _) = self.delivered(&read, known.reach(), parts.changes(), shutdown).await?;
         }
-        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live, known.reach());
+        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live, known.reach(), begun);
         spans::admitted(new.len());
         let mut new = new.into_iter().peekable();
         loop {

@@ -75,6 +75,8 @@ impl Lane {
             }
         };
         cursor.adopt(&feed.schedule);
+        // Version 0.1.0 has forgotten what lies before, so none of it is asked for again.
+        cursor.begun = cursor.begun.or(Some(cursor.floor()));
         cursor.known.question = Some(feed.question().to_owned());
         // A lane whose API never answers shows how far behind it is all the same.
         self.show(&cursor);

@@ -37,7 +37,11 @@ pub async fn run(make: LaneMaker, kept: Kept, until: Until, shutdown: Shutdown) 
         lane.metrics.sink_error(SinkReason::Fault);
         lane.board.failing(SinkReason::Fault, "a fault of trailcast itself: the log says where; please report it");
     };
-    supervise(begin, told, &shutdown).await
+    let ended = supervise(begin, told, &shutdown).await;
+    if ended.is_ok() {
+        make(kept).board.ended();
+    }
+    ended
 }
 
 /// What `begin` comes to; should it panic, `told` is called, and it is begun again after a wait. What it was delivering is

@@ -154,7 +154,8 @@ pub fn far_outside(window: Window, unit: Millis, found: &[Found]) -> Option<Fing
 
 /// For a fingerprint that was delivered `a` times and is now found `b` times, the ordinals `a..b`. A record is
 /// late if the live pass (at `live`) had already read its place completely: the place where the API files it, which is in
-/// `window` where the record shows another.
+/// `window` where the record shows another. What the first window lists of the clock unit before the lane `begun` was asked
+/// for by nobody: windows are asked for with a unit more.
 #[must_use]
 pub fn admit(
     stream: &StreamIdentity,
@@ -163,11 +164,16 @@ pub fn admit(
     delivered: &Delivered,
     live: Millis,
     skew: Millis,
+    begun: Option<Millis>,
 ) -> Vec<New> {
     let unit = stream.source.clock_unit();
+    let unasked = begun.filter(|begun| window.from == *begun).map(|begun| begun - unit..begun);
     let memory = Memory { window, unit, skew };
     let mut new = Vec::new();
     for &Found { fingerprint, time, ref raw } in found {
+        if unasked.as_ref().zip(time).is_some_and(|(unasked, time)| unasked.contains(&time)) {
+            continue;
+        }
         let before = delivered.count(fingerprint);
         let inside = time.filter(|time| window.from - unit <= *time && *time <= window.to);
         let late = inside.map_or(window.to <= live, |time| time < live);

@@ -121,7 +121,7 @@ impl Lane {
         let mut known = self.cursor.known.clone();
         known.saw(admit::skew(window, self.schedule.unit, &found).0, found.len());
         let mut delivered = self.delivered(window, known.reach(), &found);
-        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live, known.reach());
+        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live, known.reach(), self.cursor.begun);
         let parts: Vec<&[super::admit::New]> = if new.is_empty() { vec![&[]] } else { new.chunks(17).collect() };
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
@@ -353,7 +353,7 @@ fn a_record_without_a_time_is_remembered_until_no_pass_can_list_it_again() {
     let raw = bytes::Bytes::from_static(b"null");
     let found = Found { fingerprint: Fingerprint([7; 16]), time: None, raw: vec![raw] };
     let (found, known) = ([found], Known::default());
-    let new = admit(&stream, window, &found, &Delivered::default(), cursor.live, 0);
+    let new = admit(&stream, window, &found, &Delivered::default(), cursor.live, 0, None);
     let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule, found: &found, known: &known };
     let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
     let (_, value) = commit.changes.puts.iter().find(|(key, _)| *key == lane.unplaced(Fingerprint([7; 16]))).unwrap();
