@@ -86,12 +86,9 @@ pub fn from_number(text: &str) -> Option<Millis> {
     if !is_whole && whole < BROKEN_FROM {
         return None;
     }
-    let unit = match whole {
-        ..100_000_000_000 => 3,
-        ..100_000_000_000_000 => 0,
-        ..100_000_000_000_000_000 => -3,
-        _ => -6,
-    };
+    // Seconds, milliseconds, microseconds or nanoseconds, whichever is a time of these centuries.
+    let units = [(100_000_000_000, 3), (100_000_000_000_000, 0), (100_000_000_000_000_000, -3)];
+    let unit = units.iter().find(|(end, _)| whole < *end).map_or(-6, |(_, unit)| *unit);
     let millis = scaled(exponent + unit)?;
     let millis = Millis::try_from(if negative { -millis } else { millis }).ok()?;
     // What cannot be written again is not a time.

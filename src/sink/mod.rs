@@ -21,7 +21,7 @@ use crate::state::admit::New;
 /// A destination.
 pub enum Sink {
     /// A Kafka topic.
-    Kafka(KafkaSink),
+    Kafka(Box<KafkaSink>),
     /// OTLP logs.
     Otlp(Box<OtlpSink>),
     /// NDJSON on stdout.
@@ -88,7 +88,7 @@ impl Sink {
     #[must_use]
     pub fn build(config: &SinkConfig) -> Self {
         match config {
-            SinkConfig::Kafka(kafka) => Self::Kafka(KafkaSink::new((**kafka).clone())),
+            SinkConfig::Kafka(kafka) => Self::Kafka(Box::new(KafkaSink::new((**kafka).clone()))),
             SinkConfig::Otlp(otlp) => Self::Otlp(Box::new(OtlpSink::new((**otlp).clone()))),
             SinkConfig::Stdout(stdout) => Self::Stdout(Stdout::new(*stdout)),
         }

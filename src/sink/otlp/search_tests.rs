@@ -408,7 +408,7 @@ fn a_balancer_of_tired_nodes_costs_no_event() {
     let mut random = 1_u64;
     let ran = run_for(search(vec![group(0..50, true)], 1 << 20, 1000), 100_000, |sent, _| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if (random >> 33) % 9 > 0 {
+        if !(random >> 33).is_multiple_of(9) {
             (later(SinkReason::Throttled), Vec::new())
         } else {
             (Answer::Delivered, sent.to_vec())

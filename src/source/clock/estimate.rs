@@ -265,7 +265,7 @@ impl Estimate {
         let known = self.claims.iter_mut().find_map(|claim| Some((claim.interval.meet(said)?, claim)));
         if let Some((both, claim)) = known {
             let answers = claim.answers.saturating_add(1);
-            *claim = Claim { interval: both, last: now, answers, number, ..*claim };
+            *claim = Claim { interval: both, last: now, answers, number };
             return *claim;
         }
         let claim = Claim { interval: said, last: now, answers: 1, number };
