@@ -146,8 +146,8 @@ impl Movement {
     pub fn state(&self, at: Instant, lag: Option<Millis>, running: bool, failing: bool) -> LaneState {
         let allowed = millis(self.allowed);
         match lag {
-            _ if !running => LaneState::Elsewhere,
             _ if failing => LaneState::Failing,
+            _ if !running => LaneState::Elsewhere,
             None if self.still(at) <= self.allowed => LaneState::Starting,
             None => LaneState::Stalled,
             // A mark far ahead of now waits for time to pass it, and nothing is read meanwhile.
@@ -276,7 +276,8 @@ mod tests {
         let at = Instant::now();
         let mut movement = Movement::new(ALLOWED);
         movement.begun(at);
-        assert_eq!(movement.state(at, None, false, true), LaneState::Elsewhere);
+        assert_eq!(movement.state(at, None, false, true), LaneState::Failing, "it may be what keeps it from running");
+        assert_eq!(movement.state(at, Some(0), false, false), LaneState::Elsewhere);
         assert_eq!(movement.state(at, Some(0), true, true), LaneState::Failing);
         assert_eq!(movement.state(at, None, true, false), LaneState::Starting);
         assert_eq!(movement.state(at + 2 * ALLOWED, None, true, false), LaneState::Stalled);

@@ -52,6 +52,9 @@ const PART_BYTES: usize = 4 << 20;
 /// Windows of a sweep read ahead: few, since the live pass interrupts it.
 const SWEEP_DEPTH: usize = 2;
 
+/// A `Date` tells no more than the second, and was written some time before it came.
+const UNSURE: Millis = 1_500;
+
 /// One stream to one sink.
 pub struct Lane {
     /// The sink's name.
@@ -184,8 +187,8 @@ impl Lane {
         let Schedule { unit, poll, settle, .. } = self.feed.schedule;
         let all = until == Until::CaughtUp;
         // The unit of the source's clock that is under way may hold records already: it is waited for, as is what the
-        // live pass leaves to settle.
-        let goal = all.then(|| (begun.sure / unit + 1) * unit + settle);
+        // live pass leaves to settle, and what the server's clock may be ahead of the lowest time that its answers allow.
+        let goal = all.then(|| ((begun.sure + UNSURE) / unit + 1) * unit + settle);
         if let Some(goal) = goal {
             // No longer than that takes: a clock in doubt is one that reading may clear up.
             let bound = Duration::from_millis((goal - begun.sure).unsigned_abs());
