@@ -184,7 +184,7 @@ async fn what_is_above_the_burst_is_halved_until_it_is_not() {
     let simulator = simulate(history(1_000)).await;
     let loki = Loki::start("ingestion_rate_mb: 1, ingestion_burst_size_mb: 0.1").await;
     let mut config = Config::of(&simulator);
-    config.sinks = loki.sink("");
+    config.sinks = loki.sink(", give_up_after: 8s");
     let begun = now();
     let log = config.catch_up().await;
     let (_, letters) = refused(&simulator, &loki, &config, begun);
@@ -230,7 +230,7 @@ async fn an_event_above_the_burst_is_a_dead_letter_and_the_rest_is_delivered() {
     let burst = (second + largest) as f64 / 2.0 / f64::from(1 << 20);
     let loki = Loki::start(&format!("ingestion_rate_mb: 1, ingestion_burst_size_mb: {burst}")).await;
     let mut config = Config::of(&simulator);
-    config.sinks = loki.sink("");
+    config.sinks = loki.sink(", give_up_after: 8s");
     let begun = now();
     config.catch_up().await;
     let (arrived, letters) = refused(&simulator, &loki, &config, begun);
