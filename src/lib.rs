@@ -33,6 +33,9 @@
 //! 9. Secrets never show.
 //! 10. A stuck lane is visible: lag is computed when scraped, and "ok" means that the lane moves on schedule.
 //!
+//! 11. Nothing outside is believed without evidence and a bound (`docs/trust.md`): clocks, answers, counts, sizes, files,
+//!     brokers. A lie costs time, calls or a gap that is told, never an event in silence.
+//!
 //! ## Modules, in reading order
 //! Pure (no I/O, no clock): [`event`] the data and its ids; [`record`] raw records and what identifies them;
 //! [`window`] and [`reading`], how a window is read completely; [`state`], where a lane stands and what is new to
