@@ -13,7 +13,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::broker::{Broker, Options};
-use crate::pipeline::{exactly_once, in_kafka};
+use crate::pipeline::{STATE, exactly_once, in_kafka};
 use crate::program::{Config, history, simulate};
 
 /// Takes every span. The real Collector is in tests/otlp.
@@ -58,7 +58,12 @@ async fn a_commit_is_within_the_delivery_only_where_both_are_one_transaction() {
     for once in [true, false] {
         let config = match once {
             true => exactly_once(Config::of(&simulator), &broker.bootstrap()),
-            false => in_kafka(Config::of(&simulator), &broker.bootstrap(), "group: other"),
+            false => {
+                let mut config = in_kafka(Config::of(&simulator), &broker.bootstrap(), "group: other");
+                // One group's state is refused to another.
+                config.store = config.store.map(|store| store.replace(STATE, "other-state"));
+                config
+            }
         };
         let spans = traced(config).await;
         let named = |name: &'static str| spans.values().filter(move |span| span.name == name);
