@@ -20,11 +20,11 @@ use crate::shutdown::Shutdown;
 const CONNECTIONS: usize = 64;
 /// A share of the descriptors that this process may have is all that connections may take.
 const SHARE: u64 = 4;
-/// How long the head of a request may take, and an open connection may be idle.
+/// How long the head of a request may take.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of a head, the longest that the server reads at once.
 const LARGEST_HEAD: usize = 16 << 10;
-/// How long a connection lasts, whatever it does: whoever reads slowly must come again.
+/// How long a connection lasts: whoever reads more slowly must come again.
 const LASTS: Duration = Duration::from_secs(60);
 /// How long open requests may go on once the server is asked to end, or the connection's time is over.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -67,6 +67,8 @@ async fn connection(stream: TcpStream, router: Router, end: Shutdown) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
+        // One request each: a connection that is closed for its age would now and then be closed on a request.
+        .keep_alive(false)
         .max_buf_size(LARGEST_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut serving = pin!(serving);
