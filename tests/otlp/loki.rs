@@ -165,7 +165,7 @@ async fn what_is_too_old_for_loki_is_a_dead_letter_and_the_rest_is_delivered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_long_for_loki_is_a_dead_letter_and_the_rest_is_delivered() {
-    let simulator = simulate(history(100)).await;
+    let simulator = simulate(history(50)).await;
     let loki = Loki::start("max_line_size: 70").await;
     let mut config = Config::of(&simulator);
     config.sinks = loki.sink("");
