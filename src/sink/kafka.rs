@@ -116,7 +116,7 @@ impl KafkaSink {
             blocking(move || Cluster::new(&config.cluster)?.topic_of_events(&config.topic, config.create.as_ref()))
                 .await;
         if let Ok(topic) = &topic {
-            if !lock(&self.found).as_ref().is_some_and(|found| found.topic.is_ok()) {
+            if lock(&self.found).as_ref().is_none_or(|found| found.topic.is_err()) {
                 topic.forgets().iter().for_each(|doubt| tracing::warn!("{doubt}"));
             }
             tracing::debug!(topic = topic.name, partitions = topic.partitions, largest = topic.largest(), "found");
