@@ -1,7 +1,7 @@
 //! What others said, fit for a log line, a status page or a dead letter: one function for all parts.
 //!
 //! A server repeats what it was sent, and what it was sent are secrets and people. So of its words only those pass that
-//! are in [`WORDS`], which name what goes wrong between programs and nobody; beside them times, units and short numbers.
+//! are in `WORDS`, which name what goes wrong between programs and nobody; beside them times, units and short numbers.
 //! Names, addresses, ids and telephone numbers are not in it, whatever they look like. Before that, each configured
 //! secret is blotted out, and every piece of one ([`Secrets`]).
 //!

@@ -6,9 +6,9 @@
 //! | evidence | believed |
 //! | --- | --- |
 //! | this machine's wall clock at the start | until answers and a witness say otherwise; one that is not of our century never |
-//! | the `Date` of an answer that the API itself gave | to a second and the request's duration. Behind what is established: at once, as the lowest time that counts. Ahead: when all answers say so for [`AGREED_FOR`] and a witness bears it out |
+//! | the `Date` of an answer that the API itself gave | to a second and the request's duration. Behind what is established: at once, as the lowest time that counts. Ahead: when all answers say so for `AGREED_FOR` and a witness bears it out |
 //! | the wall clock as it is later | as a witness alone: a machine that slept finds both clocks ahead |
-//! | records | as a witness alone: none is from the future. The estimate rises to the time of the [`WITNESSES`]th newest, no further, and falls to what all answers say if they come up to that and not beyond; and a `Date` far behind them, where they bear out the estimate, is no evidence |
+//! | records | as a witness alone: none is from the future. The estimate rises to the time of the `WITNESSES`th newest, no further, and falls to what all answers say if they come up to that and not beyond; and a `Date` far behind them, where they bear out the estimate, is no evidence |
 //!
 //! So one wrong clock changes nothing, whichever it is and however long it is wrong: marks go by the lowest time that
 //! is credible ([`Now::sure`]), and what may be readable beyond it is read all the same ([`Now::latest`]).

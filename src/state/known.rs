@@ -24,7 +24,7 @@ pub struct Known {
     /// remembered what was delivered. 0 where the API goes by the time that records show.
     #[serde(skip_serializing_if = "is_zero")]
     pub skew: Millis,
-    /// Windows that have listed records, none of which showed a time outside: after [`PLAIN`] of them the API is taken to
+    /// Windows that have listed records, none of which showed a time outside: after `PLAIN` of them the API is taken to
     /// go by the time that its records show.
     pub plain: u8,
     /// A window, from and to, that the API has listed records for: where it lists none, it does not tell the truth.

@@ -7,7 +7,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `format` | the format's number, the count of partitions, which decide where a stream's state is, and the group |
-//! | `position` | which state it is, how many commits it counts, and what its entries add up to: see [`position`] |
+//! | `position` | which state it is, how many commits it counts, and what its entries add up to: see `position` |
 //! | `owner` | who took the partition last, and when |
 //!
 //! Which state it is and how far it is known to be is also kept outside: as an offset of the group `<group>-<partition>`
