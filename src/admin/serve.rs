@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::shutdown::Shutdown;
 
 /// Connections at a time; more wait in the system's queue.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 /// A share of the descriptors that this process may have is all that connections may take.
 const SHARE: u64 = 4;
 /// How long the head of a request may take.

@@ -299,7 +299,8 @@ async fn what_a_broker_does_not_allow_is_said_with_the_key_to_change() {
     java.configure(TOPIC, &["cleanup.policy=compact,delete", "retention.bytes=1000000000"]).await;
     program.says("is kept for long").await;
     program.says("(retention.bytes)").await;
-    crate::pipeline::delivers_more(&program, 1.0).await;
+    // Of each stream: a lane that has not tried again yet ends without a drain.
+    program.verified(&STREAMS, "events", simulator.now()).await;
     program.drain().await;
     java.configure(TOPIC, &["cleanup.policy=delete"]).await;
     short.catch_up().await;

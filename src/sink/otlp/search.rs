@@ -334,14 +334,10 @@ impl Search {
                 }
                 self.known.pace.shrink(1, unanswered);
                 self.alone += 1;
-                if self.witness(None).is_some() {
-                    let mut case = Case::new(group, place, now);
-                    case.failed(later(&error));
-                    self.cases.push(case);
-                } else {
-                    // All others go first.
-                    self.work.insert(0, Item { first_half: false, bad: false, tries: TRIES - 1, ..item });
-                }
+                // All others go first, whether or not anything has passed: what is next must not be the same event.
+                let mut case = Case::new(group, place, now);
+                case.failed(later(&error));
+                self.cases.push(case);
                 return Err(error);
             }
             sorted => {

@@ -229,7 +229,7 @@ fn lie() -> impl Strategy<Value = Lie> {
 }
 
 proptest! {
-    #![proptest_config(seeded(150))]
+    #![proptest_config(seeded(1000))]
 
     /// Liars, for a while or for good, that keep what they were sent or not; some events are truly bad. Once the lie is
     /// over: every good event has arrived, none is a dead letter, every bad one is, and little was sent meanwhile.
@@ -248,7 +248,7 @@ proptest! {
         let (from, until) = (Duration::from_secs(from), Duration::from_secs(60 * minutes));
         let mut random = seed | 1;
         let mut during = 0;
-        let ran = run_for(search(vec![group(0..all, true)], 1 << 20, 1000), 50_000, |sent, now| {
+        let ran = run_for(search(vec![group(0..all, true)], 1 << 20, 1000), 8_000, |sent, now| {
             let lies = (from..until).contains(&now) && match &lie {
                 Lie::All(_) | Lie::Count(_) => true,
                 Lie::Some(_, share) => {
@@ -272,7 +272,7 @@ proptest! {
                 Lie::Count(rejected) => (Answer::Partial { rejected: *rejected, message: String::new() }, keep(true)),
             }
         });
-        prop_assert!(ran.requests < 50_000, "without end");
+        prop_assert!(ran.requests < 8_000, "without end");
         prop_assert_eq!(&letters(&ran), &bad, "{:?}", ran.took);
         let expected: BTreeSet<usize> = (0..all).filter(|place| !bad.contains(place)).collect();
         prop_assert!(ran.arrived.is_superset(&expected), "missing");
@@ -345,6 +345,23 @@ fn what_fails_alone_lets_others_pass_and_is_given_up_after_minutes() {
             assert!(rounds >= Duration::from_secs(260), "{says:?}: given up after {rounds:?}");
             assert!(ran.requests < 250, "{says:?}: {} requests", ran.requests);
             assert!(last < Duration::from_secs(900), "{says:?}: others waited {last:?}");
+        }
+    }
+}
+
+/// As many as make it look as if nothing passes, from either end, before anything has: they hold up nobody.
+#[test]
+fn some_that_fail_alone_from_the_first_stop_no_other() {
+    for says in [Says::Refused, Says::TooLarge, Says::Load, Says::Error, Says::Silence, Says::Forbidden] {
+        for bad in [vec![0, 1, 2], vec![7, 8, 9], vec![0, 1, 2, 7, 8, 9], (1..10).collect(), (0..9).collect()] {
+            let bad = BTreeSet::from_iter(bad);
+            let ran = run_for(search(vec![group(0..10, true)], 1 << 20, 1000), 2_000, |sent, _| {
+                match sent.iter().any(|place| bad.contains(place)) {
+                    true => (says.answer(), Vec::new()),
+                    false => (Answer::Delivered, sent.to_vec()),
+                }
+            });
+            assert_eq!((letters(&ran), ran.arrived.len()), (bad.clone(), 10 - bad.len()), "{says:?}, {bad:?}");
         }
     }
 }
