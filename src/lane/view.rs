@@ -24,7 +24,7 @@ impl Lane {
         let mut next = known.clone();
         let (skew, outside) = admit::skew(read.window, self.feed.schedule.unit, &read.found);
         self.feed.metrics.outside(outside);
-        if outside > 0 && known.skew == 0 && !self.feed.tell_outside() {
+        if outside > 0 && !self.feed.tell_outside() {
             tracing::warn!(
                 stream,
                 outside,
