@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -158,10 +157,10 @@ impl Lane {
                 continue;
             };
             let mut from = job.range.from;
-            let mut tries = 0;
+            let mut windows = 0;
             while from < job.range.to {
-                tries += 1;
-                assert!(tries < 10_000, "{:?} from {from} is read without end: {:?}", job, self.cursor);
+                windows += 1;
+                assert!(windows < 10_000, "{job:?} is read in windows that are far too short: {:?}", self.cursor);
                 let to = (from + self.density.comfortable()).min(job.range.to);
                 let window = Window { from, to };
                 if !self.step(world, window, &mut rng, crash_share) {
@@ -208,7 +207,7 @@ fn lane_over(options: WorldOptions, crash_share: f64) -> (World, Lane) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, rng_seed: RngSeed::Fixed(4), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     /// Conservation, in the model: once the oldest sweep has passed, what was delivered is the truth, each id once.
     #[test]
@@ -236,8 +235,7 @@ proptest! {
 }
 
 proptest! {
-    // Not any seed: with two thirds of them a reading is asked for again without end. That is open.
-    #![proptest_config(ProptestConfig { cases: 100, rng_seed: RngSeed::Fixed(4), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// The same where the API goes by another time than its records show, by as much for all or by more or less from one
     /// record to the next, and where those without a time are listed whatever is asked for.
@@ -255,6 +253,10 @@ proptest! {
         let start = -5000 + skew.min(0) / 1000 * 1000;
         let mut lane = Lane::new(source, schedule(options.paging), start);
         let mut world = World::new(options);
+        // Where more than a page is listed whatever is asked for, each clock unit costs as many pages, again and again: no
+        // run of this model lives to see its end. That is open.
+        let untimed = world.truth.iter().filter(|truth| truth.untimed).count();
+        world.options.untimed_everywhere &= untimed < world.options.page_limit as usize;
         // Live, or history.
         world.now = began;
         lane.run(&mut world, crash_share);
@@ -264,7 +266,7 @@ proptest! {
         prop_assert!(delivered.is_subset(&truth), "{} invented", delivered.difference(&truth).count());
         let mut per_unit: BTreeMap<Millis, u32> = BTreeMap::new();
         world.truth.iter().for_each(|truth| *per_unit.entry(truth.filed).or_default() += 1);
-        let everywhere = world.truth.iter().filter(|truth| everywhere && truth.untimed).count() as u32;
+        let everywhere = if world.options.untimed_everywhere { untimed as u32 } else { 0 };
         if !lane.unstable && per_unit.values().all(|&count| count + everywhere < world.options.page_limit) {
             prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
         }
