@@ -18,6 +18,7 @@ use super::{LetterTopic, POSITION_KEY, Standing, StateTopic};
 use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
 use crate::dead_letter::Refused;
 use crate::kafka::{Bookmark, Failure, Message, Producer, Sending};
+use crate::metrics::SinkReason;
 use crate::state::store::parse_cursor;
 
 /// Works that may wait for the transaction that is being committed.
@@ -26,6 +27,8 @@ const WAITING: usize = 64;
 const TOGETHER: usize = 20_000;
 /// The group is told at most so often how far the state is: what it knows is a bound from below.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// How long the group's coordinator may take to be told.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Partition {
@@ -123,9 +126,10 @@ impl Partition {
         let (state, letters, batch) = (Arc::new(state), topic.letters.clone(), producer.batch());
         let sum = Sum::of(&state);
         let shown = Arc::new(Mutex::new(standing));
-        let told = Told { bookmark, last: None };
+        let told = Told { bookmark: bookmark.map(Arc::new), last: None };
         let (has_format, upset) = (false, false);
         let (shared, standing) = (Arc::clone(&state), Arc::clone(&shown));
+        let producer = Arc::new(producer);
         let writer = Writer { topic, number, producer, state: shared, sum, standing, told, has_format, upset };
         let standing = shown;
         std::thread::Builder::new()
@@ -212,7 +216,7 @@ impl Store for Partition {
 struct Writer {
     topic: StateTopic,
     number: i32,
-    producer: Producer,
+    producer: Arc<Producer>,
     state: Arc<MemoryStore>,
     /// What the state amounts to.
     sum: Sum,
@@ -227,7 +231,7 @@ struct Writer {
 /// What the group is told of the state.
 struct Told {
     /// None where that is not allowed.
-    bookmark: Option<Bookmark>,
+    bookmark: Option<Arc<Bookmark>>,
     last: Option<Instant>,
 }
 
@@ -373,11 +377,15 @@ impl Writer {
     fn tell(&mut self, standing: Standing) -> Result<bool, Trouble> {
         let is_due = self.told.last.is_none_or(|last| last.elapsed() >= TOLD_EVERY);
         let Some(bookmark) = self.told.bookmark.as_ref().filter(|_| is_due) else { return Ok(false) };
-        let (offset, text) = standing.to_offset();
-        let Err(error) = self.producer.mark(bookmark, offset, &text) else { return Ok(true) };
+        let Err(failed) = self.mark(bookmark, standing) else { return Ok(true) };
+        let Some(error) = failed else {
+            // The client is inside that call, and nothing else can be asked of it: another takes the partition.
+            let message = format!("the group's coordinator was not told for {} s", TOLD_WITHIN.as_secs());
+            return Err(Trouble::Lost(Failure { reason: SinkReason::Timeout, message }));
+        };
         let trouble = self.abort(&Failed::Error(error));
         if let Trouble::Failed(failure) = &trouble
-            && failure.reason == crate::metrics::SinkReason::Refused
+            && failure.reason == SinkReason::Refused
         {
             tracing::warn!(
                 partition = self.number,
@@ -388,6 +396,22 @@ impl Writer {
             self.upset = true;
         }
         Err(trouble)
+    }
+
+    /// Has the producer say it, in a thread of its own: whatever time it is given, the client (librdkafka 2.12.1,
+    /// `rd_kafka_coord_req_fsm`) waits for a coordinator that is gone until any broker comes or goes.
+    ///
+    /// # Errors
+    /// None where it did not answer in time; the thread ends with the client's wait.
+    fn mark(&self, bookmark: &Arc<Bookmark>, standing: Standing) -> Result<(), Option<KafkaError>> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let (producer, bookmark) = (Arc::clone(&self.producer), Arc::clone(bookmark));
+        let (offset, text) = standing.to_offset();
+        std::thread::Builder::new()
+            .name(format!("state-{}-told", self.number))
+            .spawn(move || drop(reply.send(producer.mark(&bookmark, offset, &text))))
+            .expect("a process that cannot have one more thread cannot go on");
+        answer.recv_timeout(TOLD_WITHIN).map_or(Err(None), |told| told.map_err(Some))
     }
 
     /// All messages of all works and what becomes of the `state`; what is refused, by work.

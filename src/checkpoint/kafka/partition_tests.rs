@@ -5,7 +5,7 @@ use crate::checkpoint::kafka::tests::topic;
 
 fn writer() -> Writer {
     let topic = topic(8);
-    let producer = Producer::new(&topic.config.cluster, &[], None, None).unwrap();
+    let producer = Arc::new(Producer::new(&topic.config.cluster, &[], None, None).unwrap());
     let (sum, standing) = (Sum::default(), Arc::new(Mutex::new(Standing { identity: 1, commits: 0 })));
     let told = Told { bookmark: None, last: None };
     Writer { topic, number: 3, producer, state: Arc::default(), sum, standing, told, has_format: true, upset: false }
