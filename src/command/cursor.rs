@@ -134,13 +134,16 @@ pub(super) fn usage(message: &str) -> CommandError {
 
 /// Asks on the terminal, unless told not to.
 pub(super) fn confirm(names: &[String], what: &str, yes: bool) -> Result<(), CommandError> {
+    let what = format!("{} will {what}", names.join(", "));
     if yes {
+        // What is not asked is said all the same: it may be that something is never delivered.
+        let _ = writeln!(std::io::stderr(), "{what}");
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
         return Err(usage("not changed: nobody to ask; --yes does not ask"));
     }
-    let _ = write!(std::io::stderr(), "{} will {what}. Go ahead? [y/N] ", names.join(", "));
+    let _ = write!(std::io::stderr(), "{what}. Go ahead? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;
     if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(usage("not changed")) }
