@@ -184,7 +184,7 @@ pub struct CursorSetArgs {
     /// Where to go on: a time such as 2026-01-31T00:00:00Z (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub to: Millis,
-    /// Let it go forward: what it passes over, and has not been delivered, never is
+    /// Let it pass over what a pass, be it a sweep, has not read yet: that is never delivered
     #[arg(long)]
     pub skip: bool,
     /// Do not ask

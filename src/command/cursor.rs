@@ -77,26 +77,27 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
             time(now)
         ));
     }
-    // A cursor that is ahead of now itself stands nowhere that was read.
-    let passed_over = lanes.iter().filter(|lane| lane.cursor.floor() < to);
-    let ranges: Vec<String> = passed_over
-        .map(|Stored { stream, sink, cursor }| {
-            let (live, floor) = (time(cursor.live), time(cursor.floor()));
-            match cursor.live < to {
-                true => format!("{stream} to {sink}: all that lies between {live} and {}", time(to)),
-                false => format!("{stream} to {sink}: what comes late between {floor} and {}", time(to)),
-            }
-        })
-        .collect();
-    let forward = lanes.iter().any(|lane| lane.cursor.live < to);
-    if forward && !skip {
-        return Err(format!("never delivered would be, of {}; --skip says that this is meant", ranges.join("; of ")));
-    }
-    let never = match ranges.is_empty() {
-        true => String::new(),
-        false => format!(", never delivering, of {}", ranges.join("; of ")),
+    // Of a lane, whatever any of its passes has not read yet and would pass over. A cursor that is ahead of now itself
+    // stands nowhere that was read.
+    let passed_over: Vec<&Stored> = lanes.iter().filter(|lane| lane.cursor.floor() < to).collect();
+    let what = format!("go on from {}, delivering again what comes after it", time(to));
+    let Some(lowest) = passed_over.iter().map(|lane| lane.cursor.floor()).min() else { return Ok(what) };
+    let range = |Stored { stream, sink, cursor }: &Stored| {
+        let (live, floor) = (time(cursor.live), time(cursor.floor()));
+        match cursor.live < to {
+            true => format!("{stream} to {sink}: all that lies between {live} and {}", time(to)),
+            false => format!("{stream} to {sink}: what comes late between {floor} and {}", time(to)),
+        }
     };
-    Ok(format!("go on from {}, delivering again what comes after it{never}", time(to)))
+    let never: Vec<String> = passed_over.into_iter().map(range).collect();
+    let never = never.join("; of ");
+    if skip {
+        return Ok(format!("{what}, never delivering, of {never}"));
+    }
+    Err(format!(
+        "never delivered would be, of {never}; --to {} loses nothing; --skip says that it is meant",
+        time(lowest)
+    ))
 }
 
 /// The checkpoint of a config.
@@ -223,8 +224,12 @@ mod tests {
         let now = 900_000;
         let effect = |to, skip| effect(&lanes, to, now, skip);
         assert_eq!(effect(0, false).unwrap(), "go on from 1970-01-01T00:00:00Z, delivering again what comes after it");
-        let within = effect(570_000, false).unwrap();
-        assert!(within.contains("what comes late between 1970-01-01T00:09:00Z and 1970-01-01T00:09:30Z"), "{within}");
+        // Back, and forward all the same: the sweep has not come so far.
+        let late = "what comes late between 1970-01-01T00:09:00Z and 1970-01-01T00:09:30Z";
+        let within = effect(570_000, false).unwrap_err();
+        assert!(within.contains(late) && within.contains("--to 1970-01-01T00:09:00Z loses nothing"), "{within}");
+        assert!(effect(570_000, true).unwrap().contains(late));
+        assert!(effect(540_000, false).is_ok());
         let refused = effect(700_000, false).unwrap_err();
         let range = "s to k: all that lies between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z";
         assert!(refused.contains(range) && refused.contains("--skip"), "{refused}");

@@ -76,6 +76,12 @@ impl SinkError {
         matches!(self, Self::Otlp(error) if error.progressed)
     }
 
+    /// Whether each event that was asked about alone is refused, and some were not asked about yet.
+    #[must_use]
+    pub const fn asks_on(&self) -> bool {
+        matches!(self, Self::Otlp(error) if error.asks_on)
+    }
+
     /// Whether trying again is of no use.
     #[must_use]
     pub const fn is_final(&self) -> bool {

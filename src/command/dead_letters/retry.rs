@@ -265,6 +265,10 @@ async fn patiently(sink: &Sink, stream: &StreamContext, part: &[New]) -> Result<
             backoff.reset();
             since = Instant::now();
         }
+        // Each was refused before: most may be again, and one that passes shows that it is they.
+        if error.asks_on() {
+            continue;
+        }
         let is_lasting = error.is_final() || error.reason().needs_operator() && !error.has_progressed();
         if is_lasting || since.elapsed() > PATIENCE {
             return Err(chain(&error));

@@ -58,11 +58,13 @@ pub struct OtlpError {
     pub retry_after: Option<Duration>,
     /// Whether some of what was to be delivered has become known before.
     pub progressed: bool,
+    /// Whether some of it was not asked about alone yet, where each alone is refused.
+    pub asks_on: bool,
 }
 
 impl OtlpError {
     pub(super) fn new(reason: SinkReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None, progressed: false }
+        Self { reason, message: message.into(), retry_after: None, progressed: false, asks_on: false }
     }
 }
 

@@ -10,6 +10,7 @@
 mod answer;
 mod grpc;
 mod http;
+mod known;
 mod pace;
 mod plan;
 mod request;
@@ -18,6 +19,7 @@ mod search;
 mod tests;
 mod tls;
 mod verdict;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,8 @@ pub use answer::OtlpError;
 use self::answer::Answer;
 use self::grpc::Grpc;
 use self::http::Http;
-use self::search::{Known, Rules, Search, Turn};
+use self::known::{Known, Own};
+use self::search::{Rules, Search, Turn};
 use super::SinkError;
 use crate::clock;
 use crate::config::{OtlpConfig, OtlpProtocol};
@@ -49,6 +52,8 @@ pub struct OtlpSink {
     /// By stream: the part that its lane tries, if it was not delivered at once.
     tried: Mutex<HashMap<String, Tried>>,
     known: Mutex<Known>,
+    /// By stream.
+    own: Mutex<HashMap<String, Own>>,
     /// From which the times of searches count.
     began: Instant,
     /// When it was last seen that the receiver reads what it is sent.
@@ -83,6 +88,7 @@ impl OtlpSink {
             config,
             client: Mutex::default(),
             tried: Mutex::default(),
+            own: Mutex::default(),
             began: Instant::now(),
             reads: Mutex::default(),
         }
@@ -103,6 +109,7 @@ impl OtlpSink {
         tried.search.known.learn(&lock(&self.known));
         let result = self.search(stream, &mut tried.search).await;
         lock(&self.known).learn(&tried.search.known);
+        lock(&self.own).insert(stream.name.clone(), tried.search.own.clone());
         match result {
             Ok(()) => Ok(tried.search.into_refused()),
             Err(error) => {
@@ -141,13 +148,13 @@ impl OtlpSink {
                 give_up_after: self.config.give_up_after,
                 old: clock::now() - clock::millis(OLD),
             };
-            Tried { ids, search: Search::new(groups, refused, rules, lock(&self.known).clone()) }
+            let own = lock(&self.own).get(&stream.name).cloned().unwrap_or_default();
+            Tried { ids, search: Search::new(groups, refused, rules, lock(&self.known).clone(), own) }
         })
     }
 
     /// Until it is known of each record whether it is delivered.
     async fn search(&self, stream: &StreamContext, search: &mut Search) -> Result<(), SinkError> {
-        let mut progressed = false;
         loop {
             let headers = self.headers()?;
             let client = self.client()?;
@@ -159,10 +166,7 @@ impl OtlpSink {
                         // Files of `tls` may have been replaced; the next try reads them.
                         lock(&self.client).take_if(|kept| Arc::ptr_eq(kept, &client));
                     }
-                    search
-                        .answered(answer, self.began.elapsed())
-                        .map_err(|error| OtlpError { progressed: progressed || error.progressed, ..error })?;
-                    progressed = true;
+                    search.answered(answer, self.began.elapsed())?;
                 }
                 Turn::Wait(error) => return Err(error.into()),
                 Turn::Done => {

@@ -5,8 +5,9 @@
 //! second. What fails for any other reason is tried again, and after some tries it is less at once ([`Pace`]). What fails
 //! alone lets all others pass; when it is given up is decided in [`verdict`](super::verdict).
 //!
-//! Where nothing passes, nothing is given up and little is sent: one request a try, the witness if there is one, else one
-//! event, from both ends.
+//! Where a few have failed alone and nothing has passed since, it may be that nothing does. Then nothing is given up and
+//! little is sent, a few requests a try at most: the witness and, in turn, one event from here and there, since the bad
+//! ones may stand together, and a receiver may refuse what it has already.
 //!
 //! Good records may be sent again on the way, with the same bytes; a receiver that keeps both has two with one id.
 
@@ -16,10 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::{Answer, OtlpError};
-use super::pace::Pace;
+use super::known::{Known, Own};
 use super::plan::{Group, Record};
 use super::request::size;
 use super::verdict::{Case, Failure, SPREAD};
+use super::work::{Item, Work};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
 use crate::metrics::SinkReason;
@@ -28,8 +30,6 @@ use crate::metrics::SinkReason;
 const TRIES: u32 = 3;
 /// So many records that fail alone, one after the other, and it is suspected that nothing passes.
 const FEW: u32 = 3;
-/// A receiver that has contradicted itself is doubted for so long.
-const DOUBT: Duration = Duration::from_secs(3600);
 
 /// What a search keeps to.
 #[derive(Debug, Clone, Copy)]
@@ -44,29 +44,6 @@ pub(super) struct Rules {
     pub(super) old: Millis,
 }
 
-/// What is known of a receiver, from this part and others.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) pace: Pace,
-    /// It has contradicted itself; since the time that `now` counts from.
-    doubted_until: Duration,
-    /// A request with one record that it took.
-    witness: Option<Bytes>,
-}
-
-impl Known {
-    pub(super) const fn new(most: usize) -> Self {
-        Self { pace: Pace::new(most), doubted_until: Duration::ZERO, witness: None }
-    }
-
-    /// What another part has found out since.
-    pub(super) fn learn(&mut self, other: &Self) {
-        let doubted_until = self.doubted_until.max(other.doubted_until);
-        let witness = other.witness.clone().or(self.witness.take());
-        *self = Self { pace: other.pace.clone(), doubted_until, witness };
-    }
-}
-
 /// What to do next.
 #[derive(Debug, PartialEq)]
 pub(super) enum Turn {
@@ -78,63 +55,61 @@ pub(super) enum Turn {
     Done,
 }
 
-/// Some records of a group, to be sent in one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Item {
-    group: usize,
-    range: Range<usize>,
-    /// What comes next is its other half, and one of them is bad.
-    first_half: bool,
-    /// One of its records is bad, so there is no use in sending it whole.
-    bad: bool,
-    /// How often it failed without a verdict.
-    tries: u32,
-}
-
 /// What was sent and is to be answered.
 #[derive(Debug)]
 enum Asked {
     Item(Item),
-    Case(usize),
-    /// For all cases that have failed since the last; `probe`: for none, but to see whether anything passes.
-    Witness {
-        of: Option<usize>,
-        probe: bool,
+    /// One of what is still to be sent, where nothing passed.
+    Probe {
+        group: usize,
+        place: usize,
     },
+    Case(usize),
+    /// For all cases that have failed since the last, if any; the case whose group it is of.
+    Witness(Option<usize>),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Search {
     rules: Rules,
+    /// Of the receiver.
     pub(super) known: Known,
+    /// Of the stream.
+    pub(super) own: Own,
     groups: Vec<Group>,
     /// Of each group, a small record that was taken.
     witnesses: Vec<Option<usize>>,
-    /// The last is next.
-    work: Vec<Item>,
+    work: Work,
     cases: Vec<Case>,
     asked: Option<Asked>,
     asked_at: Duration,
     /// Records that failed alone since anything passed.
     alone: u32,
+    /// How often it was looked whether anything passes, since anything did.
+    probes: usize,
+    /// Something has become known since the last error.
+    progressed: bool,
     refused: Vec<Refused>,
     /// Refused by the live stream because it has moved on.
     behind: Vec<Record>,
 }
 
 impl Search {
-    pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, rules: Rules, known: Known) -> Self {
+    pub(super) fn new(groups: Vec<Group>, refused: Vec<Refused>, rules: Rules, known: Known, own: Own) -> Self {
         let mut search = Self {
             rules,
             known,
+            own,
             groups: Vec::new(),
             witnesses: Vec::new(),
-            work: Vec::new(),
+            work: Work::default(),
             cases: Vec::new(),
             asked: None,
             asked_at: Duration::ZERO,
             alone: 0,
+            probes: 0,
+            progressed: false,
             refused,
             behind: Vec::new(),
         };
@@ -145,9 +120,7 @@ impl Search {
     /// More to send, after all else.
     pub(super) fn add(&mut self, groups: Vec<Group>) {
         for group in groups {
-            let range = 0..group.records.len();
-            let item = Item { group: self.groups.len(), range, first_half: false, bad: false, tries: 0 };
-            self.work.insert(0, item);
+            self.work.add(self.groups.len(), group.records.len());
             self.groups.push(group);
             self.witnesses.push(None);
         }
@@ -156,48 +129,36 @@ impl Search {
     /// What to do next. What was sent and never answered is sent again.
     pub(super) fn next(&mut self, now: Duration) -> Turn {
         if let Some(Asked::Item(item)) = self.asked.take() {
-            self.work.push(item);
+            self.work.again(item);
         }
         if self.alone >= FEW {
             return self.probe(now);
         }
-        while let Some(item) = self.work.pop() {
-            if item.range.is_empty() {
-                continue;
-            }
-            if item.bad && item.range.len() > 1 {
-                self.split(&item, true);
-                continue;
-            }
-            let fits = self.fits(&item);
-            if fits == item.range.len() {
-                return self.ask(Asked::Item(item), now);
-            }
-            // What is cut for its size's sake says nothing of halves any more.
-            let middle = item.range.start + fits;
-            let cut = |range| Item { range, first_half: false, ..item.clone() };
-            let (first, rest) = (cut(item.range.start..middle), cut(middle..item.range.end));
-            self.work.push(rest);
-            return self.ask(Asked::Item(first), now);
+        // What is surely bad is asked about between others: that those pass says more than a witness that passed before.
+        let doubted = self.is_doubted(now);
+        if let Some(at) = self.due(now, |case| case.is_quick(doubted)) {
+            return self.ask(Asked::Case(at), now);
+        }
+        if let Some(item) = self.work.next() {
+            // What is surely bad needs a few that pass after it: the last are sent one by one for its sake.
+            let one = self.work.len() == 0 && self.cases.iter().any(|case| case.is_quick(doubted));
+            let fits = if one { 1 } else { self.fits(&item) };
+            let item = if fits < item.range.len() { self.work.cut(item, fits) } else { item };
+            return self.ask(Asked::Item(item), now);
         }
         self.next_case(now)
     }
 
     fn next_case(&mut self, now: Duration) -> Turn {
-        let due = |case: &Case| case.due.is_some_and(|due| due <= now);
-        if let Some(first) =
-            (0..self.cases.len()).filter(|at| due(&self.cases[*at])).min_by_key(|at| self.cases[*at].due)
-        {
-            return self.ask(Asked::Case(first), now);
+        if let Some(at) = self.due(now, |_| true) {
+            return self.ask(Asked::Case(at), now);
         }
-        if let Some(of) = self.cases.iter().position(|case| case.due.is_none()) {
-            return match self.witness(Some(of)) {
-                Some(_) => self.ask(Asked::Witness { of: Some(of), probe: false }, now),
-                None => {
-                    self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.due = Some(now));
-                    self.ask(Asked::Case(of), now)
-                }
-            };
+        if let Some(of) = self.pending() {
+            if self.witness(Some(of)).is_some() {
+                return self.ask(Asked::Witness(Some(of)), now);
+            }
+            self.ask_anew(now);
+            return self.ask(Asked::Case(of), now);
         }
         let Some(next) = self.cases.iter().min_by_key(|case| case.due) else { return Turn::Done };
         let message = format!(
@@ -212,25 +173,40 @@ impl Search {
 
     /// Where nothing passed: whether anything does now.
     fn probe(&mut self, now: Duration) -> Turn {
-        if self.witness(None).is_some() {
-            return self.ask(Asked::Witness { of: None, probe: true }, now);
+        let (turn, pending, left) = (self.probes, self.pending(), self.work.len());
+        self.probes += 1;
+        let has_witness = self.witness(pending).is_some();
+        // In turn with what is new, which who refuses what it has already takes.
+        let turn_of_witness = has_witness && (left == 0 || !turn.is_multiple_of(2));
+        if pending.is_some() && turn_of_witness {
+            return self.ask(Asked::Witness(pending), now);
         }
-        let Some(last) = self.work.iter().position(|item| !item.range.is_empty()) else { return self.next_case(now) };
-        self.work.iter_mut().for_each(|item| item.first_half = false);
-        let item = &mut self.work[last];
-        // The newest: an older one may be too old for it.
-        item.range.end -= 1;
-        item.bad = false;
-        let range = item.range.end..item.range.end + 1;
-        let one = Item { range, ..item.clone() };
-        self.ask(Asked::Item(one), now)
+        if pending.is_none() || left == 0 {
+            self.ask_anew(now);
+        }
+        let mut due: Vec<usize> = (0..self.cases.len()).filter(|at| self.cases[*at].is_due(now)).collect();
+        if has_witness && pending.is_none() && (turn_of_witness || due.len() + left == 0) {
+            return self.ask(Asked::Witness(None), now);
+        }
+        if due.len() + left == 0 {
+            due = (0..self.cases.len()).collect();
+        }
+        // The newest first: an older one may be too old for it.
+        let count = due.len() + left;
+        let at = count.saturating_sub(1) - spread(turn, count);
+        match (due.get(at), self.work.place(at.saturating_sub(due.len()))) {
+            (Some(case), _) => self.ask(Asked::Case(*case), now),
+            (None, Some((group, place))) => self.ask(Asked::Probe { group, place }, now),
+            (None, None) => Turn::Done,
+        }
     }
 
     fn ask(&mut self, asked: Asked, now: Duration) -> Turn {
         let request = match &asked {
             Asked::Item(Item { group, range, .. }) => self.request(*group, range.clone()),
+            Asked::Probe { group, place } => self.request(*group, *place..*place + 1),
             Asked::Case(at) => self.request(self.cases[*at].group, self.cases[*at].place..self.cases[*at].place + 1),
-            Asked::Witness { of, .. } => self.witness(*of).unwrap_or_default(),
+            Asked::Witness(of) => self.witness(*of).unwrap_or_default(),
         };
         (self.asked, self.asked_at) = (Some(asked), now);
         Turn::Send(request)
@@ -241,14 +217,41 @@ impl Search {
         group.frame.request(group.records[range].iter().map(|record| record.bytes.as_slice()))
     }
 
-    /// A request that was taken before: of the case's own group, if there is one.
+    /// The case of this kind that is due first.
+    fn due(&self, now: Duration, is_wanted: impl Fn(&Case) -> bool) -> Option<usize> {
+        let due = |at: &usize| self.cases[*at].is_due(now) && is_wanted(&self.cases[*at]);
+        (0..self.cases.len()).filter(due).min_by_key(|at| self.cases[*at].due)
+    }
+
+    /// A case whose witness is waited for.
+    fn pending(&self) -> Option<usize> {
+        self.cases.iter().position(|case| case.due.is_none())
+    }
+
+    /// Where a witness would say nothing of them any more.
+    fn ask_anew(&mut self, now: Duration) {
+        self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.due = Some(now));
+    }
+
+    /// A request that was taken before: of the case's own group, if there is one, or else of its stream. Where none ever
+    /// was, another stream's, once: it may be the stream that is refused.
     fn witness(&self, case: Option<usize>) -> Option<Bytes> {
         let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
-        let group = own.or_else(|| (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some()));
-        match group {
-            Some(group) => self.witnesses[group].map(|place| self.request(group, place..place + 1)),
-            None => self.known.witness.clone(),
+        if let Some(group) = own.or_else(|| self.group_with_witness()) {
+            return self.witnesses[group].map(|place| self.request(group, place..place + 1));
         }
+        let is_all = self.cases.len() == 1 && self.work.len() == 0;
+        let borrowed = || self.known.witness.clone().filter(|_| is_all && !self.own.has_borrowed);
+        self.own.witness.clone().or_else(borrowed)
+    }
+
+    fn group_with_witness(&self) -> Option<usize> {
+        (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some())
+    }
+
+    /// Nothing of the stream has ever passed.
+    fn borrows(&self) -> bool {
+        self.own.witness.is_none() && self.group_with_witness().is_none()
     }
 
     /// How many of an item's records, from its first, go into one request.
@@ -269,33 +272,42 @@ impl Search {
     /// To go on later.
     pub(super) fn answered(&mut self, answer: Answer, now: Duration) -> Result<(), OtlpError> {
         let slowly = now.saturating_sub(self.asked_at) > self.rules.request_timeout;
-        match self.asked.take() {
+        let result = match self.asked.take() {
             None => Ok(()),
-            Some(Asked::Witness { of, probe }) => self.witnessed(of, probe, answer, now),
+            Some(Asked::Witness(of)) => self.witnessed(of, answer, now),
+            Some(Asked::Probe { group, place }) => self.probe_answered(group, place, answer, now, slowly),
             Some(Asked::Case(at)) => self.case_answered(at, answer, now, slowly),
             Some(Asked::Item(item)) if item.range.len() == 1 => self.one_answered(item, answer, now, slowly),
             Some(Asked::Item(item)) => self.many_answered(item, answer, now, slowly),
-        }
+        };
+        result.map_err(|error| {
+            // A witness after a wait says nothing of what failed before it.
+            self.ask_anew(now);
+            let progressed = std::mem::take(&mut self.progressed);
+            OtlpError { progressed, asks_on: error.asks_on && self.work.len() > 0, ..error }
+        })
     }
 
     fn many_answered(&mut self, mut item: Item, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
         let count = item.range.len();
         match sort(answer, count) {
             Sorted::Delivered => {
-                self.passed(item.group, item.range, slowly);
-                if let Some(other) = self.work.last_mut().filter(|_| item.first_half) {
-                    other.bad = true;
-                }
+                self.work.passed(&item);
+                self.passed(item.group, item.range, now, slowly);
             }
             Sorted::Dropped(message) => self.refuse(item.group, item.range, DeadLetterReason::Dropped, &message),
             Sorted::No { contradicts, .. } => {
                 self.known.pace.refused(count);
                 if contradicts {
-                    self.doubt(now);
+                    self.known.doubt(now);
                 }
-                self.split(&item, true);
+                self.progressed = true;
+                self.work.split(&item, true);
             }
-            Sorted::TooLarge(_) => self.split(&item, false),
+            Sorted::TooLarge(_) => {
+                self.progressed = true;
+                self.work.split(&item, false);
+            }
             Sorted::Later(error) => {
                 let unanswered = error.reason == SinkReason::Timeout;
                 item.tries += 1;
@@ -303,9 +315,10 @@ impl Search {
                 if shrinks {
                     self.known.pace.shrink(count, unanswered);
                     item.tries = TRIES - 1;
+                    self.progressed = true;
                 }
-                self.work.push(item);
-                return Err(OtlpError { progressed: shrinks, ..error });
+                self.work.again(item);
+                return Err(error);
             }
         }
         Ok(())
@@ -317,19 +330,17 @@ impl Search {
             Sorted::Delivered => {
                 if item.bad {
                     // Refused beside those that passed, and taken alone.
-                    self.doubt(now);
+                    self.known.doubt(now);
                 }
-                self.passed(group, item.range, slowly);
-                if let Some(other) = self.work.last_mut().filter(|_| item.first_half) {
-                    other.bad = true;
-                }
+                self.work.passed(&item);
+                self.passed(group, item.range, now, slowly);
+                Ok(())
             }
-            Sorted::Dropped(message) => self.refuse(group, item.range, DeadLetterReason::Dropped, &message),
             Sorted::Later(error) => {
                 let unanswered = error.reason == SinkReason::Timeout;
                 item.tries += 1;
                 if !unanswered && item.tries < TRIES {
-                    self.work.push(item);
+                    self.work.again(item);
                     return Err(error);
                 }
                 self.known.pace.shrink(1, unanswered);
@@ -338,39 +349,71 @@ impl Search {
                 let mut case = Case::new(group, place, now);
                 case.failed(later(&error));
                 self.cases.push(case);
-                return Err(error);
+                Err(error)
+            }
+            sorted => self.failed_alone(group, place, sorted, now),
+        }
+    }
+
+    /// Where nothing passed, one of what is still to be sent. Without a verdict it stays there.
+    fn probe_answered(
+        &mut self,
+        group: usize,
+        place: usize,
+        answer: Answer,
+        now: Duration,
+        slowly: bool,
+    ) -> Result<(), OtlpError> {
+        match sort(answer, 1) {
+            Sorted::Later(error) => Err(error),
+            Sorted::Delivered => {
+                self.work.take(group, place);
+                self.passed(group, place..place + 1, now, slowly);
+                Ok(())
             }
             sorted => {
-                let Some(failure) = self.named(group, place, sorted, now) else { return Ok(()) };
-                let mut case = Case::new(group, place, now);
-                let message = failure.message.clone();
-                case.failed(failure);
-                case.due = None;
-                self.cases.push(case);
-                self.alone += 1;
-                if self.alone >= FEW {
-                    return Err(nothing_passes(&message));
-                }
+                self.work.take(group, place);
+                self.failed_alone(group, place, sorted, now)
             }
+        }
+    }
+
+    /// A verdict on one record that was not asked about alone before.
+    fn failed_alone(&mut self, group: usize, place: usize, sorted: Sorted, now: Duration) -> Result<(), OtlpError> {
+        let Some(failure) = self.named(group, place, sorted, now) else { return Ok(()) };
+        let message = failure.message.clone();
+        let mut case = Case::new(group, place, now);
+        case.failed(failure);
+        case.due = None;
+        self.cases.push(case);
+        self.alone += 1;
+        // Its witness is asked right after. Without any, a few are asked about in a row.
+        if self.alone.is_multiple_of(FEW) && self.witness(self.pending()).is_none() {
+            return Err(OtlpError { asks_on: true, ..nothing_passes(&message) });
         }
         Ok(())
     }
 
-    /// A verdict on one record that is not believed at once.
+    /// A verdict on one record, unless it is believed at once.
     fn named(&mut self, group: usize, place: usize, sorted: Sorted, now: Duration) -> Option<Failure> {
         let (reason, message) = match sorted {
             Sorted::No { reason, message, behind, contradicts } => {
                 if behind && self.groups[group].live {
                     self.behind.push(self.groups[group].records[place].clone());
+                    self.progressed = true;
                     return None;
                 }
                 if contradicts {
-                    self.doubt(now);
+                    self.known.doubt(now);
                 }
                 (reason, message)
             }
             Sorted::TooLarge(message) => (DeadLetterReason::TooLarge, message),
-            Sorted::Delivered | Sorted::Dropped(_) | Sorted::Later(_) => return None,
+            Sorted::Dropped(message) => {
+                self.refuse(group, place..place + 1, DeadLetterReason::Dropped, &message);
+                return None;
+            }
+            Sorted::Delivered | Sorted::Later(_) => return None,
         };
         if reason == DeadLetterReason::TooOld && self.groups[group].records[place].time < self.rules.old {
             self.refuse(group, place..place + 1, reason, &message);
@@ -382,112 +425,114 @@ impl Search {
     /// An event that failed alone before was sent alone again.
     fn case_answered(&mut self, at: usize, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
         let (group, place) = (self.cases[at].group, self.cases[at].place);
-        let failure = match sort(answer, 1) {
+        let was_suspended = self.alone >= FEW;
+        let (failure, error) = match sort(answer, 1) {
             Sorted::Delivered => {
                 if self.cases.remove(at).named {
-                    self.doubt(now);
+                    self.known.doubt(now);
                 }
-                self.passed(group, place..place + 1, slowly);
+                self.passed(group, place..place + 1, now, slowly);
                 return Ok(());
             }
-            Sorted::Dropped(message) => {
-                self.cases.remove(at);
-                self.refuse(group, place..place + 1, DeadLetterReason::Dropped, &message);
-                return Ok(());
-            }
-            Sorted::Later(error) => later(&error),
+            Sorted::Later(error) => (later(&error), Some(error)),
             sorted => match self.named(group, place, sorted, now) {
-                Some(failure) => failure,
+                Some(failure) => (failure, None),
                 None => {
                     self.cases.remove(at);
                     return Ok(());
                 }
             },
         };
-        let message = failure.message.clone();
+        let named = nothing_passes(&failure.message);
         self.cases[at].failed(failure);
-        if self.witness(Some(at)).is_some() {
-            // Right after, not after a wait, in which a load may pass.
-            self.cases[at].due = None;
-            return Ok(());
+        self.alone += 1;
+        if self.witness(Some(at)).is_none() {
+            self.cases[at].due = Some(now);
+            self.alone = self.alone.max(FEW);
+            return Err(error.unwrap_or(named));
         }
-        self.cases[at].due = Some(now);
-        self.alone = self.alone.max(FEW);
-        Err(nothing_passes(&message))
+        if let Some(error) = error.filter(|_| was_suspended) {
+            self.cases[at].due = Some(now);
+            return Err(error);
+        }
+        // Its witness comes right after, not after a wait, in which a load may pass.
+        self.cases[at].due = None;
+        Ok(())
     }
 
     /// Takes the answer to a witness: what it says of the cases that have failed before it.
-    fn witnessed(&mut self, of: Option<usize>, probe: bool, answer: Answer, now: Duration) -> Result<(), OtlpError> {
-        let pause = self.rules.give_up_after / SPREAD;
+    fn witnessed(&mut self, of: Option<usize>, answer: Answer, now: Duration) -> Result<(), OtlpError> {
         let error = match sort(answer, 1) {
             Sorted::Delivered => {
-                self.alone = 0;
-                let doubted = self.is_doubted(now);
-                for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
-                    if !probe {
-                        case.witnessed(true);
-                    }
-                    case.due = Some(if probe || case.is_quick(doubted) { now } else { now + pause });
-                }
-                self.judge(doubted);
+                (self.alone, self.probes) = (0, 0);
+                self.vouch(now);
                 return Ok(());
             }
             // It passes no longer for a reason of its own, and says nothing of others.
             Sorted::No { reason: DeadLetterReason::TooOld, .. } => {
                 self.forget_witness(of);
-                self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.due = Some(now));
+                self.ask_anew(now);
                 return Ok(());
             }
             Sorted::Later(error) => error,
             Sorted::No { message, .. } | Sorted::TooLarge(message) | Sorted::Dropped(message) => {
                 // What it took before it refuses now.
-                self.doubt(now);
+                self.known.doubt(now);
                 nothing_passes(&message)
             }
         };
+        let due = Some(now + self.rules.give_up_after / SPREAD);
         for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
             case.witnessed(false);
-            case.due = Some(now + pause);
+            case.due = due;
         }
+        self.alone = self.alone.max(FEW);
         Err(error)
     }
 
-    /// Gives up what is proven.
-    fn judge(&mut self, doubted: bool) {
+    /// Something has passed right after these failed.
+    fn vouch(&mut self, now: Duration) {
+        let pause = self.rules.give_up_after / SPREAD;
+        let doubted = self.is_doubted(now);
+        for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
+            case.witnessed(true);
+            case.due = Some(if case.is_quick(doubted) { now } else { now + pause });
+        }
+        let borrows = self.borrows();
         let proven: Vec<Case> = self.cases.extract_if(.., |case| case.is_proven(doubted)).collect();
         for Case { group, place, reason, message, .. } in proven {
+            self.own.has_borrowed |= borrows;
             self.refuse(group, place..place + 1, reason, &message);
         }
     }
 
     fn forget_witness(&mut self, case: Option<usize>) {
         let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
-        match own.or_else(|| (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some())) {
+        match own.or_else(|| self.group_with_witness()) {
             Some(group) => self.witnesses[group] = None,
+            None if self.own.witness.is_some() => self.own.witness = None,
             None => self.known.witness = None,
         }
     }
 
     /// These were taken. Of them, the smallest will do as a witness.
-    fn passed(&mut self, group: usize, range: Range<usize>, slowly: bool) {
-        self.alone = 0;
+    fn passed(&mut self, group: usize, range: Range<usize>, now: Duration, slowly: bool) {
+        (self.alone, self.probes, self.progressed) = (0, 0, true);
         self.known.pace.passed(range.len(), slowly);
-        self.work.iter_mut().for_each(|item| item.tries = 0);
+        self.work.forget_tries();
         let records = &self.groups[group].records;
         if let Some(smallest) = range.min_by_key(|place| records[*place].bytes.len()) {
             self.witnesses[group] = Some(smallest);
-            self.known.witness = Some(self.request(group, smallest..smallest + 1));
+            let witness = Some(self.request(group, smallest..smallest + 1));
+            self.own = Own { witness: witness.clone(), has_borrowed: false };
+            self.known.witness = witness;
         }
+        self.vouch(now);
     }
 
-    /// It has contradicted itself.
-    fn doubt(&mut self, now: Duration) {
-        self.known.doubted_until = now + DOUBT;
-        self.known.pace.settle();
-    }
-
+    /// Whether it needs more evidence than a few rounds.
     fn is_doubted(&self, now: Duration) -> bool {
-        now < self.known.doubted_until
+        self.known.is_doubted(now) || self.borrows()
     }
 
     /// What the live stream refused as too far behind its newest, each record once.
@@ -501,18 +546,20 @@ impl Search {
         self.refused
     }
 
-    /// In two halves, the earlier first. `bad`: at least one of the records is.
-    fn split(&mut self, item: &Item, bad: bool) {
-        let middle = item.range.start + item.range.len() / 2;
-        let half = |range, first_half| Item { group: item.group, range, first_half, bad: false, tries: item.tries };
-        self.work.push(half(middle..item.range.end, false));
-        self.work.push(half(item.range.start..middle, bad));
-    }
-
     fn refuse(&mut self, group: usize, range: Range<usize>, reason: DeadLetterReason, message: &str) {
+        self.progressed = true;
         let refused = |record: &Record| Refused { index: record.index, reason, message: message.to_owned() };
         self.refused.extend(self.groups[group].records[range].iter().map(refused));
     }
+}
+
+/// The place of the `n`th probe among `count`: each falls into the largest part that none has fallen into, by the golden
+/// ratio.
+fn spread(n: usize, count: usize) -> usize {
+    const GOLDEN: u32 = 0x9E37_79B9;
+    #[expect(clippy::cast_possible_truncation, reason = "the part that counts")]
+    let part = (n as u32).wrapping_mul(GOLDEN);
+    (u64::from(part) * count as u64 >> 32) as usize
 }
 
 /// An answer, by what is done with it.

@@ -1,5 +1,7 @@
 //! When an event is given up. A receiver that says no to one event alone may mean the event, or itself; what tells them
-//! apart is the *witness*: an event that it has taken before, sent again right after.
+//! apart is the *witness*: an event of the same stream that it takes right after, one that it has not had yet or one that it
+//! took before. Where nothing of the stream was ever taken, another stream's will do for one event, after the longer time:
+//! it may be the stream that is refused.
 //!
 //! | what it says of the event alone | given up once |
 //! | --- | --- |
@@ -19,7 +21,7 @@ use crate::dead_letter::DeadLetterReason;
 use crate::metrics::SinkReason;
 
 /// Rounds where the receiver names a fault of the event's and is consistent.
-pub(super) const QUICK: u32 = 3;
+pub(super) const QUICK: u32 = 5;
 /// Rounds otherwise, at least.
 pub(super) const SPREAD: u32 = 8;
 /// That a good event is given up by chance.
@@ -50,6 +52,11 @@ impl Case {
         let (reason, error, named) = (DeadLetterReason::Rejected, SinkReason::Refused, true);
         let message = String::new();
         Self { group, place, reason, error, message, named, due: Some(due), passed: 0, missed: 0 }
+    }
+
+    /// Whether it is to be tried again.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.due.is_some_and(|due| due <= now)
     }
 
     /// It has failed again.
