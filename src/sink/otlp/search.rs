@@ -481,11 +481,8 @@ impl Search {
                 nothing_passes(&message)
             }
         };
-        let due = Some(now + self.rules.give_up_after / SPREAD);
-        for case in self.cases.iter_mut().filter(|case| case.due.is_none()) {
-            case.witnessed(false);
-            case.due = due;
-        }
+        // They are asked about once more as soon as anything passes: nothing was said of them.
+        self.cases.iter_mut().filter(|case| case.due.is_none()).for_each(|case| case.witnessed(false));
         self.alone = self.alone.max(FEW);
         Err(error)
     }
