@@ -50,7 +50,8 @@
 //! [`admin`], [`telemetry`], [`shutdown`], [`blocking`], [`clock`], [`version`].
 //!
 //! Beside it: [`simulate`], both APIs as a server with faults and a truth ledger. It shares no code with
-//! [`source`], so that one cannot hide the other's mistake.
+//! [`source`], so that one cannot hide the other's mistake. What must hold whatever bytes come is in `fuzz`, which only
+//! tests and fuzzers compile.
 
 pub mod event;
 pub mod record;
@@ -90,3 +91,6 @@ pub mod telemetry;
 pub mod version;
 
 pub mod simulate;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -330,7 +330,7 @@ impl Reading {
         } else if piece.void + 1 < CONTRARY_READINGS.0 {
             self.settle(Outcome::Reread);
             let limit = (piece.limit / 2).max(1);
-            self.todo.push(Todo::Read(Piece { limit, void: piece.void + 1, ..piece }));
+            self.todo.push(Todo::Read(Piece { limit, attempt: piece.attempt + 1, void: piece.void + 1, ..piece }));
         } else {
             self.give_up(piece, GapReason::Unreadable);
         }

@@ -144,6 +144,17 @@ fn compact(json: &str) -> Vec<u8> {
 
 /// See [`super::identify`].
 pub(super) fn identify(source: Source, raw: &str) -> super::Identity {
+    let (canonical, time) = read(source, raw);
+    super::Identity { fingerprint: canonical.fingerprint(), time }
+}
+
+/// The canonical form, alone.
+#[cfg(any(test, fuzzing))]
+pub(super) fn canonical(source: Source, raw: &str) -> Vec<u8> {
+    read(source, raw).0.0
+}
+
+fn read(source: Source, raw: &str) -> (Canonical, Option<Millis>) {
     let mut canonical = Canonical::new(source);
     let time = match source {
         Source::Genauth => parse(raw).map(|record: UserAction<'_>| {
@@ -160,5 +171,5 @@ pub(super) fn identify(source: Source, raw: &str) -> super::Identity {
     if time.is_none() {
         canonical.opaque(raw);
     }
-    super::Identity { fingerprint: canonical.fingerprint(), time: time.flatten() }
+    (canonical, time.flatten())
 }

@@ -43,5 +43,11 @@ pub fn identify(source: Source, raw: &str) -> Identity {
     identity::identify(source, raw)
 }
 
+/// What the fingerprint of a record is taken of.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn canonical(source: Source, raw: &str) -> Vec<u8> {
+    identity::canonical(source, raw)
+}
+
 #[cfg(test)]
 mod tests;

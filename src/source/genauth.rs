@@ -264,6 +264,12 @@ fn read(answer: &Answer, first: bool, secrets: &[&str]) -> Result<Page, Refusal>
     Err(refusal(answer, secrets).unwrap_or(Refusal::from(complaint)))
 }
 
+/// The page in `answer`, the first of its run or not.
+#[cfg(any(test, fuzzing))]
+pub(super) fn page_of(answer: &Answer, first: bool) -> Result<Page, FetchError> {
+    read(answer, first, &["a secret"]).map_err(|refusal| refusal.error)
+}
+
 /// The API documents `data` with both members for every answer that succeeds: an answer without them is none, whatever its
 /// `statusCode` says. A count of none beside no list, and no count beside an empty one, can mean only one thing.
 fn page(envelope: Envelope<'_>, answer: &Answer, first: bool) -> Result<Page, FetchError> {

@@ -51,6 +51,15 @@ pub(super) struct Answer {
     pub(super) body: Body,
 }
 
+impl Answer {
+    /// One that succeeded, or did not.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(success: bool, body: &[u8]) -> Self {
+        let status = if success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+        Self { status, retry_after: None, dated: None, body: Body::new(body.to_vec()) }
+    }
+}
+
 /// A body, valid UTF-8: known once as text, and as bytes that records can share.
 pub(super) struct Body {
     text: Arc<String>,

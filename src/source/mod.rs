@@ -257,6 +257,19 @@ pub enum Priority {
     CatchUp,
 }
 
+/// What is made of an answer with this body, the first of its run or not.
+///
+/// # Errors
+/// It is no page.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn page_of(source: Source, first: bool, success: bool, body: &[u8]) -> Result<Page, FetchError> {
+    let answer = http::Answer::of(success, body);
+    match source {
+        Source::Genauth => genauth::page_of(&answer, first),
+        Source::Scloud => scloud::page_of(&answer),
+    }
+}
+
 /// One page to ask for. All but `position` stays the same through a run of pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {

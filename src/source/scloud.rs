@@ -126,6 +126,12 @@ fn read(answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
     }
 }
 
+/// The page in `answer`.
+#[cfg(any(test, fuzzing))]
+pub(super) fn page_of(answer: &Answer) -> Result<Page, FetchError> {
+    read(answer, &["a secret"])
+}
+
 /// An answer without `Events` is a page, since the API documents every member but `RetCode` as optional: what it is
 /// worth is seen by whoever knows what the window should hold.
 fn page(envelope: Envelope<'_>, answer: &Answer) -> Result<Page, FetchError> {

@@ -134,7 +134,8 @@ impl LaneKey {
     pub fn interval(delta: &[u8]) -> Option<Window> {
         let (_, numbers) = delta.split_last_chunk::<16>()?;
         let bucket = i64::from_be_bytes(*numbers.first_chunk()?) ^ i64::MIN;
-        Some(Window { from: bucket * BUCKET, to: (bucket + 1) * BUCKET })
+        let from = bucket.checked_mul(BUCKET)?;
+        Some(Window { from, to: from.checked_add(BUCKET)? })
     }
 
     /// The part of `window` whose deltas are of nothing else; empty if there is none.

@@ -430,6 +430,20 @@ pub fn check(topic: &Topic) -> Result<(), CheckpointError> {
     }
 }
 
+/// Whatever a record of the topic holds, and whatever stands beside its offset.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn reads_what_it_finds(data: &[u8]) {
+    for key in [OWNER_KEY, FORMAT_KEY, POSITION_KEY, data] {
+        let entry = Entry::of(&Read { offset: 0, timestamp: None, key, value: Some(data) });
+        assert_eq!(matches!(entry, Entry::Map), key == data);
+    }
+    let _ = (serde_json::from_slice::<Format>(data).is_ok(), serde_json::from_slice::<Position>(data).is_ok());
+    if let Some(standing) = std::str::from_utf8(data).ok().and_then(|text| Standing::of_offset(7, text)) {
+        let (offset, text) = standing.to_offset();
+        assert_eq!(Standing::of_offset(offset, &text), Some(standing));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
