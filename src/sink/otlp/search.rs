@@ -556,7 +556,7 @@ fn spread(n: usize, count: usize) -> usize {
     const GOLDEN: u32 = 0x9E37_79B9;
     #[expect(clippy::cast_possible_truncation, reason = "the part that counts")]
     let part = (n as u32).wrapping_mul(GOLDEN);
-    (u64::from(part) * count as u64 >> 32) as usize
+    ((u64::from(part) * count as u64) >> 32) as usize
 }
 
 /// An answer, by what is done with it.
