@@ -2,7 +2,7 @@
 //!
 //! Pure: it says what to send next and takes the answer, and is told the time. What is refused together is sent again in
 //! halves, down to one record. Halves whose first is good are not sent whole a second time: then the bad one is in the
-//! second. What fails for any other reason is tried again, and after some tries it is less at once ([`Pace`]). What fails
+//! second. What fails for any other reason is tried again, and after some tries it is less at once ([`pace`](super::pace)). What fails
 //! alone lets all others pass; when it is given up is decided in [`verdict`](super::verdict).
 //!
 //! Where a few have failed alone and nothing has passed since, it may be that nothing does. Then nothing is given up and
