@@ -93,7 +93,7 @@ impl Lane {
                 }
                 Err(error) => {
                     self.failing(error.reason(), &error);
-                    if error.has_progressed() {
+                    if error.has_progressed() || error.asks_on() {
                         backoff.reset();
                     }
                     self.wait(&mut backoff, error.reason(), error.retry_after(), shutdown).await?;
