@@ -236,8 +236,7 @@ impl Search {
     /// A request that was taken before: of the case's own group, if there is one, or else of its stream. Where none ever
     /// was, another stream's, once: it may be the stream that is refused.
     fn witness(&self, case: Option<usize>) -> Option<Bytes> {
-        let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
-        if let Some(group) = own.or_else(|| self.group_with_witness()) {
+        if let Some(group) = self.group_with_witness(case) {
             return self.witnesses[group].map(|place| self.request(group, place..place + 1));
         }
         let is_all = self.cases.len() == 1 && self.work.len() == 0;
@@ -245,13 +244,15 @@ impl Search {
         self.own.witness.clone().or_else(borrowed)
     }
 
-    fn group_with_witness(&self) -> Option<usize> {
-        (0..self.groups.len()).rev().find(|group| self.witnesses[*group].is_some())
+    /// The case's own, or else the last that has any.
+    fn group_with_witness(&self, case: Option<usize>) -> Option<usize> {
+        let own = case.map(|at| self.cases[at].group);
+        own.into_iter().chain((0..self.groups.len()).rev()).find(|group| self.witnesses[*group].is_some())
     }
 
     /// Nothing of the stream has ever passed.
     fn borrows(&self) -> bool {
-        self.own.witness.is_none() && self.group_with_witness().is_none()
+        self.own.witness.is_none() && self.group_with_witness(None).is_none()
     }
 
     /// How many of an item's records, from its first, go into one request.
@@ -504,8 +505,7 @@ impl Search {
     }
 
     fn forget_witness(&mut self, case: Option<usize>) {
-        let own = case.map(|at| self.cases[at].group).filter(|group| self.witnesses[*group].is_some());
-        match own.or_else(|| self.group_with_witness()) {
+        match self.group_with_witness(case) {
             Some(group) => self.witnesses[group] = None,
             None if self.own.witness.is_some() => self.own.witness = None,
             None => self.known.witness = None,
