@@ -84,9 +84,10 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
     let Some(lowest) = passed_over.iter().map(|lane| lane.cursor.floor()).min() else { return Ok(what) };
     let range = |Stored { stream, sink, cursor }: &Stored| {
         let (live, floor) = (time(cursor.live), time(cursor.floor()));
+        let late = format!("what comes late between {floor} and {}", time(to.min(cursor.live)));
         match cursor.live < to {
-            true => format!("{stream} to {sink}: all that lies between {live} and {}", time(to)),
-            false => format!("{stream} to {sink}: what comes late between {floor} and {}", time(to)),
+            true => format!("{stream} to {sink}: all that lies between {live} and {}, and {late}", time(to)),
+            false => format!("{stream} to {sink}: {late}"),
         }
     };
     let never: Vec<String> = passed_over.into_iter().map(range).collect();
@@ -231,7 +232,9 @@ mod tests {
         assert!(effect(570_000, true).unwrap().contains(late));
         assert!(effect(540_000, false).is_ok());
         let refused = effect(700_000, false).unwrap_err();
-        let range = "s to k: all that lies between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z";
+        // The sweep is moved over what it has not read, too.
+        let range = "s to k: all that lies between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z, and what comes late between \
+                     1970-01-01T00:09:00Z and 1970-01-01T00:10:00Z";
         assert!(refused.contains(range) && refused.contains("--skip"), "{refused}");
         assert!(effect(700_000, true).unwrap().contains(range));
         for skip in [false, true] {
