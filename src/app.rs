@@ -21,6 +21,7 @@ use crate::feed::Feed;
 use crate::health;
 use crate::lane::{self, Kept, Lane, LaneError, LaneMaker, Until};
 use crate::metrics::Metrics;
+use crate::reading::Gap;
 use crate::replica::{LaneLine, Line, Replica, Watched, agreement};
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line, was_closed};
@@ -74,10 +75,13 @@ pub enum StartError {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Every lane had caught up.
     CaughtUp,
+    /// The same, but these, by stream and sink, have given up parts of the log that could not be read, all of which lie
+    /// within that.
+    Incomplete(Vec<((String, String), Gap)>),
     /// Asked to end, and every lane finished what it was delivering.
     Drained,
     /// Asked to end, and not every lane did in time: its last events come again with the next run.
@@ -201,6 +205,7 @@ impl App {
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Ended {
         let (stop_admin, admin_end) = shutdown::channel();
         let _watchman = Watchman::over(self.status.clone());
+        let status = self.status.clone();
         let admin =
             Admin { metrics: self.metrics, readiness: self.readiness, status: self.status, draining: shutdown.clone() };
         let admin = tokio::spawn(self.admin.serve(admin, admin_end));
@@ -253,7 +258,10 @@ impl App {
             (false, ..) => Ended::NotDrained,
             (true, true, _) => Ended::Failed,
             (true, false, true) => Ended::Drained,
-            (true, false, false) => Ended::CaughtUp,
+            (true, false, false) => match status.gave_up() {
+                none if none.is_empty() => Ended::CaughtUp,
+                lanes => Ended::Incomplete(lanes),
+            },
         }
     }
 }

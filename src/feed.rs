@@ -4,6 +4,7 @@
 //! window needs to count is decided in [`crate::reading`], whether it is believed in `doubt`.
 
 mod ask;
+mod bounds;
 mod clocks;
 mod doubt;
 mod trouble;
@@ -16,16 +17,17 @@ use std::time::Instant;
 use tokio::sync::OnceCell;
 
 use crate::admin::StreamBoard;
-use crate::event::{Fingerprint, Millis, Source, StreamContext};
+use crate::event::{Millis, Source, StreamContext};
 use crate::metrics::StreamMetrics;
 use crate::reading::{Found, Gap, Inclusive, Paging, Rules, Shard};
-use crate::source::{Client, FetchReason, Now, PageRequest, Position, Priority};
+use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::Place;
 use crate::window::{Density, Window, floor_to};
+use bounds::Bounds;
 use clocks::Doubts;
 use doubt::Neighbourhood;
-use trouble::{Kind, Trouble};
+use trouble::Trouble;
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
 const ROWS_AHEAD: u64 = 16_000;
@@ -39,8 +41,6 @@ const UNIT_BYTES: u64 = 24 << 20;
 const RECORD_BYTES: u64 = 1024;
 /// A week.
 const PAST: Millis = 7 * 86_400_000;
-/// Records listed outside their windows that are remembered, one for each reading.
-const OUTSIDE: usize = 16;
 
 /// Reads one stream.
 pub struct Feed {
@@ -63,8 +63,7 @@ pub struct Feed {
     doubts: Mutex<Doubts>,
     told_outside: AtomicBool,
     told_less: AtomicBool,
-    /// Records that were listed outside their windows, and for which.
-    outside: Mutex<VecDeque<(Fingerprint, Window)>>,
+    bounds: Mutex<Bounds>,
     begun: OnceCell<Now>,
 }
 
@@ -166,7 +165,7 @@ impl Feed {
             doubts: Mutex::default(),
             told_outside: AtomicBool::new(false),
             told_less: AtomicBool::new(false),
-            outside: Mutex::default(),
+            bounds: Mutex::default(),
             begun: OnceCell::new(),
         }
     }
@@ -174,26 +173,6 @@ impl Feed {
     /// Whether it was said before that records lie outside the bounds that list them.
     pub fn tell_outside(&self) -> bool {
         self.told_outside.swap(true, Ordering::Relaxed)
-    }
-
-    /// Takes note of a record that `window` listed though it lies outside. One that windows far apart list shows that the
-    /// API ignores bounds: what it does not list then is never listed.
-    pub fn listed_outside(&self, fingerprint: Fingerprint, window: Window) {
-        let mut outside = lock(&self.outside);
-        let apart = |other: &Window| {
-            other.to + 2 * self.rules.unit < window.from || window.to + 2 * self.rules.unit < other.from
-        };
-        let ignores = outside.iter().any(|(other, of)| *other == fingerprint && apart(of));
-        if outside.len() >= OUTSIDE {
-            outside.pop_front();
-        }
-        outside.push_back((fingerprint, window));
-        drop(outside);
-        if ignores {
-            let message = "the API lists the same records whatever bounds are asked for: such a source cannot be read \
-                           completely";
-            self.failed(Kind::Answers, FetchReason::Doubtful, message, true);
-        }
     }
 
     /// A window that is known to hold records, from what a lane has kept.

@@ -12,6 +12,7 @@ use trailcast::command::{self, Answer};
 use trailcast::config::{self, Loaded, LogConfig};
 use trailcast::lane::{Until, report_panics};
 use trailcast::metrics::Metrics;
+use trailcast::reading::Gap;
 use trailcast::telemetry::export::Traces;
 use trailcast::{kafka, shutdown, simulate, telemetry};
 
@@ -85,8 +86,19 @@ async fn run(args: RunArgs) -> Exit {
     let progress = (until == Until::CaughtUp && io::stderr().is_terminal()).then(|| command::progress(&app));
     let ended = app.run(until, end).await;
     drop(progress);
-    match ended {
+    match &ended {
         Ended::CaughtUp => tracing::info!("caught up"),
+        Ended::Incomplete(lanes) => {
+            for ((stream, sink), Gap { from, to, reason }) in lanes {
+                let time = |millis: i64| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+                let (from, to, reason) = (time(*from), time(*to), reason.label());
+                tracing::error!(
+                    stream, sink, %from, %to, reason,
+                    "caught up, but not all that lies between could be read: what is missing is given up, and `trailcast \
+                     cursor show` lists it as gaps"
+                );
+            }
+        }
         Ended::Drained => tracing::info!("drained"),
         Ended::NotDrained => tracing::error!("not drained in time: the events under way come again with the next run"),
         // Whatever failed has said so.
@@ -97,7 +109,7 @@ async fn run(args: RunArgs) -> Exit {
     }
     match ended {
         Ended::CaughtUp | Ended::Drained => Exit::Done,
-        Ended::NotDrained | Ended::Failed => Exit::Failed,
+        Ended::Incomplete(_) | Ended::NotDrained | Ended::Failed => Exit::Failed,
     }
 }
 

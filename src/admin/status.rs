@@ -10,6 +10,7 @@ use crate::clock::{now, steady};
 use crate::event::{Millis, Source, StreamIdentity};
 use crate::health::{LaneState, Movement, Say, Told, WaitsFor};
 use crate::metrics::{SinkReason, lag, seconds};
+use crate::reading::Gap;
 use crate::source::FetchReason;
 use crate::version;
 
@@ -61,6 +62,8 @@ struct Lane {
     movement: Movement,
     /// What it waits for, and since when.
     waits_for: Option<(WaitsFor, Instant)>,
+    /// How many parts of the log it gave up since the process started, and what they all lie within.
+    gave_up: Option<(u64, Gap)>,
     told: Told,
     /// It has come to its end, and nobody waits for it.
     ended: bool,
@@ -146,6 +149,14 @@ impl StatusBoard {
         board.lanes.iter().map(|(key, lane)| (key.clone(), board.state(key, lane, steady, at))).collect()
     }
 
+    /// The lanes, by stream and sink, that have given up parts of the log since the process started, with what these lie
+    /// within and why the last of them was given up.
+    #[must_use]
+    pub fn gave_up(&self) -> Vec<((String, String), Gap)> {
+        let board = self.lock();
+        board.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.gave_up?.1))).collect()
+    }
+
     /// Says in the log which lanes do not move on schedule, what they wait for, and when that is over. To be called about
     /// once a second.
     pub fn review(&self) {
@@ -153,13 +164,14 @@ impl StatusBoard {
         let mut board = self.lock();
         let keys: Vec<_> = board.lanes.keys().cloned().collect();
         for key in keys {
-            let state = board.state(&key, &board.lanes[&key], steady, at);
-            let lag = board.lag(&key, &board.lanes[&key], steady);
+            let lane = &board.lanes[&key];
+            let (state, lag) = (board.state(&key, lane, steady, at), board.lag(&key, lane, steady));
+            let health = board.health(&key, lane);
             let Some(lane) = board.lanes.get_mut(&key) else { continue };
             let (stream, sink) = (&key.0, &key.1);
             match lane.told.review(at, state) {
                 Some(Say::Trouble(lasted)) => {
-                    let (state, message) = (state.label(), lane.account(at, state));
+                    let (state, message) = (state.label(), lane.account(at, state, &health));
                     let (lag_seconds, for_seconds) = (lag.map(|lag| lag / 1000), lasted.as_secs());
                     tracing::warn!(
                         stream,
@@ -204,8 +216,9 @@ impl StatusBoard {
         let lanes = board.lanes.iter().map(|(key, lane)| LaneStatus {
             stream: key.0.clone(),
             sink: key.1.clone(),
-            health: lane.condition(at, board.state(key, lane, steady, at)),
+            health: lane.condition(at, board.state(key, lane, steady, at), &board.health(key, lane)),
             delivered: lane.delivered,
+            gaps: lane.gave_up.map_or(0, |(parts, _)| parts),
             delivered_through: lane.delivered_through.map(Time),
             delivery_lag_seconds: lane.delivered_through.map(|through| lag(board.now(&key.0, steady), through)),
             verified_through: lane.verified_through.map(Time),
@@ -234,8 +247,21 @@ impl Board {
     }
 
     fn state(&self, key: &(String, String), lane: &Lane, steady: Millis, at: Instant) -> LaneState {
-        let running = !lane.ended && self.streams.get(&key.0).is_some_and(|stream| stream.running);
-        lane.movement.state(at, self.lag(key, lane, steady), running, lane.health != Health::Ok)
+        let failing = self.health(key, lane) != Health::Ok;
+        lane.movement.state(at, self.lag(key, lane, steady), self.runs(key, lane), failing)
+    }
+
+    fn runs(&self, key: &(String, String), lane: &Lane) -> bool {
+        !lane.ended && self.streams.get(&key.0).is_some_and(|stream| stream.running)
+    }
+
+    /// What fails for a lane: its own work, or else the stream that it reads here.
+    fn health(&self, key: &(String, String), lane: &Lane) -> Health {
+        let stream = self.streams.get(&key.0).filter(|_| self.runs(key, lane));
+        match (&lane.health, stream) {
+            (Health::Ok, Some(stream)) => stream.health(),
+            (health, _) => health.clone(),
+        }
     }
 }
 
@@ -245,6 +271,7 @@ impl Lane {
             health: Health::Ok,
             movement: Movement::new(allowed),
             waits_for: None,
+            gave_up: None,
             told: Told::default(),
             ended: false,
             delivered_through: None,
@@ -255,8 +282,8 @@ impl Lane {
     }
 
     /// Why it is where it is.
-    fn account(&self, at: Instant, state: LaneState) -> String {
-        match (&self.health, self.waits_for) {
+    fn account(&self, at: Instant, state: LaneState, health: &Health) -> String {
+        match (health, self.waits_for) {
             (Health::Failing { message, .. }, _) if state == LaneState::Failing => message.clone(),
             (_, Some((what, since))) => {
                 format!("it waits for {}, for {} s", what.text(), at.saturating_duration_since(since).as_secs())
@@ -265,11 +292,11 @@ impl Lane {
         }
     }
 
-    fn condition(&self, at: Instant, state: LaneState) -> Condition {
-        let mut condition = self.health.condition();
+    fn condition(&self, at: Instant, state: LaneState, health: &Health) -> Condition {
+        let mut condition = health.condition();
         condition.state = state.label();
         if state.is_trouble() {
-            condition.message = Some(self.account(at, state));
+            condition.message = Some(self.account(at, state, health));
         }
         condition
     }
@@ -357,6 +384,14 @@ impl LaneBoard {
         self.update(|lane| {
             lane.delivered_through = Some(end);
             lane.movement.committed(Instant::now(), end);
+        });
+    }
+
+    /// A part of the log could not be read and is given up.
+    pub fn gave_up(&self, gap: Gap) {
+        self.update(|lane| {
+            let (parts, all) = lane.gave_up.unwrap_or((0, gap));
+            lane.gave_up = Some((parts + 1, Gap { from: all.from.min(gap.from), to: all.to.max(gap.to), ..gap }));
         });
     }
 
@@ -448,6 +483,8 @@ pub(super) struct LaneStatus {
     pub health: Condition,
     /// Events, since the process started.
     pub delivered: u64,
+    /// Parts of the log that it gave up, since the process started.
+    pub gaps: u64,
     pub delivered_through: Option<Time>,
     pub delivery_lag_seconds: Option<f64>,
     pub verified_through: Option<Time>,

@@ -57,7 +57,7 @@ pub async fn demo(args: DemoArgs) -> Result<Answer, CommandError> {
     simulator.shutdown().await;
     match ended {
         Ended::CaughtUp | Ended::Drained => Ok(Answer::done(String::new())),
-        Ended::NotDrained | Ended::Failed => Err(CommandError {
+        Ended::Incomplete(_) | Ended::NotDrained | Ended::Failed => Err(CommandError {
             message: "demo: could not deliver every event to stdout".to_owned(),
             exit: Exit::Failed,
         }),

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::bounds::Question;
 use super::doubt::{Witness, Worth};
 use super::trouble::{Kind, Say};
 use super::{Feed, Overflow, RECORD_BYTES, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
-use crate::reading::{End, Gap, Reading, Rules, Shard};
+use crate::reading::{End, Found, Gap, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans::{self, Place};
@@ -62,12 +63,16 @@ impl Feed {
     pub(super) async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let rank = self.client.rank(priority);
         let read = self.read_once(window, rank).await?;
-        let read = if read.window.shard == Shard::WHOLE { self.believe(read, rank).await? } else { read };
+        let mut read = if read.window.shard == Shard::WHOLE { self.believe(read, rank).await? } else { read };
+        read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
+        self.question_bounds(&mut read, rank).await;
+        if read.window.gaps.is_empty() {
+            self.worked(Kind::Runs);
+        }
         lock(&self.learnt).neighbourhood.saw(window, read.rows);
         self.metrics.window(read.outcome);
         spans::read(read.outcome, read.rows);
         tracing::debug!(stream = self.stream.name, ?window, outcome = ?read.outcome, rows = read.rows, "window read");
-        read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
         Ok(Arc::new(read.window))
     }
 
@@ -261,6 +266,34 @@ impl Feed {
         Ok(read)
     }
 
+    /// Asks a control question where it seems that the API does not go by the bounds that it is asked for: see
+    /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one.
+    async fn question_bounds(&self, read: &mut Read, rank: Rank) {
+        let WindowRead { window, found, gaps, shard: Shard::WHOLE, .. } = &mut read.window else { return };
+        let (window, unit) = (*window, self.rules.unit);
+        let question = lock(&self.bounds).saw(window, unit, found);
+        let Some(Question { record, away }) = question else {
+            if lock(&self.bounds).are_believed() {
+                self.worked(Kind::Bounds);
+            }
+            return;
+        };
+        let limit = self.rules.page_limit;
+        let control = PageRequest { from: away - unit, to: away, limit, position: Position::First };
+        // Whoever does not answer now is asked with the next window.
+        let Ok(page) = self.ask_once(&control, rank).await else { return };
+        let listed = |found: &Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
+        if !found.iter().any(listed) {
+            lock(&self.bounds).count();
+            return self.worked(Kind::Bounds);
+        }
+        gaps.extend(lock(&self.bounds).count_not(record));
+        self.metrics.error(FetchReason::Doubtful);
+        let message = "the API lists the same records whatever bounds are asked for: such a source cannot be read completely, \
+                       and what it was asked for is a gap";
+        self.failed(Kind::Bounds, FetchReason::Doubtful, message, true);
+    }
+
     /// Whether no pass is to read the window again.
     fn is_last(&self, window: Window) -> bool {
         let schedule = &self.schedule;
@@ -289,18 +322,25 @@ impl Feed {
 
     async fn lists(&self, from: Millis, to: Millis, rank: Rank) -> bool {
         let request = PageRequest { from, to, limit: 1, position: Position::First };
-        // Once: an API that fails here is asked again by whoever has doubts.
+        match self.ask_once(&request, rank).await {
+            Ok(page) => !page.records.is_empty() || page.next_token.is_some(),
+            // One record that is too large is a record.
+            Err(reason) => reason == FetchReason::TooLarge,
+        }
+    }
+
+    /// Once: an API that fails here is asked again by whoever has doubts.
+    async fn ask_once(&self, request: &PageRequest, rank: Rank) -> Result<Page, FetchReason> {
         self.metrics.request_started();
-        match self.client.fetch(&request, rank).await {
+        match self.client.fetch(request, rank).await {
             Ok(fetched) => {
                 self.metrics.request_finished(fetched.timing.requests);
                 self.metrics.rate_limit_waited(fetched.timing.waited);
-                !fetched.page.records.is_empty() || fetched.page.next_token.is_some()
+                Ok(fetched.page)
             }
             Err(error) => {
                 self.metrics.error(error.reason);
-                // One record that is too large is a record.
-                error.reason == FetchReason::TooLarge
+                Err(error.reason)
             }
         }
     }
@@ -319,7 +359,7 @@ impl Feed {
                     self.show_clock();
                     self.worked(Kind::Requests);
                     if request.position != Position::First {
-                        self.worked(Kind::Runs);
+                        self.worked(Kind::Pages);
                     }
                     return Asked::Page(fetched.page);
                 }
@@ -336,7 +376,7 @@ impl Feed {
                         self.metrics.error(error.reason);
                         let (stream, reason) = (&self.stream.name, error.reason.label());
                         tracing::debug!(stream, reason, "a run of pages broke off, reading it again: {error}");
-                        self.failed(Kind::Runs, error.reason, &format!("later pages cannot be had: {error}"), false);
+                        self.failed(Kind::Pages, error.reason, &format!("later pages cannot be had: {error}"), false);
                         return Asked::Broken;
                     }
                     self.metrics.error(error.reason);
@@ -347,7 +387,7 @@ impl Feed {
                         "request failed: {error}"
                     );
                     if later {
-                        self.failed(Kind::Runs, error.reason, &format!("later pages cannot be had: {error}"), false);
+                        self.failed(Kind::Pages, error.reason, &format!("later pages cannot be had: {error}"), false);
                     } else {
                         self.failed(Kind::Requests, error.reason, &error.to_string(), needs_operator);
                     }

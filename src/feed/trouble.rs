@@ -20,10 +20,14 @@ const REMINDERS: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 pub(super) enum Kind {
     /// Requests get no page.
     Requests,
-    /// Runs of pages do not come to a good end.
+    /// Later pages of a run cannot be had.
+    Pages,
+    /// Runs of pages contradict themselves, or do not end.
     Runs,
     /// What is said cannot be believed.
     Answers,
+    /// The bounds that are asked for do not count.
+    Bounds,
 }
 
 /// What is to be said.
@@ -40,7 +44,7 @@ pub(super) enum Say {
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     /// In the order of [`Kind`].
-    kinds: [State; 3],
+    kinds: [State; 5],
     well: Option<Instant>,
     hold: Duration,
 }

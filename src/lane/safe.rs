@@ -94,8 +94,9 @@ impl Lane {
             let (stream, sink) = (&feed.stream.name, &self.sink_name);
             let (from, to) = (time(cursor.floor()), time(oldest));
             tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
-            cursor.known.add_gap(Gap { from: cursor.floor(), to: oldest, reason: GapReason::Expired });
-            self.metrics.gaps(1);
+            let gap = Gap { from: cursor.floor(), to: oldest, reason: GapReason::Expired };
+            cursor.known.add_gap(gap);
+            self.gave_up(&[gap]);
             cursor.skip_to(oldest);
         }
         if let Some(witness) = cursor.known.witness {

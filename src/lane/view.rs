@@ -11,6 +11,7 @@ use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
+use crate::reading::Gap;
 use crate::sink::{Sink, deleted_at_once};
 use crate::state::admit::{self, New};
 use crate::state::cursor::Cursor;
@@ -32,23 +33,25 @@ impl Lane {
                  whatever time it shows, and remembered for longer"
             );
         }
-        if let Some(fingerprint) = admit::far_outside(read.window, self.feed.schedule.unit, &read.found) {
-            self.feed.listed_outside(fingerprint, read.window);
-        }
         next.saw(skew, read.found.len());
         next.witness = read.witness.or(next.witness);
-        let new = read.gaps.iter().filter(|gap| next.add_gap(**gap)).count();
-        if new > 0 {
-            self.metrics.gaps(new as u64);
+        let new: Vec<Gap> = read.gaps.iter().copied().filter(|gap| next.add_gap(*gap)).collect();
+        self.gave_up(&new);
+        // One that grows is told once.
+        if let Some(first) = new.first().filter(|_| next.gaps.len() > known.gaps.len()) {
+            let (new, gaps, reason) = (new.len(), next.gaps.len(), first.reason.label());
+            let (from, to) = (time(first.from), time(first.to));
             tracing::error!(
-                stream,
-                sink,
-                new,
-                gaps = next.gaps.len(),
-                "gaps are kept: `trailcast cursor show` lists them"
+                stream, sink, new, gaps, %from, %to, reason, "gaps are kept: `trailcast cursor show` lists them"
             );
         }
         next
+    }
+
+    /// Counts and shows parts of the log that are given up.
+    pub(super) fn gave_up(&self, gaps: &[Gap]) {
+        self.metrics.gaps(gaps.len() as u64);
+        gaps.iter().for_each(|gap| self.board.gave_up(*gap));
     }
 
     /// If events are about to be written to where they are deleted at once, that is said before it happens.

@@ -29,6 +29,8 @@ pub enum GapReason {
     Endless,
     /// The API counts other records than it lists, whenever it is asked.
     Contradiction,
+    /// The API lists the same records whatever bounds are asked for: what else there is it never lists.
+    Bounds,
     /// Older than what the API still gives.
     Expired,
 }
@@ -43,6 +45,7 @@ impl GapReason {
             Self::TooDeep => "too_deep",
             Self::Endless => "endless",
             Self::Contradiction => "contradiction",
+            Self::Bounds => "bounds",
             Self::Expired => "expired",
         }
     }

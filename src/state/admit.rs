@@ -105,7 +105,7 @@ pub fn skew(window: Window, unit: Millis, found: &[Found]) -> (Millis, u64) {
         if time < from || time > to {
             most = most.max((to - time).max(time - from).min(MOST_SKEW));
         }
-        if time < from - ROUNDING || time > to + ROUNDING {
+        if is_outside(window, unit, time) {
             outside += raw.len() as u64;
         }
     }
@@ -144,12 +144,10 @@ impl Memory {
     }
 }
 
-/// One of the records that `window` lists far outside, always the same of the same ones.
+/// Whether a record of this time lies outside what is asked for `window`, by more than rounding.
 #[must_use]
-pub fn far_outside(window: Window, unit: Millis, found: &[Found]) -> Option<Fingerprint> {
-    let (from, to) = (window.from - unit - ROUNDING, window.to + ROUNDING);
-    let outside = |found: &&Found| found.time.is_some_and(|time| time < from || to < time);
-    found.iter().filter(outside).map(|found| found.fingerprint).min()
+pub const fn is_outside(window: Window, unit: Millis, time: Millis) -> bool {
+    time < window.from - unit - ROUNDING || time > window.to + ROUNDING
 }
 
 /// For a fingerprint that was delivered `a` times and is now found `b` times, the ordinals `a..b`. A record is

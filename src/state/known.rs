@@ -66,11 +66,15 @@ impl Known {
         if self.gaps.iter().any(covers) {
             return false;
         }
-        let touches = |known: &&mut Gap| known.reason == gap.reason && known.from <= gap.to && gap.from <= known.to;
-        if let Some(known) = self.gaps.iter_mut().find(touches) {
-            (known.from, known.to) = (known.from.min(gap.from), known.to.max(gap.to));
-            return true;
-        }
+        let mut gap = gap;
+        // In order, so that what grows reaches the next.
+        self.gaps.retain(|known| {
+            let touches = known.reason == gap.reason && known.from <= gap.to && gap.from <= known.to;
+            if touches {
+                (gap.from, gap.to) = (known.from.min(gap.from), known.to.max(gap.to));
+            }
+            !touches
+        });
         let place = self.gaps.partition_point(|known| known.from <= gap.from);
         self.gaps.insert(place, gap);
         if self.gaps.len() > MOST_GAPS {
@@ -102,6 +106,7 @@ mod tests {
                 prop_assert!(!known.add_gap(gap), "told once");
             }
             prop_assert!(known.gaps.len() <= MOST_GAPS);
+            prop_assert!(known.gaps.windows(2).all(|two| two[0].to < two[1].from), "what touches is one");
             prop_assert!(known.gaps.is_sorted_by_key(|gap| gap.from));
         }
     }

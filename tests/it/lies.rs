@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use trailcast::clock::now;
 use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Lie, Options, Simulator, Start};
 
 use crate::ledger::{assert_all_arrived, compare};
-use crate::program::{Config, history, simulate};
+use crate::program::{Config, Program, history, simulate};
 
 /// Everything is old: no pass reads it a second time.
 fn old(events: u64) -> Options {
@@ -114,17 +115,97 @@ async fn whatever_time_the_api_goes_by_each_event_arrives_once() {
     }
 }
 
+/// What it does not list is gone: that is a gap, and no run that has one ends as if all were well.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_that_ignores_bounds_is_told_and_each_event_comes_once() {
+async fn an_api_that_ignores_bounds_is_told_and_what_it_does_not_list_is_a_gap() {
     let simulator = simulate(Options { ignore_bounds: true, ..old(400) }).await;
     let config = Config::of(&simulator).starting_at(now() - 1_200_000);
-    let lines = config.catch_up().await;
-    for source in [Source::Genauth, Source::Scloud] {
+    let mut program = config.start(&["--until-caught-up"], config.append());
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    let told = |text| program.logged(text).iter().filter(|line| line.contains("\"ERROR\"")).count();
+    assert_eq!(told("whatever bounds are asked for"), 2, "once for each stream: {}", program.log());
+    assert_eq!(told("caught up, but not all that lies between could be read"), 2, "{}", program.log());
+    let gaps = config.command(&["cursor", "show"], &["--json"]).await.stdout;
+    let lanes: Vec<Value> = serde_json::from_str(&gaps).unwrap();
+    for (source, stream) in [(Source::Genauth, "users"), (Source::Scloud, "cloud")] {
         let difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
         assert_eq!(difference.missing.len(), 350, "the newest 50 of 400: {difference}");
         assert!(difference.repeated.is_empty() && difference.invented.is_empty(), "{difference}");
+        let lane = lanes.iter().find(|lane| lane["stream"] == stream).unwrap();
+        let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        for missing in difference.missing.iter().filter_map(|missing| missing.time) {
+            let mut gaps = lane["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == "bounds");
+            assert!(gaps.any(|gap| (time(&gap["from"])..time(&gap["to"])).contains(&missing)), "{missing}: {lane}");
+        }
     }
-    assert!(lines.iter().any(|line| line.contains("whatever bounds are asked for")), "{lines:?}");
+}
+
+/// It may list more than it was asked for, as long as it lists that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_goes_by_another_time_has_no_gap() {
+    let simulator = simulate(Options { filed_later: 90_000, ..old(2000) }).await;
+    let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    let lines = config.catch_up().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+    assert!(!lines.iter().any(|line| line.contains("whatever bounds are asked for")), "{lines:?}");
+}
+
+/// A lane's and its stream's state are one, under one name, wherever it shows.
+async fn fails_everywhere(program: &Program, stream: &str, reason: &str, cause: &str) {
+    let failing = async || {
+        let status = program.status().await;
+        let lanes = status["lanes"].as_array()?;
+        let both = [program.stream(stream).await, lanes.iter().find(|lane| lane["stream"] == stream)?.clone()];
+        let fails = |shown: &Value| shown["state"] == "failing" && shown["reason"] == reason;
+        both.iter().all(fails).then_some(both)
+    };
+    let both = program.shows(&format!("{stream} failing, {reason}"), failing).await;
+    for shown in both {
+        assert!(shown["message"].as_str().is_some_and(|message| message.contains(cause)), "{shown}");
+    }
+    let metric = async |name: &str, label: &str| {
+        let series = format!("{name}{{{label},stream=\"{stream}\"}}");
+        program.metric(&series).await.unwrap()
+    };
+    assert!(metric("trailcast_lane_state", "sink=\"out\",state=\"failing\"").await >= 1.0);
+    assert!(metric("trailcast_fetch_errors_total", &format!("reason=\"{reason}\"")).await >= 1.0);
+    assert!(program.says(cause).await.contains(&format!("\"reason\":\"{reason}\"")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_completely_is_failing_under_one_name_everywhere() {
+    let ignores = simulate(Options { ignore_bounds: true, ..old(400) }).await;
+    let config = Config::of(&ignores).starting_at(now() - 1_200_000);
+    let program = config.run();
+    for stream in ["users", "cloud"] {
+        fails_everywhere(&program, stream, "doubtful", "whatever bounds are asked for").await;
+        let gaps = format!("trailcast_gaps_total{{sink=\"out\",stream=\"{stream}\"}}");
+        program.shows("gaps", async || program.metric(&gaps).await.filter(|gaps| *gaps >= 1.0)).await;
+    }
+    program.drain().await;
+    for lie in [Lie::ShortList, Lie::PageCount] {
+        // Long enough that it shows, however slow the machine.
+        let lies = Options { lie: vec![lie], lie_for: Some(Duration::from_secs(15)), ..old(3000) };
+        let simulator = simulate(lies).await;
+        let config = config_of_users(&simulator);
+        let program = config.run();
+        fails_everywhere(&program, "users", "malformed", "counts other records than it lists").await;
+        let well = async || {
+            let lanes = program.status().await["lanes"].as_array()?.clone();
+            (lanes[0]["state"] == "ok" && program.delivered("users", "out").await >= 3000.0).then_some(())
+        };
+        program.shows("that it is over", well).await;
+        assert_eq!(program.stream("users").await["state"], "ok");
+        program.drain().await;
+        let difference = compare(&simulator, Source::Genauth, (0, Millis::MAX), Millis::MAX, &config.events());
+        difference.assert_none();
+    }
+}
+
+fn config_of_users(simulator: &Simulator) -> Config {
+    let mut config = Config::of(simulator).starting_at(now() - 1_200_000);
+    config.streams.truncate(1);
+    config
 }
 
 #[tokio::test(flavor = "multi_thread")]
