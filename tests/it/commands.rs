@@ -1,7 +1,7 @@
 //! The commands beside `run`: what they print, where, and how they end.
 
 use serde_json::Value;
-use trailcast::simulate::{Options, genauth};
+use trailcast::simulate::{Lie, Options, genauth};
 
 use crate::program::{Config, Stream, history, simulate, trailcast};
 
@@ -47,10 +47,68 @@ async fn check_shows_how_far_clocks_are_apart() {
         let finding = findings.as_array().unwrap().iter().find(|finding| finding["part"] == stream).unwrap();
         assert_eq!(finding["state"], "warning", "{finding}");
         let message = finding["message"].as_str().unwrap();
-        let offset = message.split_once("its clock is ").unwrap().1.split_once(" ms").unwrap().0;
-        let offset: i64 = offset.parse().unwrap();
-        assert!((88_900..=91_100).contains(&offset), "{message}");
+        let offset = message.split_once("its clock is ").unwrap().1.split_once(" s from").unwrap().0;
+        let offset: f64 = offset.parse().unwrap();
+        assert!((88.9..=91.1).contains(&offset), "{message}");
     }
+}
+
+/// What `check` says of a source whose answers lie so, and how it ends.
+async fn checked(lies: Options, source: &str) -> (Value, Option<i32>) {
+    let simulator = simulate(lies).await;
+    let mut config = Config::of(&simulator);
+    config.streams.retain(|stream| stream.source.starts_with(source));
+    let answer = config.command(&["check"], &["--json"]).await;
+    let findings: Vec<Value> = serde_json::from_str(&answer.stdout).unwrap();
+    let of_stream = |finding: &&Value| finding["part"].as_str().unwrap().starts_with("streams.");
+    (findings.iter().find(of_stream).unwrap().clone(), answer.code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_does_not_say_ok_to_what_contradicts_itself() {
+    let lies = |lie| Options { lie: vec![lie], ..history(300) };
+    let none = "no record in the last day";
+    let bounds = Options { ignore_bounds: true, ..history(300) };
+    for (lies, source, state, says) in [
+        (history(300), "genauth", "ok", "300 records in the last hour"),
+        (history(300), "scloud", "ok", "records in the last hour"),
+        (history(0), "genauth", "warning", none),
+        (history(0), "scloud", "warning", none),
+        (lies(Lie::Empty), "genauth", "warning", none),
+        (lies(Lie::Empty), "scloud", "warning", none),
+        (lies(Lie::Maintenance), "genauth", "failed", "malformed"),
+        (lies(Lie::Maintenance), "scloud", "warning", "not even an empty list"),
+        (lies(Lie::ShortList), "genauth", "failed", "it counts 300 records and lists 20"),
+        (lies(Lie::PageCount), "genauth", "failed", "it counts 50 records and lists more"),
+        (lies(Lie::ZeroCount), "genauth", "failed", "malformed"),
+        (lies(Lie::EmptyLaterPages), "genauth", "failed", "it counts 300 records and lists 50"),
+        (lies(Lie::DeepErrors), "scloud", "failed", "its second page cannot be had"),
+        (lies(Lie::RefusedTokens), "scloud", "failed", "its second page cannot be had"),
+        (bounds.clone(), "genauth", "failed", "ignores the bounds"),
+        (bounds, "scloud", "failed", "ignores the bounds"),
+    ] {
+        let what = format!("{source} {:?} {}", lies.lie, lies.ignore_bounds);
+        let (finding, code) = checked(lies, source).await;
+        assert!(finding["state"] == state && finding["message"].as_str().unwrap().contains(says), "{what}: {finding}");
+        assert_eq!(code, Some(i32::from(state == "failed")), "{what}: {finding}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_beside_a_running_trailcast_says_so_and_checks_the_rest() {
+    let simulator = simulate(history(300)).await;
+    let config = Config::of(&simulator);
+    let program = config.run();
+    program.says("lane runs").await;
+    let answer = config.command(&["check"], &[]).await;
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let line = answer.stdout.lines().find(|line| line.contains(" checkpoint ")).unwrap();
+    assert!(line.contains(&format!("a trailcast (pid {}) runs on ", program.id())), "{line}");
+    for part in ["streams.users", "streams.cloud", "sinks.out"] {
+        let said = answer.stdout.lines().filter(|line| line.starts_with("ok ") && line.contains(&format!(" {part} ")));
+        assert_eq!(said.count(), 1, "{answer:?}");
+    }
+    program.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod kafka;
 mod otlp;
+mod stream;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,14 +12,13 @@ use serde::Serialize;
 use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::blocking::blocking;
-use crate::checkpoint::FileStore;
+use crate::checkpoint::{CheckpointError, FileStore};
 use crate::cli::{CheckArgs, Exit};
 use crate::clock;
 use crate::config::{self, CheckpointConfig, Config, SinkConfig, Start};
 use crate::event::Millis;
-use crate::source::{Client, PageRequest, Position, Priority, install_tls_provider};
+use crate::source::install_tls_provider;
 use crate::telemetry::chain;
-use crate::window::floor_to;
 
 /// What was found of one part.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
             .map_err(|error| CommandError { message: error.to_string(), exit: Exit::Usage })?;
         for (name, client) in clients {
             progress::step(&format!("asking streams.{name}"));
-            findings.push(stream(&name, &client).await);
+            findings.push(stream::stream(&name, &client).await);
         }
         let config = loaded.config;
         progress::step("asking the sinks and the checkpoint");
@@ -77,32 +77,6 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
 fn config_line(path: &Path, config: &Config) -> Finding {
     let message = format!("{}: {} streams, {} sinks", path.display(), config.streams.len(), config.sinks.len());
     Finding { part: "config".to_owned(), state: State::Ok, message }
-}
-
-/// Credentials, one page, the clock.
-async fn stream(name: &str, client: &Client) -> Finding {
-    let unit = client.source().clock_unit();
-    let now = floor_to(client.clock().now().sure, unit);
-    let request = PageRequest { from: now - 3_600_000, to: now, limit: 1, position: Position::First };
-    let (state, message) = match client.fetch(&request, client.rank(Priority::Live)).await {
-        Ok(fetched) => {
-            let what = match fetched.page.total {
-                Some(total) => format!("{total} records in the last hour"),
-                None if fetched.page.records.is_empty() => "no record in the last hour".to_owned(),
-                None => "records in the last hour".to_owned(),
-            };
-            let offset = client.clock().offset().unwrap_or(0);
-            let message = format!(
-                "{} {} answers in {} ms: {what}; its clock is {offset} ms from this machine's",
-                client.source(),
-                client.tenant(),
-                fetched.timing.requests.as_millis()
-            );
-            (if offset.abs() < 60_000 { State::Ok } else { State::Warning }, message)
-        }
-        Err(error) => (State::Failed, format!("{} ({})", error, error.reason.label())),
-    };
-    Finding { part: format!("streams.{name}"), state, message }
 }
 
 fn sinks(config: &Config) -> Vec<Finding> {
@@ -148,6 +122,15 @@ fn checkpoint(config: &Config) -> Vec<Finding> {
         // Something is written and synced: a disk may be full, or no longer take anything.
         CheckpointConfig::File { path } => match FileStore::open(path).and_then(|store| store.prove()) {
             Ok(()) => (State::Ok, format!("{} can be read and written", path.display())),
+            // Whoever runs on it has opened it, and says itself what fails.
+            Err(CheckpointError::InUse { pid, .. }) => {
+                let by = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                let path = path.display();
+                (
+                    State::Warning,
+                    format!("a trailcast{by} runs on {path}: not tried here, its `/status` says how it is"),
+                )
+            }
             Err(error) => (State::Failed, chain(&error)),
         },
     };
