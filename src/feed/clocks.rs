@@ -28,13 +28,13 @@ impl Doubts {
         match (&mut self.0, doubt) {
             (None, None) => {}
             (None, Some(Doubt { message, .. })) => {
-                tracing::warn!(stream, "the clock is in doubt: {message}");
+                tracing::warn!(stream, reason = "clock", "the clock is in doubt: {message}");
                 self.0 = Some(Told { since: now, last: now, again: FIRST });
             }
             (Some(told), Some(Doubt { message, .. })) => {
                 if now.saturating_duration_since(told.last) >= told.again {
                     let seconds = seconds(told.since);
-                    tracing::warn!(stream, seconds, "the clock is still in doubt: {message}");
+                    tracing::warn!(stream, reason = "clock", seconds, "the clock is still in doubt: {message}");
                     (told.last, told.again) = (now, (told.again * GROWTH).min(RARELY));
                 }
             }

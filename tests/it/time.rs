@@ -79,10 +79,22 @@ async fn holds(Case { what, options, lasts, shows, adapt }: Case) {
     let mut doubted = [false; 2];
     while simulator.now() < end {
         assert_not_ahead(&program, &simulator, what).await;
+        let status = program.status().await;
+        let find = |all: &str, key: &str, name: &str| {
+            status[all].as_array().unwrap().iter().find(|found| found[key] == name).unwrap()
+        };
         for (doubted, name) in doubted.iter_mut().zip(["users", "cloud"]) {
-            let stream = program.stream(name).await;
-            *doubted |= stream["reason"] == "clock";
+            let (stream, lane) = (find("streams", "name", name), find("lanes", "stream", name));
             assert!(stream["state"] == "ok" || stream["reason"] == "clock", "{what}: {stream}");
+            if stream["reason"] == "clock" {
+                *doubted = true;
+                assert!(stream["message"].as_str().unwrap().contains("in doubt until all answers of"), "{stream}");
+                // A lane that reads it is no better.
+                assert_eq!(
+                    ["state", "reason", "message"].map(|key| &stream[key]),
+                    ["state", "reason", "message"].map(|key| &lane[key])
+                );
+            }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

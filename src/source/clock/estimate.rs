@@ -198,25 +198,33 @@ impl Estimate {
     }
 
     pub fn doubt(&self, now: Millis) -> Option<Doubt> {
-        let insane = self.insane.filter(|(_, last)| now - last <= AHEAD_COUNTS);
-        if let Some((answers, _)) = insane {
-            let message = "the server's Date is of no year that a clock shows: not believed".to_owned();
+        // One node of several may have said so: it is not over because others answer.
+        let until = |last: Millis, counts: Millis| {
+            let (ago, counts) = (now.saturating_sub(last) / 1000, counts / 1000);
+            format!("last said {ago} s ago, in doubt until all answers of {counts} s, and the last few, say otherwise")
+        };
+        if let Some((answers, last)) = self.insane.filter(|(_, last)| now - last <= AHEAD_COUNTS) {
+            let until = until(last, AHEAD_COUNTS);
+            let message = format!("the server's Date is of no year that a clock shows: not believed; {until}");
             return Some(Doubt { lasts: answers > 1, message });
         }
         let mut answers = 0;
         let mut furthest = 0_i64;
+        let mut last = Millis::MIN;
         for claim in self.counting(now) {
             let apart = self.established.to(claim.interval);
             if apart.saturating_abs() > APART {
                 answers += claim.answers;
+                last = last.max(claim.last);
                 furthest = if apart.saturating_abs() > furthest.saturating_abs() { apart } else { furthest };
             }
         }
-        let side = if furthest > 0 { "ahead of" } else { "behind" };
+        let (side, counts) = if furthest > 0 { ("ahead of", AHEAD_COUNTS) } else { ("behind", BEHIND_COUNTS) };
         let seconds = furthest.saturating_abs() / 1000;
+        let until = until(last, counts);
         let message = format!(
             "the server's Date is {seconds} s {side} its clock as it was established and went on: \
-             not believed without a witness, and nothing counts as read beyond the lower of the two"
+             not believed without a witness, and nothing counts as read beyond the lower of the two; {until}"
         );
         (answers > 0).then_some(Doubt { lasts: answers > 1, message })
     }
