@@ -62,8 +62,10 @@ struct Lane {
     movement: Movement,
     /// What it waits for, and since when.
     waits_for: Option<(WaitsFor, Instant)>,
-    /// How many parts of the log it gave up since the process started, and what they all lie within.
-    gave_up: Option<(u64, Gap)>,
+    /// How many gaps its cursor keeps.
+    gaps: usize,
+    /// What it gave up since the process started lies within that.
+    gave_up: Option<Gap>,
     told: Told,
     /// It has come to its end, and nobody waits for it.
     ended: bool,
@@ -154,7 +156,7 @@ impl StatusBoard {
     #[must_use]
     pub fn gave_up(&self) -> Vec<((String, String), Gap)> {
         let board = self.lock();
-        board.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.gave_up?.1))).collect()
+        board.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.gave_up?))).collect()
     }
 
     /// Says in the log which lanes do not move on schedule, what they wait for, and when that is over. To be called about
@@ -218,7 +220,7 @@ impl StatusBoard {
             sink: key.1.clone(),
             health: lane.condition(at, board.state(key, lane, steady, at), &board.health(key, lane)),
             delivered: lane.delivered,
-            gaps: lane.gave_up.map_or(0, |(parts, _)| parts),
+            gaps: lane.gaps,
             delivered_through: lane.delivered_through.map(Time),
             delivery_lag_seconds: lane.delivered_through.map(|through| lag(board.now(&key.0, steady), through)),
             verified_through: lane.verified_through.map(Time),
@@ -271,6 +273,7 @@ impl Lane {
             health: Health::Ok,
             movement: Movement::new(allowed),
             waits_for: None,
+            gaps: 0,
             gave_up: None,
             told: Told::default(),
             ended: false,
@@ -390,8 +393,8 @@ impl LaneBoard {
     /// A part of the log could not be read and is given up.
     pub fn gave_up(&self, gap: Gap) {
         self.update(|lane| {
-            let (parts, all) = lane.gave_up.unwrap_or((0, gap));
-            lane.gave_up = Some((parts + 1, Gap { from: all.from.min(gap.from), to: all.to.max(gap.to), ..gap }));
+            let all = lane.gave_up.unwrap_or(gap);
+            lane.gave_up = Some(Gap { from: all.from.min(gap.from), to: all.to.max(gap.to), ..gap });
         });
     }
 
@@ -412,6 +415,11 @@ impl LaneBoard {
     /// Everything before `end` was swept at the oldest age.
     pub fn set_verified_through(&self, end: Millis) {
         self.update(|lane| lane.verified_through = Some(end));
+    }
+
+    /// So many gaps stand in its cursor.
+    pub fn set_gaps(&self, gaps: usize) {
+        self.update(|lane| lane.gaps = gaps);
     }
 
     /// Each pass by name, and its watermark, in the order to show them.
@@ -483,8 +491,8 @@ pub(super) struct LaneStatus {
     pub health: Condition,
     /// Events, since the process started.
     pub delivered: u64,
-    /// Parts of the log that it gave up, since the process started.
-    pub gaps: u64,
+    /// Parts of the log that it gave up, in this run or one before.
+    pub gaps: usize,
     pub delivered_through: Option<Time>,
     pub delivery_lag_seconds: Option<f64>,
     pub verified_through: Option<Time>,

@@ -13,11 +13,16 @@ use crate::cli::{CursorCommand, Exit, LaneArgs};
 use crate::clock;
 use crate::config;
 use crate::config::units;
-use crate::event::Millis;
-use crate::reading::Gap;
+use crate::event::{Millis, Source};
+use crate::reading::{Gap, GapReason};
+use crate::source::history;
 use crate::state::cursor::Cursor;
 use crate::state::store::{self, LaneKey};
 use crate::telemetry::chain;
+
+const DAY: Millis = 86_400_000;
+/// Days back of an API that documents no end of what it keeps, before that is told.
+const FAR: i64 = 365;
 
 /// A lane that has a cursor.
 struct Stored {
@@ -47,11 +52,17 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     match command {
         CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) | CursorCommand::Accept(_) => {}
         CursorCommand::Set(args) => {
-            let effect = effect(&stored, args.to, clock::now(), args.skip).map_err(|message| usage(&message))?;
+            let now = clock::now();
+            let effect = effect(&stored, args.to, now, args.skip).map_err(|message| usage(&message))?
+                + &reach(&stored, args.to, now);
             confirm(&names(&stored), &effect, args.yes)?;
             for lane in &mut stored {
+                let skipped = Gap { from: lane.cursor.floor(), to: args.to, reason: GapReason::Skipped };
                 lane.cursor.set_to(args.to);
                 lane.cursor.known.ask_anew(args.to);
+                if skipped.from < skipped.to {
+                    lane.cursor.known.add_gap(skipped);
+                }
                 change(&checkpoint, lane, true)?;
             }
         }
@@ -99,6 +110,32 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
         "never delivered would be, of {never}; --to {} loses nothing; --skip says that it is meant",
         time(lowest)
     ))
+}
+
+/// What it means that `to` lies far back, if it does: APIs do not keep all that ever happened, and every day is asked for.
+fn reach(lanes: &[Stored], to: Millis, now: Millis) -> String {
+    let mut means = String::new();
+    let mut sources: Vec<Source> = lanes.iter().map(|lane| lane.cursor.stream.source).collect();
+    sources.sort_unstable_by_key(|source| source.to_string());
+    sources.dedup();
+    for source in sources {
+        let days = (now - to) / DAY;
+        // Writing to a string cannot fail.
+        let _ = match history(source).map(clock::millis) {
+            Some(kept) if to < now - kept => {
+                let oldest = time(now - kept);
+                write!(means, "; {source} keeps {} days: what lies before {oldest} is gone, a gap", kept / DAY)
+            }
+            None if days > FAR => {
+                write!(
+                    means,
+                    "; {source} is asked for each of {days} days, a call or more, though it may keep none of them"
+                )
+            }
+            _ => Ok(()),
+        };
+    }
+    means
 }
 
 /// The checkpoint of a config.
@@ -211,7 +248,7 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Source, StreamIdentity};
+    use crate::event::StreamIdentity;
     use crate::state::cursor::Schedule;
 
     #[test]
@@ -241,6 +278,18 @@ mod tests {
             let ahead = effect(900_001, skip).unwrap_err();
             assert!(ahead.contains("ahead of now, 1970-01-01T00:15:00Z"), "{ahead}");
         }
+        let reach = |source, to| {
+            let stream = StreamIdentity { source, tenant: "t".to_owned() };
+            let lane =
+                Stored { stream: "s".to_owned(), sink: "k".to_owned(), cursor: Cursor::new(stream, &schedule, 0) };
+            reach(&[lane], to, 800 * DAY)
+        };
+        assert_eq!(reach(Source::Scloud, 436 * DAY), "");
+        assert!(
+            reach(Source::Scloud, 0).contains("keeps 365 days: what lies before 1971-03-11T00:00:00Z is gone, a gap")
+        );
+        assert_eq!(reach(Source::Genauth, 436 * DAY), "");
+        assert!(reach(Source::Genauth, 0).contains("asked for each of 800 days"));
         // A clock that is behind what was read is not now.
         assert!(super::effect(&lanes, 600_000, 0, true).is_ok());
     }

@@ -100,6 +100,7 @@ impl Lane {
         self.metrics.set_verified_through(cursor.floor());
         self.board.set_delivered_through(cursor.live);
         self.board.set_verified_through(cursor.floor());
+        self.board.set_gaps(cursor.known.gaps.len());
         let sweep = |(&age, &mark): (&Millis, &Millis)| {
             (format!("sweep {}", units::duration_text(Duration::from_millis(age.unsigned_abs()))), mark)
         };

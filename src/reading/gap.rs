@@ -33,6 +33,8 @@ pub enum GapReason {
     Bounds,
     /// Older than what the API still gives.
     Expired,
+    /// Passed over by hand, with `cursor set --skip`.
+    Skipped,
 }
 
 impl GapReason {
@@ -47,6 +49,7 @@ impl GapReason {
             Self::Contradiction => "contradiction",
             Self::Bounds => "bounds",
             Self::Expired => "expired",
+            Self::Skipped => "skipped",
         }
     }
 }

@@ -112,10 +112,7 @@ impl Client {
     /// How far back the API can be read; `None` when nothing is documented.
     #[must_use]
     pub fn history(&self) -> Option<Duration> {
-        match self.api {
-            Api::Genauth(_) => None,
-            Api::Scloud(_) => Some(scloud::HISTORY),
-        }
+        history(self.source())
     }
 
     /// The server's clock, as every answer so far tells it.
@@ -145,6 +142,15 @@ impl Client {
             Api::Scloud(api) => api.fetch(request, &mut turn).await?,
         };
         Ok(Fetched { page, timing: turn.timing })
+    }
+}
+
+/// How far back an API can be read; `None` when nothing is documented.
+#[must_use]
+pub const fn history(source: Source) -> Option<Duration> {
+    match source {
+        Source::Genauth => None,
+        Source::Scloud => Some(scloud::HISTORY),
     }
 }
 

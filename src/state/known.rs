@@ -53,11 +53,13 @@ impl Known {
         self.plain = self.plain.saturating_add(u8::from(skew == 0 && rows > 0)).min(PLAIN);
     }
 
-    /// Whatever is asked from now on, it goes on from `time`: what was known of another question is forgotten.
+    /// Whatever is asked from now on, it goes on from `time`: what was known of another question is forgotten, and gaps
+    /// behind `time` are read again.
     pub fn ask_anew(&mut self, time: Millis) {
         self.question = None;
         self.witness = None;
-        self.gaps.retain(|gap| gap.to <= time);
+        self.gaps.retain(|gap| gap.from < time);
+        self.gaps.iter_mut().for_each(|gap| gap.to = gap.to.min(time));
     }
 
     /// Takes note of a gap; `false` if it is known.

@@ -311,7 +311,23 @@ async fn no_cursor_is_set_ahead_of_now_and_none_forward_unasked() {
     assert_eq!(shown().await, before, "nothing was changed");
     let meant = config.command(&["cursor", "set"], &["--to", &later, "--yes", "--skip"]).await;
     assert_eq!(meant.code, Some(0), "{meant:?}");
-    assert_ne!(shown().await, before);
+    // What is passed over leaves a trace, until it is read all the same.
+    let lanes: Value = serde_json::from_str(&shown().await).unwrap();
+    for (lane, stood) in lanes.as_array().unwrap().iter().zip(stands.as_array().unwrap()) {
+        let gap = &lane["gaps"][0];
+        assert_eq!((gap["reason"].as_str(), gap["to"].as_str()), (Some("skipped"), Some(later.as_str())), "{lane}");
+        assert_eq!(gap["from"], stood["verified_through"], "{lane}");
+    }
+    let program = config.run();
+    let kept = async || (program.status().await["lanes"][0]["gaps"] == 1).then_some(());
+    program.shows("the gap on /status", kept).await;
+    program.drain().await;
+    let back = config.command(&["cursor", "set"], &["--to", "1999-01-01T00:00:00Z", "--yes"]).await;
+    assert_eq!(back.code, Some(0), "{back:?}");
+    assert!(back.stderr.contains("scloud keeps 365 days") && back.stderr.contains("is gone"), "{back:?}");
+    assert!(back.stderr.contains("genauth is asked for each of"), "{back:?}");
+    let lanes: Value = serde_json::from_str(&shown().await).unwrap();
+    assert!(lanes.as_array().unwrap().iter().all(|lane| lane["gaps"] == serde_json::json!([])), "{lanes}");
 }
 
 /// Puts every mark of every stored cursor to a time, as version 0.1.0 did.
