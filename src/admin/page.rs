@@ -39,11 +39,11 @@ fn write_body(page: &mut String, status: &Status) -> fmt::Result {
         write!(page, "<td>{}<td>{}", known(stream.read_through), seconds(stream.fetch_lag_seconds))?;
         write!(page, "<td>{}", seconds(stream.clock_offset_seconds))?;
     }
-    page.push_str("</table><h2>Lanes</h2><table><tr><th>stream<th>sink<th>state<th>events<th>delivered through<th>lag<th>verified through<th>passes");
+    page.push_str("</table><h2>Lanes</h2><table><tr><th>stream<th>sink<th>state<th>events<th>gaps<th>delivered through<th>lag<th>verified through<th>passes");
     for lane in &status.lanes {
         write!(page, "<tr><td>{}<td>{}", Escaped(&lane.stream), Escaped(&lane.sink))?;
         health(page, &lane.health)?;
-        write!(page, "<td>{}<td>{}", lane.delivered, known(lane.delivered_through))?;
+        write!(page, "<td>{}<td>{}<td>{}", lane.delivered, lane.gaps, known(lane.delivered_through))?;
         write!(page, "<td>{}<td>{}<td>", seconds(lane.delivery_lag_seconds), known(lane.verified_through))?;
         for (pass, through) in &lane.passes {
             write!(page, "{} {through}<br>", Escaped(pass))?;

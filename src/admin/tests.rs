@@ -112,7 +112,7 @@ async fn status_shows_streams_and_lanes() {
     }]);
     assert_eq!(json["streams"], expected, "{body}");
     let expected = serde_json::json!([{
-        "stream": "users", "sink": "out", "state": "elsewhere", "delivered": 7,
+        "stream": "users", "sink": "out", "state": "elsewhere", "delivered": 7, "gaps": 0,
         "delivered_through": "2025-12-31T23:59:50Z", "delivery_lag_seconds": null, "verified_through": null,
         "passes": { "live": "2026-01-01T00:00:00Z", "15m": "2025-12-31T23:50:00Z" },
     }]);

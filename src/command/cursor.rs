@@ -286,7 +286,7 @@ mod tests {
         };
         assert_eq!(reach(Source::Scloud, 436 * DAY), "");
         assert!(
-            reach(Source::Scloud, 0).contains("keeps 365 days: what lies before 1971-03-11T00:00:00Z is gone, a gap")
+            reach(Source::Scloud, 0).contains("keeps 365 days: what lies before 1971-03-12T00:00:00Z is gone, a gap")
         );
         assert_eq!(reach(Source::Genauth, 436 * DAY), "");
         assert!(reach(Source::Genauth, 0).contains("asked for each of 800 days"));

@@ -200,6 +200,10 @@ pub struct Options {
     /// Ignore the bounds of requests: always the newest 50 records, of which no more can be read
     #[arg(long, help_heading = "Lies")]
     pub ignore_bounds: bool,
+
+    /// Widen the bounds of requests to whole multiples of this, as an API that goes by minutes does
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Lies")]
+    pub round_bounds: Duration,
 }
 
 /// In which order pages list records.

@@ -115,10 +115,14 @@ impl World {
         filter: Option<&dyn Fn(&Slot) -> bool>,
     ) -> Rows {
         let (later, spread) = (self.options.filed_later, millis(self.options.filed_spread));
+        let round = millis(self.options.round_bounds);
         let shifted = later != 0 || spread != 0;
         let asked = match bounds {
             _ if self.options.ignore_bounds => (None, None),
             (from, to) if shifted => (from.map(|from| from - later - spread), to.map(|to| to - later)),
+            (from, to) if round > 0 => {
+                (from.map(|from| from.div_euclid(round) * round), to.map(|to| (to.div_euclid(round) + 1) * round - 1))
+            }
             bounds => bounds,
         };
         let mut rows = {
