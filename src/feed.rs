@@ -11,7 +11,7 @@ mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::OnceCell;
@@ -65,6 +65,7 @@ pub struct Feed {
     told_less: AtomicBool,
     bounds: Mutex<Bounds>,
     begun: OnceCell<Now>,
+    founded: OnceLock<Now>,
 }
 
 /// A window, read completely.
@@ -167,6 +168,7 @@ impl Feed {
             told_less: AtomicBool::new(false),
             bounds: Mutex::default(),
             begun: OnceCell::new(),
+            founded: OnceLock::new(),
         }
     }
 
@@ -202,6 +204,13 @@ impl Feed {
     #[must_use]
     pub fn is_founded(&self) -> bool {
         self.client.clock().is_founded()
+    }
+
+    /// The server's time when the first lane asked for it here, the same for all that come after: lanes that begin a
+    /// moment apart ask for the same windows. It is asked for once [`Feed::is_founded`].
+    #[must_use]
+    pub fn founded(&self) -> Now {
+        *self.founded.get_or_init(|| self.now())
     }
 
     /// The server's time when this feed first heard from it: asks once, so that the first plan goes by what the server

@@ -67,7 +67,7 @@ impl Lane {
                 if !feed.is_founded() && shutdown.unless(feed.begun()).await.is_none() {
                     return Ok(None);
                 }
-                let start = self.start(feed.now(), false);
+                let start = self.start(feed.founded(), false);
                 let mut cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, start);
                 cursor.known.question = Some(feed.question().to_owned());
                 self.keep(&cursor, shutdown).await?;
