@@ -20,6 +20,7 @@ use crate::event::{StreamContext, StreamIdentity};
 use crate::feed::Feed;
 use crate::health;
 use crate::lane::{self, Kept, Lane, LaneError, LaneMaker, Until};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::reading::Gap;
 use crate::replica::{LaneLine, Line, Replica, Watched, agreement};
@@ -134,6 +135,7 @@ impl App {
             end_torn_line().map_err(StartError::Stdout)?;
         }
         let clients = streams(config)?;
+        metrics.set_memory_budget(config.memory.process);
         let admin = Server::bind(config.admin.listen).await?;
         let files = match &config.dead_letters {
             DeadLettersConfig::Files { path, max_file_size, max_size } => {
@@ -336,7 +338,8 @@ fn transactional(config: &Config, sinks: &BTreeMap<&String, Arc<Sink>>) -> Vec<A
     sinks.iter().filter(|(name, _)| is_transactional(name)).map(|(_, sink)| Arc::clone(sink)).collect()
 }
 
-/// A client for each stream; streams that use the same credential share one limiter, the strictest of theirs.
+/// A client for each stream, with its share of memory; streams that use the same credential share one limiter, the
+/// strictest of theirs.
 pub(crate) fn streams(config: &Config) -> Result<Vec<(String, Client)>, StartError> {
     let mut limits: BTreeMap<(String, String), (f64, u32)> = BTreeMap::new();
     for stream in config.streams.values() {
@@ -345,9 +348,10 @@ pub(crate) fn streams(config: &Config) -> Result<Vec<(String, Client)>, StartErr
     }
     let limiters: BTreeMap<_, _> =
         limits.into_iter().map(|(key, (rate, in_flight))| (key, Limiter::new(rate, in_flight))).collect();
+    let budget = Budget::new(config.memory.process, config.memory.stream, config.streams.len());
     let client = |(name, stream): (&String, &StreamConfig)| {
         let limiter = limiters[&credential(stream)].clone();
-        match Client::build(name, stream, limiter) {
+        match Client::build(name, stream, limiter, budget.share()) {
             Ok(client) => Ok((name.clone(), client)),
             Err(error) => Err(StartError::Stream { stream: name.clone(), error }),
         }

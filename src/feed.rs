@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
+use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
 use crate::reading::{Found, Gap, Inclusive, Paging, Rules, Shard};
 use crate::source::{Client, Now, PageRequest, Position, Priority};
@@ -35,8 +36,12 @@ const ROWS_AHEAD: u64 = 16_000;
 const ROWS_MOST: u64 = 1000;
 /// How many times a comfortable window's rows may be read as one.
 const SURPRISE: u64 = 4;
-/// What of a single clock unit is held; one with more is read in parts.
-const UNIT_BYTES: u64 = 24 << 20;
+/// The most of a stream's share of memory that a single clock unit holds; one with more is read in parts.
+const UNIT: u64 = 4;
+/// The same of a window, which is cut shorter.
+const WINDOW: u64 = 8;
+/// The bytes of the share for each row that is counted of a clock unit, all parts together.
+const COUNTED_ROW: u64 = 512;
 /// What a record is reckoned at, in bytes: a window of large records holds fewer.
 const RECORD_BYTES: u64 = 1024;
 /// A week.
@@ -77,6 +82,8 @@ pub struct WindowRead {
     pub read_at: Millis,
     /// All that was listed for it, oldest first, whatever time it shows.
     pub found: Vec<Found>,
+    /// What all that holds in memory.
+    pub held: Hold,
     /// What of it could not be read.
     pub gaps: Vec<Gap>,
     /// Which part of its records it is, where all are more than may be held.
@@ -104,9 +111,30 @@ struct Learnt {
 
 /// A reading that other lanes may want, too.
 struct Shared {
-    window: Window,
     as_of: Millis,
+    wanted: Wanted,
+}
+
+/// A window that is to be read, by the first lane that gets to it.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    window: Window,
+    /// A lane waits for it.
+    awaited: Awaited,
     read: Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>>,
+}
+
+impl Wanted {
+    /// Which window.
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// A lane can do nothing else before this is read.
+    pub fn is_awaited(&self) {
+        self.awaited.come();
+    }
 }
 
 impl Feed {
@@ -125,10 +153,13 @@ impl Feed {
         let concurrency = u64::from(concurrency.max(1));
         let depth = concurrency + concurrency / 2 + 2;
         let page = u64::from(client.page_limit());
-        let pages = (ROWS_AHEAD / depth).clamp(page, ROWS_MOST) / page;
+        let share = client.memory().size();
+        let most = (share / WINDOW / RECORD_BYTES / SURPRISE).min(ROWS_AHEAD / depth);
+        let pages = most.clamp(page, ROWS_MOST) / page;
         // A little less than whole pages: a few records more than expected, or those of the clock units on either
         // side, would cost each window a page of their own.
         let rows = pages * page - page / 5;
+        metrics.set_memory(Arc::clone(client.memory()));
         let paging = match client.source() {
             Source::Genauth => Paging::Numbered,
             Source::Scloud => Paging::Tokens,
@@ -138,8 +169,9 @@ impl Feed {
             paging,
             page_limit: client.page_limit(),
             max_rows: SURPRISE * rows,
-            max_bytes: SURPRISE * rows * RECORD_BYTES,
-            max_unit_bytes: UNIT_BYTES,
+            max_bytes: (SURPRISE * rows * RECORD_BYTES).min(share / WINDOW),
+            max_unit_bytes: share / UNIT,
+            max_unit_rows: share / COUNTED_ROW,
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
         };
@@ -258,9 +290,11 @@ impl Feed {
     /// this stream has just asked for, or one of comfortable length, at most `longest`.
     #[must_use]
     pub fn window(&self, from: Millis, to: Millis, as_of: Millis, longest: Millis) -> Window {
-        let same = |shared: &&Shared| shared.as_of == as_of && shared.window.from == from && shared.window.to <= to;
+        let same = |shared: &&Shared| {
+            shared.as_of == as_of && shared.wanted.window.from == from && shared.wanted.window.to <= to
+        };
         if let Some(shared) = lock(&self.shared).iter().find(same) {
-            return shared.window;
+            return shared.wanted.window;
         }
         let comfortable = self.comfortable().min(longest);
         // What is left is cut evenly, so that the last window is not a sliver that costs a page of its own.
@@ -269,34 +303,40 @@ impl Feed {
         Window { from, to: from + length.min(to - from) }
     }
 
-    /// Reads `window`, for a job planned at `as_of`; waits for another lane's reading of the same if there is one.
+    /// What counts what it holds.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Share> {
+        self.client.memory()
+    }
+
+    /// `window`, for a job planned at `as_of`, to be read with [`Feed::read`]: the same for other lanes that want it.
+    pub fn want(&self, window: Window, as_of: Millis) -> Wanted {
+        let wanted = Wanted { window, awaited: Awaited::ahead(), read: Arc::new(OnceCell::new()) };
+        if self.lanes < 2 {
+            return wanted;
+        }
+        let mut shared = lock(&self.shared);
+        if let Some(found) = shared.iter().find(|shared| shared.wanted.window == window && shared.as_of == as_of) {
+            return found.wanted.clone();
+        }
+        // A lane that lags further behind than this reads for itself; all that do where memory is short.
+        while shared.len() >= self.depth || !shared.is_empty() && self.memory().is_crowded() {
+            shared.pop_front();
+        }
+        shared.push_back(Shared { as_of, wanted: wanted.clone() });
+        wanted
+    }
+
+    /// Reads a window; waits for another lane's reading of the same if there is one.
     ///
     /// # Errors
     /// [`Overflow`]: the window holds too much, and the next [`Feed::window`] is shorter.
-    pub async fn read(&self, window: Window, priority: Priority, as_of: Millis) -> Result<Arc<WindowRead>, Overflow> {
-        if self.lanes < 2 {
-            return self.read_alone(window, priority).await;
-        }
-        let cell = self.share(window, as_of);
-        let read = cell.get_or_init(|| self.read_alone(window, priority)).await.clone();
+    pub async fn read(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
+        let read = wanted.read.get_or_init(|| self.read_alone(wanted, priority)).await.clone();
         if read.is_err() {
             // Nobody is to ask for this window again: a shorter one begins in its place.
-            lock(&self.shared).retain(|shared| !Arc::ptr_eq(&shared.read, &cell));
+            lock(&self.shared).retain(|shared| !Arc::ptr_eq(&shared.wanted.read, &wanted.read));
         }
-        read
-    }
-
-    fn share(&self, window: Window, as_of: Millis) -> Arc<OnceCell<Result<Arc<WindowRead>, Overflow>>> {
-        let mut shared = lock(&self.shared);
-        if let Some(found) = shared.iter().find(|shared| shared.window == window && shared.as_of == as_of) {
-            return Arc::clone(&found.read);
-        }
-        // A lane that lags further behind than this reads for itself.
-        while shared.len() >= self.depth {
-            shared.pop_front();
-        }
-        let read = Arc::new(OnceCell::new());
-        shared.push_back(Shared { window, as_of, read: Arc::clone(&read) });
         read
     }
 

@@ -44,7 +44,7 @@
 //! Doing: [`source`] asks for one page; [`kafka`] is what every use of Kafka shares; [`checkpoint`] keeps cursors;
 //! [`dead_letter`] keeps what is refused; [`sink`] delivers; [`feed`] reads whole windows and retries; [`lane`] is the
 //! line itself, and [`health`] says whether it moves on schedule; [`replica`] runs the lanes of the streams that are this
-//! process's; [`retry`] says how long to wait; [`quote`] what of others' words may be repeated.
+//! process's; [`memory`] counts what is held; [`retry`] says how long to wait; [`quote`] what of others' words may be repeated.
 //!
 //! Shell: [`cli`], [`config`], [`app`] (builds and runs it all), [`command`] (what is not `run`), [`metrics`],
 //! [`admin`], [`telemetry`], [`shutdown`], [`blocking`], [`clock`], [`version`].
@@ -68,6 +68,7 @@ pub mod encode;
 pub mod checkpoint;
 pub mod dead_letter;
 pub mod kafka;
+pub mod memory;
 pub mod quote;
 pub mod retry;
 pub mod sink;

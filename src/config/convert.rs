@@ -7,17 +7,19 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::check::{Mistake, Path, suggestion};
-use super::file::{Checkpoint, DeadLetters, File, Genauth, Scloud, SecretEntry, Sink, Stream};
+use super::file::{Checkpoint, DeadLetters, File, Genauth, Memory, Scloud, SecretEntry, Sink, Stream};
 use super::file::{dead_letter_file_size, dead_letter_size};
 use super::syntax::{Size, Written};
 use super::tree::Node;
+use super::units::size_text;
 use super::{
-    AdminConfig, CheckpointConfig, Config, DeadLettersConfig, GenauthBrand, GenauthConfig, LogConfig, ScloudConfig,
-    Secret, SinkConfig, SourceConfig, Start, StreamConfig,
+    AdminConfig, CheckpointConfig, Config, DeadLettersConfig, GenauthBrand, GenauthConfig, LogConfig, MemoryConfig,
+    ScloudConfig, Secret, SinkConfig, SourceConfig, Start, StreamConfig,
 };
 use crate::clock::millis;
 use crate::encode::Format;
 use crate::event::{Millis, Source};
+use crate::memory::Budget;
 
 /// How far back SCloud keeps its events, as its documentation says.
 const SCLOUD_HISTORY: Duration = Duration::from_secs(365 * 86_400);
@@ -28,6 +30,12 @@ const DEFAULT_CHECKPOINT: &str = "/var/lib/trailcast/state";
 
 /// Where dead letters are when neither the config nor the checkpoint says so.
 const DEFAULT_DEAD_LETTERS: &str = "/var/lib/trailcast/dead-letters";
+
+/// The largest page accepted where the config names none, and there is memory for it.
+const LARGEST_BODY: u64 = 16 << 20;
+
+/// Less is not worth dividing.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// The config, and what is wrong or doubtful. The config counts only when nothing is wrong; `now` is only for
 /// doubts about times.
@@ -69,11 +77,12 @@ impl Converter<'_> {
         let checkpoint = self.checkpoint(file.checkpoint, &root.child("checkpoint"));
         self.exactly_once(&mut converted_sinks, &asked_exactly_once, &checkpoint, &sinks);
         let dead_letters = self.dead_letters(file.dead_letters, &checkpoint, &root.child("dead_letters"));
+        let memory = self.memory(&file.memory, &root.child("memory"));
         let mut converted = BTreeMap::new();
         for (name, stream) in file.streams {
             let path = streams.child(&name);
             self.name(&name, &path);
-            converted.insert(name, self.stream(stream, &names, &path)?);
+            converted.insert(name, self.stream(stream, &names, memory, &path)?);
         }
         self.same_events_twice(&converted, &streams);
         let traces = file.traces.map(|traces| self.traces(traces, &root.child("traces")));
@@ -85,7 +94,31 @@ impl Converter<'_> {
             admin: AdminConfig { listen: file.admin.listen.0 },
             log: LogConfig { format: file.log.format, level: file.log.level.0.0 },
             traces,
+            memory,
         })
+    }
+
+    fn memory(&mut self, memory: &Memory, path: &Path) -> MemoryConfig {
+        let process = memory.process.0.0;
+        let stream = memory.stream.as_ref().map_or(process / 2, |stream| stream.0.0);
+        if process < LEAST_MEMORY {
+            self.mistake(&path.child("process"), &format!("must be at least {}", size_text(LEAST_MEMORY)));
+        }
+        if memory.stream.is_some() && (stream == 0 || stream > process) {
+            self.mistake(&path.child("stream"), "must be above zero and at most `memory.process`");
+        }
+        MemoryConfig { process, stream }
+    }
+
+    fn largest(&mut self, written: Option<u64>, memory: MemoryConfig, path: &Path) -> u64 {
+        let most = Budget::largest_body(memory.process);
+        let largest = written.unwrap_or(most.min(LARGEST_BODY));
+        if largest == 0 || largest > most {
+            let most = size_text(most);
+            let why = format!("must be above zero, and at most {most}, which is an eighth of `memory.process`");
+            self.mistake(path, &why);
+        }
+        largest
     }
 
     /// `None`, with a mistake, when the sink has no kind; the schema has already ruled that out.
@@ -162,7 +195,13 @@ impl Converter<'_> {
     }
 
     /// `None`, with a mistake, when the stream has not exactly one source; the schema has already ruled that out.
-    fn stream(&mut self, stream: Stream, known_sinks: &[String], path: &Path) -> Option<StreamConfig> {
+    fn stream(
+        &mut self,
+        stream: Stream,
+        known_sinks: &[String],
+        memory: MemoryConfig,
+        path: &Path,
+    ) -> Option<StreamConfig> {
         let allow_http = stream.allow_http;
         let (source, unit) = match (stream.genauth, stream.scloud) {
             (Some(genauth), None) => {
@@ -187,9 +226,8 @@ impl Converter<'_> {
                 self.mistake(&path.child(key), "must be above zero");
             }
         }
-        if stream.max_response_size.0.0 == 0 {
-            self.mistake(&path.child("max_response_size"), "must be above zero");
-        }
+        let written = stream.max_response_size.map(|size| size.0.0);
+        let max_response_size = self.largest(written, memory, &path.child("max_response_size"));
         let clocked =
             [("poll_interval", stream.poll_interval.0), ("settle", stream.settle.0), ("overlap", stream.overlap.0)];
         for (key, duration) in clocked {
@@ -214,7 +252,7 @@ impl Converter<'_> {
             sinks,
             connect_timeout: stream.connect_timeout.0,
             request_timeout: stream.request_timeout.0,
-            max_response_size: stream.max_response_size.0.0,
+            max_response_size,
             ca_file: stream.ca_file,
             allow_http,
         })

@@ -48,6 +48,26 @@ pub(super) struct File {
     pub log: Log,
     /// trailcast's own traces. Default: none.
     pub traces: Option<Traces>,
+    /// How much of what is read and not yet delivered may be held in memory.
+    #[serde(default)]
+    pub memory: Memory,
+}
+
+/// How much of what is read and not yet delivered may be held in memory. Where it is reached, reading slows.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    /// What all streams hold together. A quarter is kept for large answers, the rest is shared out evenly.
+    #[serde(default = "memory_process")]
+    pub process: Written<Size>,
+    /// What one stream holds at most, if its share of the rest is more than that. Default: half of `process`.
+    pub stream: Option<Written<Size>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { process: memory_process(), stream: None }
+    }
 }
 
 /// One configured use of a source: exactly one of `genauth` and `scloud`.
@@ -95,9 +115,9 @@ pub(super) struct Stream {
     /// The longest that one whole request may take.
     #[serde(default = "seconds::<60>")]
     pub request_timeout: Written<Duration>,
-    /// The largest page accepted, after decompression.
-    #[serde(default = "max_response_size")]
-    pub max_response_size: Written<Size>,
+    /// The largest page accepted, after decompression; at most an eighth of `memory.process`. Default: 16MiB, or that
+    /// eighth if it is less.
+    pub max_response_size: Option<Written<Size>>,
     /// A PEM file of certificate authorities to trust beside the system's.
     #[schemars(length(min = 1))]
     pub ca_file: Option<PathBuf>,
@@ -307,8 +327,8 @@ const fn rate_limit() -> f64 {
     20.0
 }
 
-const fn max_response_size() -> Written<Size> {
-    Written(Size(16 << 20))
+const fn memory_process() -> Written<Size> {
+    Written(Size(128 << 20))
 }
 
 pub(super) const fn yes() -> bool {

@@ -154,6 +154,17 @@ pub struct Config {
     pub log: LogConfig,
     /// trailcast's own traces. Default: none.
     pub traces: Option<TracesConfig>,
+    /// What may be held in memory.
+    pub memory: MemoryConfig,
+}
+
+/// What may be held in memory of what is read and not yet delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryConfig {
+    /// By all streams, bytes. Default 128 MiB.
+    pub process: u64,
+    /// By one stream at most, bytes. Default: half of that.
+    pub stream: u64,
 }
 
 /// One configured use of a source.
@@ -182,7 +193,7 @@ pub struct StreamConfig {
     pub connect_timeout: Duration,
     /// One whole request. Default 60 s.
     pub request_timeout: Duration,
-    /// The largest page body accepted, after decompression. Default 16 MiB.
+    /// The largest page body accepted, after decompression. Default 16 MiB, or an eighth of `memory.process`.
     pub max_response_size: u64,
     /// A PEM file of certificate authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,

@@ -139,7 +139,7 @@ t.yaml:25:1: checkpoint: expected exactly one of the keys `file`, `kafka`, `memo
 t.yaml:26:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
 t.yaml:27:8: log.level: expected `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`, found another text
 t.yaml:27:36: log.format: expected one of `text`, `json`, found nothing
-t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`, `traces`";
+t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`, `traces`, `memory`";
     assert_eq!(errors, expected, "\n{errors}");
     assert!(!errors.contains("hunter2"), "no value is ever shown");
 }
@@ -185,7 +185,7 @@ t.yaml:10:23: streams.users.sweeps[2]: must be above zero
 t.yaml:10:27: streams.users.sweeps[3]: must be above the one before it: sweeps are ascending
 t.yaml:11:5: streams.users.request_timeout: must be above zero
 t.yaml:12:5: streams.users.connect_timeout: must be above zero
-t.yaml:13:5: streams.users.max_response_size: must be above zero
+t.yaml:13:5: streams.users.max_response_size: must be above zero, and at most 16MiB, which is an eighth of `memory.process`
 t.yaml:14:18: streams.users.sinks[1]: no such sink; did you mean `out`? known: `-out`, `out`
 t.yaml:14:23: streams.users.sinks[2]: is listed twice
 t.yaml:15:3: streams.bad name: {name}
@@ -233,7 +233,7 @@ fn text_that_is_no_config() {
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let Config { streams, sinks, checkpoint, dead_letters, admin, log, traces } = good(&genauth("")).config;
+    let Config { streams, sinks, checkpoint, dead_letters, admin, log, traces, memory } = good(&genauth("")).config;
     let stream = &streams["users"];
     let SourceConfig::Genauth(source) = &stream.source else { panic!("{stream:?}") };
     assert_eq!(source.endpoint.as_str(), "https://api.genauth.ai/");
@@ -257,6 +257,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(admin.listen.to_string(), "127.0.0.1:9464");
     assert_eq!((log.format, log.level.as_str()), (None, "info"));
     assert!(traces.is_none());
+    assert_eq!((memory.process, memory.stream), (128 << 20, 64 << 20));
 
     let Config { streams, .. } = good(&scloud("")).config;
     let SourceConfig::Scloud(source) = &streams["cloud"].source else { panic!("{streams:?}") };
@@ -646,7 +647,7 @@ fn the_schema_describes_every_key_and_states_defaults() {
     }
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-    assert_eq!(described(&schema, ""), 7);
+    assert_eq!(described(&schema, ""), 8);
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         described(definition, name);
         assert!(definition["description"].is_string(), "{name}");
@@ -654,7 +655,7 @@ fn the_schema_describes_every_key_and_states_defaults() {
     let stream = &schema["$defs"]["Stream"]["properties"];
     assert_eq!(stream["start"]["default"], "30d");
     assert_eq!(stream["sweeps"]["default"], serde_json::json!(["1m", "15m", "6h"]));
-    assert_eq!(stream["max_response_size"]["default"], "16MiB");
+    assert_eq!(schema["$defs"]["Memory"]["properties"]["process"]["default"], "128MiB");
     assert_eq!(schema["$defs"]["Admin"]["properties"]["listen"]["default"], "127.0.0.1:9464");
     assert!(!schema.to_string().contains("\"null\""));
 }

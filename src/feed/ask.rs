@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use super::bounds::Question;
 use super::doubt::{Witness, Worth};
 use super::trouble::{Kind, Say};
-use super::{Feed, Overflow, RECORD_BYTES, WindowRead, lock};
+use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
+use crate::memory::Awaited;
 use crate::reading::{End, Found, Gap, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
@@ -33,8 +34,9 @@ const AHEAD: Millis = 5000;
 /// The records of a reading that bear witness to what time it is: enough that a few whose time is absurd do not count.
 const CLOCK_WITNESSES: usize = 16;
 
-/// A clock unit that is too large to be held is read in so many parts, and in so many times more if they are, too.
-const SHARDS: u32 = 8;
+/// A clock unit that is too large to be held is read in so many parts, and in so many times more if they are, too. Few: what
+/// the tries before the last cost is less than the last, and each part is all of the unit's pages once more.
+const SHARDS: u32 = 2;
 const MOST_SHARDS: u32 = 512;
 
 /// What became of a request.
@@ -59,13 +61,21 @@ struct Read {
     outcome: crate::reading::Outcome,
 }
 
+/// Who asks: its place in the limiter's line, and whether a lane waits for it.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    rank: Rank,
+    awaited: &'a Awaited,
+}
+
 impl Feed {
-    pub(super) async fn read_alone(&self, window: Window, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
-        let rank = self.client.rank(priority);
-        let read = self.read_once(window, rank).await?;
-        let mut read = if read.window.shard == Shard::WHOLE { self.believe(read, rank).await? } else { read };
+    pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
+        let Wanted { window, awaited, .. } = wanted;
+        let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited });
+        let read = self.read_once(window, asks).await?;
+        let mut read = if read.window.shard == Shard::WHOLE { self.believe(read, asks).await? } else { read };
         read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
-        self.question_bounds(&mut read, rank).await;
+        self.question_bounds(&mut read, asks).await;
         if read.window.gaps.is_empty() {
             self.worked(Kind::Runs);
         }
@@ -78,7 +88,8 @@ impl Feed {
 
     /// Reads a window once more, whatever is believed of it: for whoever remembers more of it than was listed.
     pub async fn read_again(&self, before: &WindowRead) -> Option<Arc<WindowRead>> {
-        let read = self.read_once(before.window, self.client.rank(Priority::Sweep)).await.ok()?;
+        let asks = Asks { rank: self.client.rank(Priority::Sweep), awaited: &Awaited::now() };
+        let read = self.read_once(before.window, asks).await.ok()?;
         Some(Arc::new(WindowRead { read_at: before.read_at, ..read.window }))
     }
 
@@ -105,24 +116,24 @@ impl Feed {
         }
     }
 
-    /// Another part of a clock unit that is too large to be held at once.
-    pub async fn read_part(&self, before: &WindowRead, shard: Shard) -> Arc<WindowRead> {
-        let rank = self.client.rank(Priority::CatchUp);
+    /// Another part of a clock unit that is too large to be held at once, of which the first was read at `read_at`.
+    pub async fn read_part(&self, window: Window, shard: Shard, read_at: Millis) -> Arc<WindowRead> {
+        let asks = Asks { rank: self.client.rank(Priority::CatchUp), awaited: &Awaited::now() };
         loop {
             // All parts are about as large, so none is made smaller: the parts before it would not fit any longer.
             let rules = Rules { shard, max_unit_bytes: u64::MAX, ..self.rules };
-            if let Ok(Some(read)) = self.read_with(rules, before.window, rank).await {
-                return Arc::new(WindowRead { read_at: before.read_at, ..read.window });
+            if let Ok(Some(read)) = self.read_with(rules, window, asks).await {
+                return Arc::new(WindowRead { read_at, ..read.window });
             }
         }
     }
 
-    async fn read_once(&self, window: Window, rank: Rank) -> Result<Read, Overflow> {
+    async fn read_once(&self, window: Window, asks: Asks<'_>) -> Result<Read, Overflow> {
         let mut shard = Shard::WHOLE;
         loop {
             let last = shard.of >= MOST_SHARDS;
             let max_unit_bytes = if last { u64::MAX } else { self.rules.max_unit_bytes };
-            if let Some(read) = self.read_with(Rules { shard, max_unit_bytes, ..self.rules }, window, rank).await? {
+            if let Some(read) = self.read_with(Rules { shard, max_unit_bytes, ..self.rules }, window, asks).await? {
                 return Ok(read);
             }
             shard.of *= SHARDS;
@@ -131,7 +142,7 @@ impl Feed {
     }
 
     /// `None` if it holds more than the rules allow at once.
-    async fn read_with(&self, rules: Rules, window: Window, rank: Rank) -> Result<Option<Read>, Overflow> {
+    async fn read_with(&self, rules: Rules, window: Window, asks: Asks<'_>) -> Result<Option<Read>, Overflow> {
         let clock = self.client.clock();
         let began = clock.begin();
         let (inclusive, page_limit, mut broken) = {
@@ -143,7 +154,7 @@ impl Feed {
         let mut bare = false;
         while let Some(request) = reading.next() {
             let proven = reading.proven();
-            match self.fetch(&request, rank, if broken { FEWER_TRIES } else { LATER_TRIES }).await {
+            match self.fetch(&request, asks, if broken { FEWER_TRIES } else { LATER_TRIES }).await {
                 Asked::Page(page) => {
                     bare |= page.bare;
                     if let Some(breach) = reading.give(page) {
@@ -180,6 +191,7 @@ impl Feed {
             None => unreachable!("a reading that asks for no page has ended"),
         };
         let (gaps, contrary) = (reading.gaps().to_vec(), reading.was_contrary());
+        let held = reading.take_held();
         let found = reading.into_found();
         let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
         let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
@@ -192,12 +204,13 @@ impl Feed {
         let newest = found.iter().rev().filter(|found| found.time.is_some()).take(CLOCK_WITNESSES);
         clock.listed(newest.filter_map(|found| Some((found.fingerprint, found.time?))));
         let witness = lock(&self.learnt).neighbourhood.best_witness();
-        let window = WindowRead { window, read_at, found, gaps, shard: rules.shard, witness, place: Place::here() };
+        let window =
+            WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: Place::here() };
         Ok(Some(Read { window, rows, bare, contrary, outcome }))
     }
 
     /// Asks a window that seems too empty again, until it is believed: see [`super::doubt`].
-    async fn believe(&self, mut read: Read, rank: Rank) -> Result<Read, Overflow> {
+    async fn believe(&self, mut read: Read, asks: Asks<'_>) -> Result<Read, Overflow> {
         let window = read.window.window;
         let last = self.is_last(window);
         let worth = |read: &Read| match lock(&self.learnt).neighbourhood.worth(window, read.rows, read.bare, last) {
@@ -207,7 +220,7 @@ impl Feed {
         };
         match worth(&read) {
             Worth::Plain => return Ok(read),
-            Worth::WithWitness if self.ask_witness(window, rank).await == Witness::True => return Ok(read),
+            Worth::WithWitness if self.ask_witness(window, asks).await == Witness::True => return Ok(read),
             Worth::WithWitness | Worth::Doubted => {}
         }
         self.metrics.doubted();
@@ -219,7 +232,7 @@ impl Feed {
         );
         let (mut agreed, mut waits) = (0, Waits::new());
         loop {
-            let before = self.ask_witness(window, rank).await;
+            let before = self.ask_witness(window, asks).await;
             let patience = {
                 let neighbourhood = &lock(&self.learnt).neighbourhood;
                 match before {
@@ -229,8 +242,8 @@ impl Feed {
             };
             let Some(wait) = patience.get(agreed) else { break };
             tokio::time::sleep(*wait).await;
-            let mut again = self.read_once(window, rank).await?;
-            let after = self.ask_witness(window, rank).await;
+            let again = self.read_once(window, asks).await?;
+            let after = self.ask_witness(window, asks).await;
             if again.rows > read.rows {
                 // It lied, or has changed its mind; what it says now is looked at in the same way.
                 lock(&self.learnt).neighbourhood.lied();
@@ -244,7 +257,7 @@ impl Feed {
                 continue;
             }
             // Nothing is taken from a reading by a later one.
-            std::mem::swap(&mut again.window.found, &mut read.window.found);
+            drop(again);
             if before == after && before != Witness::False {
                 agreed += 1;
                 continue;
@@ -268,7 +281,7 @@ impl Feed {
 
     /// Asks a control question where it seems that the API does not go by the bounds that it is asked for: see
     /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one.
-    async fn question_bounds(&self, read: &mut Read, rank: Rank) {
+    async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) {
         let WindowRead { window, found, gaps, shard: Shard::WHOLE, .. } = &mut read.window else { return };
         let (window, unit) = (*window, self.rules.unit);
         let question = lock(&self.bounds).saw(window, unit, found);
@@ -281,7 +294,7 @@ impl Feed {
         let limit = self.rules.page_limit;
         let control = PageRequest { from: away - unit, to: away, limit, position: Position::First };
         // Whoever does not answer now is asked with the next window.
-        let Ok(page) = self.ask_once(&control, rank).await else { return };
+        let Ok(page) = self.ask_once(&control, asks).await else { return };
         let listed = |found: &Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
         if !found.iter().any(listed) {
             lock(&self.bounds).count();
@@ -303,26 +316,26 @@ impl Feed {
 
     /// Asks for one record of a window that is known to hold some; of an API that has never listed any, for one of all
     /// since `window`.
-    async fn ask_witness(&self, window: Window, rank: Rank) -> Witness {
+    async fn ask_witness(&self, window: Window, asks: Asks<'_>) -> Witness {
         let witnesses = lock(&self.learnt).neighbourhood.witnesses();
         for witness in &witnesses {
-            if self.lists(witness.from - self.rules.unit, witness.to, rank).await {
+            if self.lists(witness.from - self.rules.unit, witness.to, asks).await {
                 return Witness::True;
             }
         }
         // They may be gone for good; what is new tells as well.
         let (from, to) =
             (window.from - self.rules.unit, floor_to(self.now().latest, self.rules.unit) + self.rules.unit);
-        if from < to && self.lists(from, to, rank).await {
+        if from < to && self.lists(from, to, asks).await {
             lock(&self.learnt).neighbourhood.add_witness(Window { from: window.from, to });
             return Witness::True;
         }
         if witnesses.is_empty() { Witness::Unknown } else { Witness::False }
     }
 
-    async fn lists(&self, from: Millis, to: Millis, rank: Rank) -> bool {
+    async fn lists(&self, from: Millis, to: Millis, asks: Asks<'_>) -> bool {
         let request = PageRequest { from, to, limit: 1, position: Position::First };
-        match self.ask_once(&request, rank).await {
+        match self.ask_once(&request, asks).await {
             Ok(page) => !page.records.is_empty() || page.next_token.is_some(),
             // One record that is too large is a record.
             Err(reason) => reason == FetchReason::TooLarge,
@@ -330,12 +343,12 @@ impl Feed {
     }
 
     /// Once: an API that fails here is asked again by whoever has doubts.
-    async fn ask_once(&self, request: &PageRequest, rank: Rank) -> Result<Page, FetchReason> {
+    async fn ask_once(&self, request: &PageRequest, asks: Asks<'_>) -> Result<Page, FetchReason> {
         self.metrics.request_started();
-        match self.client.fetch(request, rank).await {
+        match self.client.fetch_for(request, asks.rank, asks.awaited).await {
             Ok(fetched) => {
                 self.metrics.request_finished(fetched.timing.requests);
-                self.metrics.rate_limit_waited(fetched.timing.waited);
+                self.metrics.waited(fetched.timing);
                 Ok(fetched.page)
             }
             Err(error) => {
@@ -346,15 +359,15 @@ impl Feed {
     }
 
     /// Asks until the page comes, or it is certain that it is this page that does not.
-    async fn fetch(&self, request: &PageRequest, rank: Rank, later_tries: u32) -> Asked {
+    async fn fetch(&self, request: &PageRequest, asks: Asks<'_>, later_tries: u32) -> Asked {
         let mut backoff = Backoff::new();
         let mut tries = 0;
         loop {
             self.metrics.request_started();
-            match self.client.fetch(request, rank).await {
+            match self.client.fetch_for(request, asks.rank, asks.awaited).await {
                 Ok(fetched) => {
                     self.metrics.request_finished(fetched.timing.requests);
-                    self.metrics.rate_limit_waited(fetched.timing.waited);
+                    self.metrics.waited(fetched.timing);
                     self.metrics.records(fetched.page.records.len() as u64);
                     self.show_clock();
                     self.worked(Kind::Requests);
@@ -394,7 +407,7 @@ impl Feed {
                     if !later && is_of_its_interval(&error, tries) {
                         let witnesses = lock(&self.learnt).neighbourhood.witnesses();
                         for witness in witnesses.iter().filter(|witness| is_elsewhere(**witness, request)) {
-                            if self.lists(witness.from - self.rules.unit, witness.to, rank).await {
+                            if self.lists(witness.from - self.rules.unit, witness.to, asks).await {
                                 return Asked::Refused;
                             }
                         }
@@ -407,7 +420,8 @@ impl Feed {
 
     /// Asks for the first page of a stream until it comes.
     pub(super) async fn first_heard(&self, request: &PageRequest) {
-        let _ = self.fetch(request, self.client.rank(Priority::Live), LATER_TRIES).await;
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
+        let _ = self.fetch(request, asks, LATER_TRIES).await;
     }
 
     fn tell_gap(&self, gap: &Gap) {

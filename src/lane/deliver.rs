@@ -25,6 +25,11 @@ use crate::sink::{KafkaSink, Sink};
 use crate::state::admit::New;
 use crate::state::store::Commit;
 
+/// An encoded event is reckoned at so many times its record, which it mostly holds once more in an escaped spelling …
+const ENCODED: u64 = 2;
+/// … and so many bytes around it.
+const EVENT: u64 = 1024;
+
 impl Lane {
     /// Takes a part on; submits it, if it can be true before those before it are known to be.
     pub(super) async fn stage(
@@ -36,6 +41,8 @@ impl Lane {
         shutdown: &Shutdown,
     ) -> Result<Staged, LaneError> {
         let changes = Arc::new(commit.changes);
+        let bytes: u64 = part.iter().map(|new| ENCODED * new.admitted.raw.len() as u64 + EVENT).sum();
+        let _held = self.feed.memory().hold(bytes);
         let transaction = match (&*self.sink, &self.kept) {
             (Sink::Kafka(kafka), Kept::Partition(partition)) if kafka.config().exactly_once => {
                 let after = After { cursor: self.key().cursor(), commits: before };
@@ -44,7 +51,7 @@ impl Lane {
             }
             _ => None,
         };
-        Ok(Staged { of, part, changes, cursor: commit.cursor, transaction })
+        Ok(Staged { of, part, changes, cursor: commit.cursor, _held, transaction })
     }
 
     /// Makes a part true, whose first try may be over. The answer says which events are kept as dead letters instead.

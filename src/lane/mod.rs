@@ -29,7 +29,7 @@ use crate::checkpoint::{CheckpointError, Store};
 use crate::config::Start;
 use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
-use crate::feed::{Feed, Overflow, WindowRead};
+use crate::feed::{Feed, Overflow, Wanted, WindowRead};
 use crate::health::WaitsFor;
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::reading::Shard;
@@ -160,7 +160,7 @@ struct Task {
 
 /// A reading in the background, given up when dropped.
 struct Ahead {
-    window: Window,
+    wanted: Wanted,
     trace: Arc<spans::Window>,
     task: JoinHandle<Result<Arc<WindowRead>, Overflow>>,
 }
@@ -299,6 +299,7 @@ impl Lane {
                 ahead.push_back(self.read_ahead(window, job, as_of));
             }
             let Some(mut first) = ahead.pop_front() else { return Ok(listed) };
+            first.wanted.is_awaited();
             let read = loop {
                 self.board.waits_for(WaitsFor::Source);
                 tokio::select! {
@@ -322,7 +323,7 @@ impl Lane {
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
                     first.trace.ended(WindowOutcome::TooFull);
-                    next = first.window.from;
+                    next = first.wanted.window().from;
                     ahead.clear();
                     at_once = false;
                 }
@@ -337,9 +338,11 @@ impl Lane {
 
     fn read_ahead(&self, window: Window, job: Job, as_of: Millis) -> Ahead {
         let (feed, trace) = (Arc::clone(&self.feed), Arc::new(self.trace(window, job.pass)));
-        let read = async move { feed.read(window, job.priority, as_of).await };
+        let wanted = feed.want(window, as_of);
+        let this = wanted.clone();
+        let read = async move { feed.read(&this, job.priority).await };
         let task = tokio::spawn(read.instrument(trace.span()));
-        Ahead { window, trace, task }
+        Ahead { wanted, trace, task }
     }
 
     /// One window, in as many parts as it was read in: what could not be held at once is read part by part, and only the
@@ -353,12 +356,13 @@ impl Lane {
         shutdown: &Shutdown,
     ) -> Result<(), LaneError> {
         loop {
-            let next = read.shard.next();
-            self.take(cursor, parts, Arc::clone(&read), trace, shutdown).await?;
+            let (window, read_at, next) = (read.window, read.read_at, read.shard.next());
+            self.take(cursor, parts, read, trace, shutdown).await?;
             let Some(shard) = next.filter(|_| !shutdown.is_requested()) else { return Ok(()) };
             // What waits for the sink is held, too.
             self.settle_all(cursor, parts, shutdown).await?;
-            let Some(part) = shutdown.unless(self.feed.read_part(&read, shard)).await else { return Ok(()) };
+            let part = self.feed.read_part(window, shard, read_at);
+            let Some(part) = shutdown.unless(part).await else { return Ok(()) };
             read = part;
         }
     }

@@ -12,6 +12,7 @@ use crate::checkpoint::Changes;
 use crate::checkpoint::kafka::{Answer, TransactError, Work};
 use crate::dead_letter::Refused;
 use crate::feed::WindowRead;
+use crate::memory::Hold;
 use crate::state::admit::New;
 use crate::state::cursor::Cursor;
 use crate::telemetry::spans;
@@ -40,6 +41,8 @@ pub(super) struct Staged {
     pub changes: Arc<Changes>,
     /// The cursor once it is true.
     pub cursor: Cursor,
+    /// What its events take once they are encoded. Held, never read.
+    pub _held: Hold,
     /// Its first try, where it has been submitted.
     pub transaction: Option<Transaction>,
 }

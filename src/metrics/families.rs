@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use crate::version;
@@ -33,6 +33,10 @@ pub(super) struct Families {
     pub clock_offset: GaugeVec,
     pub clock_in_doubt: GaugeVec,
     pub rate_limit_wait: CounterVec,
+    pub memory_budget: Gauge,
+    pub memory_share: GaugeVec,
+    pub memory_held: GaugeVec,
+    pub memory_wait: CounterVec,
     pub delivery_lag: GaugeVec,
     pub verified_through: GaugeVec,
     pub delivered: IntCounterVec,
@@ -110,6 +114,21 @@ impl Families {
             rate_limit_wait: declare.float_counter(
                 "rate_limit_wait_seconds_total",
                 "Time that requests waited for the stream's own rate limit.",
+                STREAM,
+            ),
+            memory_budget: declare.register(
+                Gauge::with_opts(opts("memory_budget_bytes", "What all that is read and not yet delivered may hold."))
+                    .expect(CONSTANT),
+            ),
+            memory_share: declare.gauge("memory_share_bytes", "The stream's share of that.", STREAM),
+            memory_held: declare.gauge(
+                "memory_held_bytes",
+                "What the stream holds of its share: answers, records, and what waits for sinks.",
+                STREAM,
+            ),
+            memory_wait: declare.float_counter(
+                "memory_wait_seconds_total",
+                "Time that requests waited until there was room for their answers.",
                 STREAM,
             ),
             delivery_lag: declare.gauge(

@@ -12,8 +12,9 @@ use crate::clock::steady;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::Millis;
 use crate::health::LaneState;
+use crate::memory::Share;
 use crate::reading::Outcome;
-use crate::source::FetchReason;
+use crate::source::{FetchReason, Timing};
 
 /// A time that is not known yet.
 const UNKNOWN: Millis = Millis::MIN;
@@ -34,6 +35,10 @@ struct StreamSeries {
     doubted: IntCounter,
     lateness: Histogram,
     rate_limit_wait: Counter,
+    memory_wait: Counter,
+    memory_share: Gauge,
+    memory_held: Gauge,
+    memory: OnceLock<Arc<Share>>,
     running: Gauge,
     clock_offset: OnceKnown,
     clock_in_doubt: Gauge,
@@ -55,6 +60,10 @@ impl StreamMetrics {
             doubted: families.doubted.with_label_values(stream),
             lateness: families.lateness.with_label_values(stream),
             rate_limit_wait: families.rate_limit_wait.with_label_values(stream),
+            memory_wait: families.memory_wait.with_label_values(stream),
+            memory_share: families.memory_share.with_label_values(stream),
+            memory_held: families.memory_held.with_label_values(stream),
+            memory: OnceLock::new(),
             running: families.running.with_label_values(stream),
             clock_offset: OnceKnown::new(&families.clock_offset, stream),
             clock_in_doubt: families.clock_in_doubt.with_label_values(stream),
@@ -109,9 +118,22 @@ impl StreamMetrics {
         self.0.doubted.inc();
     }
 
-    /// A request waited this long for the stream's own limit.
-    pub fn rate_limit_waited(&self, wait: Duration) {
-        self.0.rate_limit_wait.inc_by(wait.as_secs_f64());
+    /// A request waited this long for the stream's own limit, and for memory.
+    pub fn waited(&self, timing: Timing) {
+        self.0.rate_limit_wait.inc_by(timing.waited.as_secs_f64());
+        self.0.memory_wait.inc_by(timing.waited_for_memory.as_secs_f64());
+    }
+
+    /// What counts what the stream holds. The first counts.
+    pub fn set_memory(&self, share: Arc<Share>) {
+        self.0.memory_share.set(bytes(share.size()));
+        let _ = self.0.memory.set(share);
+    }
+
+    pub(super) fn show_memory(&self) {
+        if let Some(share) = self.0.memory.get() {
+            self.0.memory_held.set(bytes(share.held()));
+        }
     }
 
     /// The server's clock minus this machine's wall clock, milliseconds: for showing alone.
@@ -345,6 +367,11 @@ fn count<T: PartialEq, const N: usize>(values: &[T; N], series: &[IntCounter; N]
 pub(crate) fn lag(now: Millis, through: Millis) -> f64 {
     let lag = now.saturating_sub(through);
     seconds(if (-1000..0).contains(&lag) { 0 } else { lag })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory is smaller than 2^53 bytes")]
+fn bytes(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// Prometheus counts in seconds.

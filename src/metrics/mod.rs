@@ -149,6 +149,12 @@ impl Metrics {
         SinkMetrics::new(&self.shared.families, name)
     }
 
+    /// What all that is read and not yet delivered may hold, bytes.
+    #[expect(clippy::cast_precision_loss, reason = "memory is smaller than 2^53 bytes")]
+    pub fn set_memory_budget(&self, bytes: u64) {
+        self.shared.families.memory_budget.set(bytes as f64);
+    }
+
     /// The handle of our own traces.
     #[must_use]
     pub fn traces(&self) -> TraceMetrics {
@@ -164,6 +170,7 @@ impl Metrics {
     fn render_at(&self, now: Millis) -> String {
         let families = &self.shared.families;
         for (name, stream) in lock(&self.shared.streams).iter() {
+            stream.show_memory();
             if let Some(lag) = stream.fetch_lag_at(now) {
                 families.fetch_lag.with_label_values(&[name]).set(lag);
             }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::health::LaneState;
+use crate::memory::Budget;
 use crate::reading::Outcome;
-use crate::source::FetchReason;
+use crate::source::{FetchReason, Timing};
 
 /// Name, kind and labels of every metric, as documented.
 const METRICS: &[(&str, &str, &[&str])] = &[
@@ -27,6 +28,10 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_gaps_total", "counter", &["sink", "stream"]),
     ("trailcast_lane_state", "gauge", &["sink", "state", "stream"]),
     ("trailcast_last_commit_timestamp_seconds", "gauge", &["sink", "stream"]),
+    ("trailcast_memory_budget_bytes", "gauge", &[]),
+    ("trailcast_memory_held_bytes", "gauge", &["stream"]),
+    ("trailcast_memory_share_bytes", "gauge", &["stream"]),
+    ("trailcast_memory_wait_seconds_total", "counter", &["stream"]),
     ("trailcast_rate_limit_wait_seconds_total", "counter", &["stream"]),
     ("trailcast_records_outside_total", "counter", &["stream"]),
     ("trailcast_records_total", "counter", &["stream"]),
@@ -167,7 +172,12 @@ fn handles_count_into_their_own_series() {
     users.error(FetchReason::Timeout);
     users.window(Outcome::Split);
     users.records(7);
-    users.rate_limit_waited(Duration::from_millis(1_500));
+    let waited_for_memory = Duration::from_millis(250);
+    users.waited(Timing { waited: Duration::from_millis(1_500), waited_for_memory, ..Timing::default() });
+    metrics.set_memory_budget(1 << 20);
+    let share = Budget::new(1 << 20, 1 << 19, 1).share();
+    users.set_memory(Arc::clone(&share));
+    let _held = share.hold(7);
     users.late(Duration::from_secs(45));
     cloud.records(1);
     let lane = metrics.lane("users", "out");
@@ -195,6 +205,11 @@ fn handles_count_into_their_own_series() {
         ("records_total{stream=\"users\"}", 7.0),
         ("records_total{stream=\"cloud\"}", 1.0),
         ("rate_limit_wait_seconds_total{stream=\"users\"}", 1.5),
+        ("memory_wait_seconds_total{stream=\"users\"}", 0.25),
+        ("memory_budget_bytes", 1_048_576.0),
+        ("memory_share_bytes{stream=\"users\"}", 524_288.0),
+        ("memory_held_bytes{stream=\"users\"}", 7.0),
+        ("memory_held_bytes{stream=\"cloud\"}", 0.0),
         ("event_lateness_seconds_bucket{stream=\"users\",le=\"30\"}", 0.0),
         ("event_lateness_seconds_bucket{stream=\"users\",le=\"60\"}", 1.0),
         ("events_delivered_total{sink=\"out\",stream=\"users\"}", 6.0),

@@ -38,6 +38,7 @@ mod tally;
 pub(crate) mod tests;
 
 use crate::event::{Fingerprint, Millis};
+use crate::memory::Hold;
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
@@ -62,6 +63,8 @@ pub struct Rules {
     pub max_bytes: u64,
     /// What of one clock unit may be held; more is read in parts ([`End::Outgrown`]).
     pub max_unit_bytes: u64,
+    /// No more rows than this are counted of one clock unit: what counts them is held, too.
+    pub max_unit_rows: u64,
     /// Which part of its records is kept.
     pub shard: Shard,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
@@ -367,6 +370,11 @@ impl Reading {
         &self.gaps
     }
 
+    /// What counts the bytes of all that was found: to be kept for as long as that is.
+    pub fn take_held(&mut self) -> Hold {
+        self.tally.take_held()
+    }
+
     /// All that was found, oldest first: whatever time a record shows, it was listed for this window. Those that lie
     /// outside by their own time may be listed for another window, too.
     #[must_use]
@@ -471,10 +479,11 @@ impl Reading {
             || self.pages > MOST_PAGES
     }
 
-    /// No depth of tokens is documented, so a unit is followed as long as its pages list something new.
+    /// No depth of tokens is documented, so a unit is followed as long as its pages list something new and that can be
+    /// counted.
     fn is_too_deep(&self, piece: Piece, run: &Run) -> bool {
         let bounded = !piece.unit || self.rules.paging == Paging::Numbered;
-        bounded && run.next_reaches() > self.rules.deepest
+        bounded && run.next_reaches() > self.rules.deepest || self.tally.rows() > self.rules.max_unit_rows
     }
 
     fn too_deep(&mut self, piece: Piece) {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::event::{Fingerprint, FingerprintMap, Listed, Millis};
+use crate::memory::Hold;
 use crate::window::Window;
 
 /// A fingerprint that a reading found, with one raw record for each time that it counts.
@@ -86,7 +87,9 @@ pub(super) struct Tally {
     /// What each run asked for, lower and upper bound.
     runs: Vec<(Millis, Millis)>,
     rows: u64,
-    bytes: u64,
+    /// What was copied out of the present page, where only a part is kept.
+    copied: u64,
+    held: Hold,
     shard: Option<Shard>,
 }
 
@@ -130,7 +133,7 @@ impl Tally {
                     Some(_) if kept => Bytes::copy_from_slice(raw),
                     Some(_) => Bytes::new(),
                 };
-                self.bytes += if self.shard.is_some() { first.len() as u64 } else { 0 };
+                self.copied += if self.shard.is_some() { first.len() as u64 } else { 0 };
                 vacant.insert(Entry { time, kept, first, twins: Vec::new(), page, on_page: 1, run });
                 return Seen::First { bound: 1, new: true };
             }
@@ -144,7 +147,7 @@ impl Tally {
                 let new = if entry.kept { entry.not_kept(fingerprint, &records[..=place]) } else { Some(Bytes::new()) };
                 let new = new.unwrap_or_else(|| raw.clone());
                 if self.shard.is_some() {
-                    self.bytes += new.len() as u64;
+                    self.copied += new.len() as u64;
                     entry.twins.push(Bytes::copy_from_slice(&new));
                 } else {
                     entry.twins.push(new);
@@ -162,16 +165,23 @@ impl Tally {
         seen
     }
 
-    /// Something of the present page is kept, and so are the `held` bytes that its records share.
-    pub(super) const fn keep(&mut self, held: u64) {
-        if self.shard.is_none() {
-            self.bytes += held;
+    /// Something of the present page is kept, and so is all that its records hold; of a part, what was copied.
+    pub(super) fn keep(&mut self, mut held: Hold) {
+        let copied = std::mem::take(&mut self.copied);
+        if self.shard.is_some() {
+            held.resize(copied);
         }
+        self.held.add(held);
     }
 
     /// How many bytes are kept.
     pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+        self.held.bytes()
+    }
+
+    /// What is kept, to go with what was found.
+    pub(super) fn take_held(&mut self) -> Hold {
+        std::mem::take(&mut self.held)
     }
 
     /// The sum of all bounds.

@@ -104,6 +104,7 @@ pub(crate) mod world {
             max_rows: 400,
             max_bytes: 1 << 20,
             max_unit_bytes: 1 << 20,
+            max_unit_rows: 100_000,
             shard: Shard::WHOLE,
             deepest: 1000,
         }
@@ -682,7 +683,7 @@ fn a_unit_that_is_too_large_is_read_in_parts_that_are_all_of_it() {
     let mut read_in = |shard: Shard, max_unit_bytes: u64| {
         let mut reading = Reading::new(Rules { shard, max_unit_bytes, ..world.rules() }, unit, Some(true));
         while let Some(request) = reading.next() {
-            reading.give(Page { held: 1000, ..world.answer(&request) });
+            reading.give(Page { held: Hold::uncounted(1000), ..world.answer(&request) });
         }
         reading
     };

@@ -42,6 +42,9 @@ struct Lines {
     unfinished: HashMap<String, (Vec<EventId>, usize)>,
 }
 
+/// The bytes of a part whose memory is kept: of most parts.
+const KEPT: usize = 4 << 20;
+
 /// Ends a write when the lane that waits for it is given up.
 struct GivenUp(Arc<AtomicBool>);
 
@@ -98,6 +101,9 @@ fn say(
 ) -> io::Result<()> {
     let Lines { output, bytes, unfinished } = &mut *lines;
     let (more, result) = output.write(bytes, is_given_up);
+    if bytes.capacity() > KEPT {
+        *bytes = Vec::new();
+    }
     match &result {
         Ok(()) => drop(unfinished.remove(&stream)),
         Err(_) => drop(unfinished.insert(stream, (ids, said + more))),

@@ -106,10 +106,11 @@ impl Api {
         match self.mode {
             GenauthAuth::Token => {
                 let token = self.auth.token(&self.http, turn).await?;
-                let headers = self.auth.bearer(&token);
+                let headers = || Ok(self.auth.bearer(&token));
+                let room = turn.room().await;
                 let result = turn
                     .send(turn.rank, async {
-                        let answer = self.http.post(&self.url, headers, bytes).await?;
+                        let answer = self.http.post(&self.url, headers, bytes, room).await?;
                         self.read(answer, request, Some(token.clone())).await
                     })
                     .await;
@@ -119,10 +120,11 @@ impl Api {
                 result
             }
             GenauthAuth::Signature => {
+                // Signed when its turn has come: a date that waited in line would be refused.
+                let headers = || self.auth.signed(LOGS, body, self.http.clock().signing());
+                let room = turn.room().await;
                 turn.send(turn.rank, async {
-                    // Signed when its turn has come: a date that waited in line would be refused.
-                    let headers = self.auth.signed(LOGS, body, self.http.clock().signing())?;
-                    self.read(self.http.post(&self.url, headers, bytes).await?, request, None).await
+                    self.read(self.http.post(&self.url, headers, bytes, room).await?, request, None).await
                 })
                 .await
             }

@@ -19,6 +19,7 @@ use crate::blocking::blocking;
 use crate::clock;
 use crate::config::StreamConfig;
 use crate::event::{Listed, Millis, Source};
+use crate::memory::{Hold, Room};
 use crate::record;
 use crate::retry::retry_after;
 use crate::telemetry::spans;
@@ -36,8 +37,6 @@ pub fn install_tls_provider() {
 #[derive(Debug)]
 pub(super) struct Http {
     client: Renewable,
-    /// Bytes, after decompression.
-    largest: usize,
     clock: ServerClock,
 }
 
@@ -64,12 +63,21 @@ impl Answer {
 pub(super) struct Body {
     text: Arc<String>,
     bytes: Bytes,
+    /// For as long as it is looked at; what is kept of it is counted for itself.
+    room: Room,
+}
+
+/// Why a body is not had.
+enum Unread {
+    Failed(FetchError),
+    /// There is no room for so many bytes now.
+    Outgrown(u64),
 }
 
 /// A body as large as this is parsed off the runtime's workers: what else runs there waits for no page.
 const LARGE: usize = 256 << 10;
-/// Room made for a body before any of it has come, whatever length was announced.
-const ROOM: usize = 256 << 10;
+/// What a record takes beside its text, in bytes, while it is looked at and until it is committed.
+pub(super) const ROW: u64 = 256;
 /// How much more than its records a body may hold before they are copied out of it: a record keeps its page's body.
 const PADDING: usize = 64 << 10;
 
@@ -104,11 +112,7 @@ impl Http {
             "http" => return Err(BuildError::Insecure { endpoint: endpoint.clone() }),
             _ => return Err(BuildError::Endpoint { endpoint: endpoint.clone() }),
         };
-        Ok(Self {
-            client: Renewable::build(config, https, loopback)?,
-            largest: usize::try_from(config.max_response_size).unwrap_or(usize::MAX),
-            clock: ServerClock::new(),
-        })
+        Ok(Self { client: Renewable::build(config, https, loopback)?, clock: ServerClock::new() })
     }
 
     pub(super) fn clock(&self) -> &ServerClock {
@@ -122,69 +126,111 @@ impl Http {
         }
     }
 
-    /// Sends one request and reads the answer to its end.
-    pub(super) async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, FetchError> {
+    /// Sends one request and reads the answer to its end, into `room`. Where the body turns out to be larger than that, it
+    /// is asked for again once there is more: nobody waits for room who holds some. `headers` are made for each time.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        headers: impl Fn() -> Result<HeaderMap, FetchError>,
+        body: Vec<u8>,
+        mut room: Room,
+    ) -> Result<Answer, FetchError> {
         spans::sent_to(url.host_str());
-        let sent = clock::steady();
-        let request = self.client.get().post(url.clone()).headers(headers).body(body);
-        let response = request.send().await.map_err(|error| {
-            self.client.look_again();
-            FetchError::of_transport(error, "no answer")
-        })?;
-        let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-        let dated = date.and_then(millis).map(|date| Dated { date, sent, received: clock::steady() });
-        let status = response.status();
-        spans::answered(status.as_u16());
-        let retry_after = header(response.headers(), RETRY_AFTER).and_then(|asked| {
-            // A date counts from the answer's own, so that no clocks need to agree, and from what the server's clock
-            // is known to be; where they differ, the shorter wait costs less.
-            let known = system_time(self.clock.now().sure);
-            date.into_iter().chain([known]).filter_map(|from| retry_after(asked, from)).min()
-        });
-        let body = match self.read(response).await {
-            Ok(body) => body,
-            // Its status says enough.
-            Err(_) if !status.is_success() => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Answer { status, retry_after, dated, body: Body::new(body) })
-    }
-
-    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, FetchError> {
-        let said = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let mut body = Vec::with_capacity(said.min(self.largest).min(ROOM));
-        let cut = |error| FetchError::of_transport(error, "the answer ended early");
-        while let Some(chunk) = response.chunk().await.map_err(cut)? {
-            self.check_size(body.len() + chunk.len())?;
-            body.extend_from_slice(&chunk);
+        loop {
+            room.ready().await;
+            let sent = clock::steady();
+            let request = self.client.get().post(url.clone()).headers(headers()?).body(body.clone());
+            let response = request.send().await.map_err(|error| {
+                self.client.look_again();
+                FetchError::of_transport(error, "no answer")
+            })?;
+            let date = header(response.headers(), DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+            let dated = date.and_then(millis).map(|date| Dated { date, sent, received: clock::steady() });
+            let status = response.status();
+            spans::answered(status.as_u16());
+            let retry_after = header(response.headers(), RETRY_AFTER).and_then(|asked| {
+                // A date counts from the answer's own, so that no clocks need to agree, and from what the server's clock
+                // is known to be; where they differ, the shorter wait costs less.
+                let known = system_time(self.clock.now().sure);
+                date.into_iter().chain([known]).filter_map(|from| retry_after(asked, from)).min()
+            });
+            let text = match read(response, &mut room).await {
+                Ok(text) => text,
+                // Its status says enough.
+                Err(_) if !status.is_success() => String::new(),
+                Err(Unread::Failed(error)) => return Err(error),
+                Err(Unread::Outgrown(bytes)) => {
+                    room.outgrown(bytes);
+                    continue;
+                }
+            };
+            return Ok(Answer { status, retry_after, dated, body: Body::new(text, room) });
         }
-        Ok(body)
-    }
-
-    fn check_size(&self, size: usize) -> Result<(), FetchError> {
-        if size <= self.largest {
-            return Ok(());
-        }
-        Err(FetchError::new(
-            FailureClass::Malformed,
-            FetchReason::TooLarge,
-            format!("the answer is larger than max_response_size, {} bytes", self.largest),
-        ))
     }
 }
 
-impl Body {
-    /// A byte that is no UTF-8 becomes U+FFFD: a stream must not stand still for one damaged name, and the same
-    /// bytes give the same record at each read.
-    fn new(bytes: Vec<u8>) -> Self {
-        let mut text =
-            String::from_utf8(bytes).unwrap_or_else(|damaged| String::from_utf8_lossy(damaged.as_bytes()).into_owned());
-        // It grew by doubling, and may be kept for as long as a record of it waits.
-        if text.capacity() > text.len() + PADDING {
-            text.shrink_to_fit();
+/// The text of an answer. What room it takes is made before it comes.
+async fn read(mut response: reqwest::Response, room: &mut Room) -> Result<String, Unread> {
+    let largest = room.largest();
+    let said = response.content_length().unwrap_or(0).min(largest);
+    let mut body: Vec<u8> = Vec::new();
+    let cut = |error| Unread::Failed(FetchError::of_transport(error, "the answer ended early"));
+    while let Some(chunk) = response.chunk().await.map_err(cut)? {
+        let length = body.len() + chunk.len();
+        check_size(length, largest)?;
+        if length > body.capacity() {
+            // As much again as has come, and no more: what is announced may never come.
+            let most = (2 * length as u64).min(largest);
+            let capacity = if (length as u64..=most).contains(&said) { said } else { most };
+            if !room.grow(capacity) {
+                // If it says how long it is, that is how much it is asked for again with.
+                return Err(Unread::Outgrown(if said > capacity { said } else { largest }));
+            }
+            body.reserve_exact(usize::try_from(capacity).unwrap_or(usize::MAX) - body.len());
         }
+        body.extend_from_slice(&chunk);
+    }
+    room.took(body.len() as u64);
+    // A byte that is no UTF-8 becomes U+FFFD: a stream must not stand still for one damaged name, and the same
+    // bytes give the same record at each read.
+    let mut text = match String::from_utf8(body) {
+        Ok(text) => text,
+        Err(damaged) => {
+            let body = damaged.as_bytes();
+            let mended =
+                |chunk: std::str::Utf8Chunk<'_>| chunk.valid().len() + 3 * usize::from(!chunk.invalid().is_empty());
+            let length = body.utf8_chunks().map(mended).sum();
+            check_size(length, largest)?;
+            let both = (body.len() + length) as u64;
+            if !room.grow(both) {
+                return Err(Unread::Outgrown(both));
+            }
+            room.took(both);
+            String::from_utf8_lossy(body).into_owned()
+        }
+    };
+    // It may be kept for as long as a record of it waits.
+    if text.capacity() > text.len() + PADDING {
+        text.shrink_to_fit();
+    }
+    Ok(text)
+}
+
+fn check_size(size: usize, largest: u64) -> Result<(), Unread> {
+    if size as u64 <= largest {
+        return Ok(());
+    }
+    Err(Unread::Failed(FetchError::new(
+        FailureClass::Malformed,
+        FetchReason::TooLarge,
+        format!("the answer is larger than max_response_size, {largest} bytes"),
+    )))
+}
+
+impl Body {
+    fn new(text: String, room: Room) -> Self {
         let text = Arc::new(text);
-        Self { bytes: Bytes::from_owner(Shared(Arc::clone(&text))), text }
+        Self { bytes: Bytes::from_owner(Shared(Arc::clone(&text))), text, room }
     }
 
     /// What it says, without what some servers put around it: a byte order mark, NULs, blanks.
@@ -192,8 +238,8 @@ impl Body {
         self.text.trim_matches(|c: char| c.is_whitespace() || c == '\0' || c == '\u{feff}')
     }
 
-    /// The records of this body, sharing its memory unless it holds much else; and how many bytes they keep.
-    pub(super) fn listed(&self, source: Source, records: &[&RawValue]) -> (Vec<Listed>, u64) {
+    /// The records of this body, sharing its memory unless it holds much else; and what they hold of it.
+    pub(super) fn listed(&self, source: Source, records: &[&RawValue]) -> (Vec<Listed>, Hold) {
         spans::listed(records.len());
         let length: usize = records.iter().map(|record| record.get().len()).sum();
         let copies = self.bytes.len() > 2 * length + PADDING;
@@ -203,7 +249,9 @@ impl Body {
             let raw = if copies { Bytes::copy_from_slice(text) } else { self.bytes.slice_ref(text) };
             Listed { fingerprint: identity.fingerprint, time: identity.time, raw }
         };
-        (records.iter().map(listed).collect(), if copies { length } else { self.bytes.len() } as u64)
+        let kept = if copies { length } else { self.bytes.len() } as u64;
+        let held = self.room.hold(kept + records.len() as u64 * ROW);
+        (records.iter().map(listed).collect(), held)
     }
 
     /// Why a body that did not parse is no page.

@@ -17,6 +17,7 @@ mod tls;
 
 use std::borrow::Borrow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -27,6 +28,7 @@ pub use limiter::{Limiter, Permit, Rank};
 
 use crate::config::{SourceConfig, StreamConfig};
 use crate::event::{Listed, Millis, Source};
+use crate::memory::{Awaited, Hold, Room, Share};
 use crate::telemetry::spans;
 
 /// Asks one stream's API for pages. Shared by all lanes of the stream.
@@ -38,6 +40,8 @@ pub struct Client {
     question: String,
     max_rows: u64,
     limiter: Limiter,
+    memory: Arc<Share>,
+    largest: u64,
     api: Api,
 }
 
@@ -48,12 +52,18 @@ enum Api {
 }
 
 impl Client {
-    /// A client for the stream of this name. Connects to nothing yet and reads no secret: those are read for each request
+    /// A client for the stream of this name, whose answers and records `memory` counts. Connects to nothing yet and reads no secret: those are read for each request
     /// that needs them. [`install_tls_provider`] comes first.
     ///
     /// # Errors
     /// A key of the stream's config does not work out.
-    pub fn build(stream: &str, config: &StreamConfig, limiter: Limiter) -> Result<Self, BuildError> {
+    pub fn build(
+        stream: &str,
+        config: &StreamConfig,
+        limiter: Limiter,
+        memory: Arc<Share>,
+    ) -> Result<Self, BuildError> {
+        let largest = config.max_response_size;
         Ok(match &config.source {
             SourceConfig::Genauth(genauth) => Self {
                 stream: stream.to_owned(),
@@ -61,6 +71,8 @@ impl Client {
                 question: question::question(&config.source),
                 max_rows: genauth.max_rows,
                 limiter,
+                memory,
+                largest,
                 api: Api::Genauth(Box::new(genauth::Api::build(config, genauth)?)),
             },
             SourceConfig::Scloud(scloud) => Self {
@@ -71,6 +83,8 @@ impl Client {
                 question: question::question(&config.source),
                 max_rows: scloud.max_rows,
                 limiter,
+                memory,
+                largest,
                 api: Api::Scloud(Box::new(scloud::Api::build(config, scloud)?)),
             },
         })
@@ -109,6 +123,12 @@ impl Client {
         self.max_rows
     }
 
+    /// What counts what is held of its answers.
+    #[must_use]
+    pub const fn memory(&self) -> &Arc<Share> {
+        &self.memory
+    }
+
     /// How far back the API can be read; `None` when nothing is documented.
     #[must_use]
     pub fn history(&self) -> Option<Duration> {
@@ -131,12 +151,21 @@ impl Client {
         self.limiter.rank(priority)
     }
 
-    /// Asks for one page, when the limiter lets it. Dropping the future gives up the request.
+    /// Asks for one page that is waited for, when the limiter lets it. Dropping the future gives up the request.
     ///
     /// # Errors
     /// Sorted by what to do: see [`FailureClass`].
     pub async fn fetch(&self, request: &PageRequest, rank: Rank) -> Result<Fetched, FetchError> {
-        let mut turn = Turn { stream: &self.stream, limiter: &self.limiter, rank, timing: Timing::default() };
+        self.fetch_for(request, rank, &Awaited::now()).await
+    }
+
+    /// The same of one that may not be waited for yet: that one waits for memory, too.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`].
+    pub async fn fetch_for(&self, request: &PageRequest, rank: Rank, awaited: &Awaited) -> Result<Fetched, FetchError> {
+        let Self { stream, limiter, memory, largest, .. } = self;
+        let mut turn = Turn { stream, limiter, memory, largest: *largest, awaited, rank, timing: Timing::default() };
         let page = match &self.api {
             Api::Genauth(api) => api.fetch(request, &mut turn).await?,
             Api::Scloud(api) => api.fetch(request, &mut turn).await?,
@@ -155,7 +184,7 @@ pub const fn history(source: Source) -> Option<Duration> {
 }
 
 /// A page and what getting it took.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Fetched {
     /// The page.
     pub page: Page,
@@ -168,6 +197,8 @@ pub struct Fetched {
 pub struct Timing {
     /// In the limiter's line.
     pub waited: Duration,
+    /// For memory.
+    pub waited_for_memory: Duration,
     /// In requests, from sending to the end of the body.
     pub requests: Duration,
 }
@@ -176,11 +207,23 @@ pub struct Timing {
 struct Turn<'a> {
     stream: &'a str,
     limiter: &'a Limiter,
+    memory: &'a Arc<Share>,
+    largest: u64,
+    awaited: &'a Awaited,
     rank: Rank,
     timing: Timing,
 }
 
 impl Turn<'_> {
+    /// Room for the answer. Comes before the line of the limiter: whoever has a place in flight waits for nothing that is
+    /// held.
+    async fn room(&mut self) -> Room {
+        let queued = tokio::time::Instant::now();
+        let room = self.memory.room(self.largest, self.awaited).await;
+        self.timing.waited_for_memory += queued.elapsed();
+        room
+    }
+
     /// Sends one request when it may, and tells the limiter how it went.
     async fn send<T, E: Borrow<FetchError>>(
         &mut self,
@@ -301,7 +344,7 @@ pub enum Position {
 }
 
 /// One API response.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Page {
     /// The records, in the order listed.
     pub records: Vec<Listed>,
@@ -309,8 +352,8 @@ pub struct Page {
     pub total: Option<u64>,
     /// The token of the next page (SCloud). An empty one was none.
     pub next_token: Option<String>,
-    /// How many bytes of memory its records keep together: what they share, too.
-    pub held: u64,
+    /// What its records hold together: what they share, too.
+    pub held: Hold,
     /// Whether it lists nothing because it has no list: so answers an API that has nothing to say, and one that is under
     /// maintenance.
     pub bare: bool,

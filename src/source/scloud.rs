@@ -43,10 +43,11 @@ impl Api {
             self.config.private_key.read().map_err(|error| FetchError::credentials(format!("private_key: {error}")))?;
         parameters.push(("Signature".to_owned(), signature(&parameters, &key)));
         let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&parameters).finish();
-        let headers =
-            HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let headers = || Ok(HeaderMap::from_iter([(CONTENT_TYPE, kind.clone())]));
+        let room = turn.room().await;
         turn.send(turn.rank, async {
-            let answer = self.http.post(&self.config.endpoint, headers, form.into_bytes()).await?;
+            let answer = self.http.post(&self.config.endpoint, headers, form.into_bytes(), room).await?;
             let (public_key, dated) = (self.config.public_key.clone(), answer.dated);
             let page = parsed(answer, move |answer| read(answer, &[key.expose_secret(), &public_key])).await?;
             self.http.believe(dated);

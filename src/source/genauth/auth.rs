@@ -87,10 +87,15 @@ impl Auth {
         }
         let secret = self.secret()?;
         let body = json!({ "accessKeyId": self.key_id, "accessKeySecret": secret.expose_secret() });
+        // At once: whoever else wants it waits for this one, whether it is waited for or not.
+        let room = turn.memory.small_room();
         let fresh = turn
             // Whoever asks: a live read may be waiting for the same token.
             .send(turn.limiter.rank(Priority::Live), async {
-                let answer = http.post(&self.token_url, self.common.clone(), body.to_string().into_bytes()).await?;
+                let answer = {
+                    let (headers, body) = (|| Ok(self.common.clone()), body.to_string().into_bytes());
+                    http.post(&self.token_url, headers, body, room).await?
+                };
                 granted(&answer, secret.expose_secret())
             })
             .await
@@ -223,6 +228,10 @@ fn token(grant: &Grant<'_>) -> Option<Token> {
 fn not_granted(Refusal { error, .. }: Refusal) -> FetchError {
     let message = format!("no management token: {}", error.message);
     match error.class {
+        // No page is: so there is nothing to ask less of.
+        _ if error.reason == FetchReason::TooLarge => {
+            FetchError::malformed("no management token: the answer is no such thing, it is far too large")
+        }
         FailureClass::Refused if error.reason == FetchReason::Refused => {
             FetchError { class: FailureClass::Credentials, reason: FetchReason::Credentials, message, ..error }
         }

@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{
     GenauthAuth, GenauthBrand, GenauthConfig, GenauthFilter, ScloudConfig, ScloudFilter, Secret, Start,
 };
+use crate::memory::Budget;
 
 fn stream(source: SourceConfig) -> StreamConfig {
     StreamConfig {
@@ -61,9 +62,13 @@ fn limiter() -> Limiter {
     Limiter::new(1000.0, 8)
 }
 
+fn memory() -> Arc<Share> {
+    Budget::new(128 << 20, 64 << 20, 1).share()
+}
+
 fn client(config: &StreamConfig) -> Client {
     install_tls_provider();
-    Client::build("s", config, limiter()).expect("builds")
+    Client::build("s", config, limiter(), memory()).expect("builds")
 }
 
 fn scloud_client(endpoint: &Url) -> Client {
