@@ -171,7 +171,7 @@ impl Feed {
             max_rows: SURPRISE * rows,
             max_bytes: (SURPRISE * rows * RECORD_BYTES).min(share / WINDOW),
             max_unit_bytes: share / UNIT,
-            max_unit_rows: share / COUNTED_ROW,
+            max_unit_rows: (share / COUNTED_ROW).max(client.max_rows()),
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
         };

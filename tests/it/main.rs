@@ -9,6 +9,7 @@ mod docs;
 mod hostile;
 mod ledger;
 mod lies;
+mod memory;
 mod program;
 mod stdout;
 mod time;

@@ -49,6 +49,8 @@ pub struct Config {
     pub dead_letters: Option<String>,
     /// YAML: what stands below `traces`, if anything is to.
     pub traces: Option<String>,
+    /// YAML: what stands below `memory`, if anything is to.
+    pub memory: Option<String>,
     /// `log.level`
     pub level: &'static str,
 }
@@ -109,6 +111,7 @@ impl Config {
             store: None,
             dead_letters: None,
             traces: None,
+            memory: None,
             level: "info",
             folder,
         }
@@ -147,6 +150,9 @@ impl Config {
         }
         if let Some(traces) = &self.traces {
             let _ = writeln!(text, "traces: {traces}");
+        }
+        if let Some(memory) = &self.memory {
+            let _ = writeln!(text, "memory: {memory}");
         }
         let _ = writeln!(text, "admin: {{ listen: \"127.0.0.1:0\" }}\nlog: {{ level: \"{}\" }}", self.level);
         let path = self.folder.path().join("trailcast.yaml");
@@ -331,6 +337,13 @@ impl Program {
         }
     }
 
+    /// The most memory that it has held so far, MiB, as the system counts it.
+    pub fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
@@ -354,6 +367,12 @@ impl Program {
         let Ok(status) = status else { panic!("it does not end:\n{}", self.log()) };
         (&mut self.reader).await.expect("the reader does not panic");
         status.expect("it can be waited for")
+    }
+
+    /// Asks it to end and waits until it has, whether or not it could drain.
+    pub async fn drain_or_not(mut self) {
+        self.signal("TERM");
+        let _ = self.ended().await;
     }
 
     /// Asks it to end and waits until it has.
