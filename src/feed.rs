@@ -20,7 +20,7 @@ use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
-use crate::reading::{Found, Gap, Inclusive, Paging, Rules, Shard};
+use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard};
 use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::Place;
@@ -102,6 +102,7 @@ struct Learnt {
     density: Density,
     inclusive: Inclusive,
     neighbourhood: Neighbourhood,
+    everywhere: Everywhere,
     /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
     page_limit: u32,
     limit_for: u32,
@@ -172,6 +173,7 @@ impl Feed {
             max_bytes: (SURPRISE * rows * RECORD_BYTES).min(share / WINDOW),
             max_unit_bytes: share / UNIT,
             max_unit_rows: (share / COUNTED_ROW).max(client.max_rows()),
+            everywhere: Listed::default(),
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
         };
@@ -180,6 +182,7 @@ impl Feed {
                 density: Density::new(schedule.unit, rows),
                 inclusive: None,
                 neighbourhood: Neighbourhood::default(),
+                everywhere: Everywhere::default(),
                 page_limit: client.page_limit(),
                 limit_for: 0,
                 short_for: 0,

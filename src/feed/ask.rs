@@ -11,7 +11,7 @@ use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{End, Found, Gap, Reading, Rules, Shard};
+use crate::reading::{End, Found, Gap, Listed, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans::{self, Place};
@@ -55,6 +55,8 @@ struct Read {
     window: WindowRead,
     /// Rows in all.
     rows: u64,
+    /// Of these, what no other window lists.
+    own: u64,
     bare: bool,
     /// It contradicted itself on the way.
     contrary: bool,
@@ -79,7 +81,7 @@ impl Feed {
         if read.window.gaps.is_empty() {
             self.worked(Kind::Runs);
         }
-        lock(&self.learnt).neighbourhood.saw(window, read.rows);
+        lock(&self.learnt).neighbourhood.saw(window, read.own);
         self.metrics.window(read.outcome);
         spans::read(read.outcome, read.rows);
         tracing::debug!(stream = self.stream.name, ?window, outcome = ?read.outcome, rows = read.rows, "window read");
@@ -145,11 +147,11 @@ impl Feed {
     async fn read_with(&self, rules: Rules, window: Window, asks: Asks<'_>) -> Result<Option<Read>, Overflow> {
         let clock = self.client.clock();
         let began = clock.begin();
-        let (inclusive, page_limit, mut broken) = {
+        let (inclusive, page_limit, everywhere, mut broken) = {
             let learnt = lock(&self.learnt);
-            (learnt.inclusive, learnt.page_limit, learnt.short_for > 0)
+            (learnt.inclusive, learnt.page_limit, learnt.everywhere.listed(), learnt.short_for > 0)
         };
-        let mut reading = Reading::new(Rules { page_limit, ..rules }, window, inclusive);
+        let mut reading = Reading::new(Rules { page_limit, everywhere, ..rules }, window, inclusive);
         let mut waits = Waits::new();
         let mut bare = false;
         while let Some(request) = reading.next() {
@@ -183,7 +185,7 @@ impl Feed {
         learnt.short_for = if reading.broken() > 1 { LIMIT_KEPT } else { learnt.short_for.saturating_sub(1) };
         let outcome = match reading.end() {
             Some(End::Overflow { rows }) => {
-                learnt.density.overflowed(window, rows.max(self.rules.max_rows));
+                learnt.density.overflowed(window, rows.saturating_sub(everywhere.rows).max(self.rules.max_rows));
                 return Err(Overflow);
             }
             Some(End::Outgrown) => return Ok(None),
@@ -194,11 +196,12 @@ impl Feed {
         let held = reading.take_held();
         let found = reading.into_found();
         let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
-        let bytes: u64 = found.iter().flat_map(|found| &found.raw).map(|raw| raw.len() as u64).sum();
+        // A part of a clock unit tells nothing of windows.
+        let own = if rules.shard == Shard::WHOLE { learnt.everywhere.saw(&found) } else { Listed { rows, bytes: 0 } };
         let read_at = clock.read_at(began);
         // What lies ahead is empty because it has not happened.
         if window.to <= read_at + AHEAD {
-            learnt.density.saw(window, rows.max(bytes / RECORD_BYTES));
+            learnt.density.saw(window, own.rows.max(own.bytes / RECORD_BYTES));
         }
         drop(learnt);
         let newest = found.iter().rev().filter(|found| found.time.is_some()).take(CLOCK_WITNESSES);
@@ -206,14 +209,14 @@ impl Feed {
         let witness = lock(&self.learnt).neighbourhood.best_witness();
         let window =
             WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: Place::here() };
-        Ok(Some(Read { window, rows, bare, contrary, outcome }))
+        Ok(Some(Read { window, rows, own: own.rows, bare, contrary, outcome }))
     }
 
     /// Asks a window that seems too empty again, until it is believed: see [`super::doubt`].
     async fn believe(&self, mut read: Read, asks: Asks<'_>) -> Result<Read, Overflow> {
         let window = read.window.window;
         let last = self.is_last(window);
-        let worth = |read: &Read| match lock(&self.learnt).neighbourhood.worth(window, read.rows, read.bare, last) {
+        let worth = |read: &Read| match lock(&self.learnt).neighbourhood.worth(window, read.own, read.bare, last) {
             // What was left out may be more than what was missed.
             _ if read.contrary => Worth::Doubted,
             worth => worth,

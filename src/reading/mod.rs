@@ -31,6 +31,7 @@
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
 //! sweeps raise it. Under-counts heal; over-counts cannot happen.
 
+mod everywhere;
 mod gap;
 mod run;
 mod tally;
@@ -42,6 +43,7 @@ use crate::memory::Hold;
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
+pub use everywhere::{Everywhere, Listed};
 pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
 use run::{Ended, Run};
@@ -65,6 +67,8 @@ pub struct Rules {
     pub max_unit_bytes: u64,
     /// No more rows than this are counted of one clock unit: what counts them is held, too.
     pub max_unit_rows: u64,
+    /// What every window lists, in whatever pieces it is read: see [`Everywhere`].
+    pub everywhere: Listed,
     /// Which part of its records is kept.
     pub shard: Shard,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
@@ -239,14 +243,15 @@ impl Reading {
             self.end = Some(End::Overflow { rows: run.rows_known() });
             return None;
         }
-        if self.window.len() <= self.rules.unit && self.tally.bytes() > self.rules.max_unit_bytes {
+        let whole = self.window.len() <= self.rules.unit || self.is_mostly_everywhere();
+        if whole && self.tally.bytes() > self.rules.max_unit_bytes {
             self.todo.clear();
             self.end = Some(End::Outgrown);
             return None;
         }
         let breach = match ended {
             Ended::NotYet if run.has_shifted() && !piece.unit => {
-                self.cut_to_pages(piece, run.rows_known());
+                self.cut_to_pages(piece, &run);
                 None
             }
             Ended::NotYet if self.is_too_deep(piece, &run) => {
@@ -279,7 +284,7 @@ impl Reading {
             self.read_void_again(piece, &run);
         } else {
             // It was no token that had run out: pages that are the first of their intervals can be had.
-            self.cut_to_pages(piece, run.rows_known().max(4 * u64::from(piece.limit)));
+            self.cut_to_pages_of(piece, run.rows_known().max(4 * u64::from(piece.limit)));
         }
         self.turn();
     }
@@ -443,7 +448,7 @@ impl Reading {
             return None;
         }
         if run.has_shifted() {
-            self.cut_to_pages(piece, run.rows_known());
+            self.cut_to_pages(piece, &run);
             return None;
         }
         let units = run.doubted();
@@ -456,10 +461,23 @@ impl Reading {
                 let window = Window { from: unit, to: unit + self.rules.unit };
                 self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));
             }
+        } else if self.fills_pages() {
+            // Shorter pieces are as long a list.
+            self.read_unit_again(piece, run.raised());
         } else {
             self.narrow(piece);
         }
         None
+    }
+
+    /// What every window lists, a page and more of it: no piece of the window fits a page.
+    fn fills_pages(&self) -> bool {
+        self.rules.everywhere.rows >= u64::from(self.limit)
+    }
+
+    /// What every window lists is more than a window may hold: no shorter one would hold less.
+    fn is_mostly_everywhere(&self) -> bool {
+        2 * self.rules.everywhere.bytes > self.rules.max_bytes
     }
 
     fn read_unit_again(&mut self, piece: Piece, raised: bool) {
@@ -472,10 +490,14 @@ impl Reading {
         }
     }
 
+    /// What every window lists counts in none of this, since a shorter window would list as much.
     fn is_too_much(&self, run: &Run) -> bool {
-        run.rows_known() > self.rules.max_rows.min(self.rules.deepest)
-            || self.tally.rows() > self.rules.max_rows
-            || self.tally.bytes() > self.rules.max_bytes
+        let Rules { everywhere, max_rows, max_bytes, deepest, .. } = self.rules;
+        let too_deep = run.rows_known() > deepest && everywhere.rows < deepest;
+        too_deep
+            || run.rows_known() > max_rows + everywhere.rows
+            || self.tally.rows() > max_rows + everywhere.rows
+            || self.tally.bytes() > max_bytes + everywhere.bytes && !self.is_mostly_everywhere()
             || self.pages > MOST_PAGES
     }
 
@@ -487,7 +509,7 @@ impl Reading {
     }
 
     fn too_deep(&mut self, piece: Piece) {
-        if piece.unit {
+        if piece.unit || self.rules.everywhere.rows >= self.rules.deepest {
             self.give_up(piece, GapReason::TooDeep);
         } else {
             self.cut(piece, 2);
@@ -549,8 +571,20 @@ impl Reading {
         }
     }
 
-    fn cut_to_pages(&mut self, piece: Piece, rows: u64) {
-        let parts = rows as f64 / (f64::from(piece.limit) * PIECE_FILL);
+    /// Into pieces that fit a page, on which nothing shifts. Where what every window lists fills pages, none does: it is
+    /// read again instead, when nothing may come in meanwhile.
+    fn cut_to_pages(&mut self, piece: Piece, run: &Run) {
+        if self.fills_pages() {
+            self.read_unit_again(piece, run.raised());
+        } else {
+            self.cut_to_pages_of(piece, run.rows_known());
+        }
+    }
+
+    fn cut_to_pages_of(&mut self, piece: Piece, rows: u64) {
+        let everywhere = self.rules.everywhere.rows;
+        let room = f64::from(piece.limit).mul_add(PIECE_FILL, -(everywhere as f64)).max(1.0);
+        let parts = rows.saturating_sub(everywhere) as f64 / room;
         self.cut(piece, parts.ceil() as Millis);
     }
 

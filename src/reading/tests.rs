@@ -16,7 +16,7 @@ pub(crate) mod world {
     use rand::{RngExt, SeedableRng};
 
     use crate::event::{Fingerprint, Listed, Millis};
-    use crate::reading::{Paging, Rules, Shard};
+    use crate::reading::{self, Paging, Rules, Shard};
     use crate::source::{Page, PageRequest, Position};
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,26 @@ pub(crate) mod world {
         /// How long the source takes to answer.
         pub(crate) answer: Millis,
         pub(crate) page_limit: u32,
+    }
+
+    /// Nothing but records in their order.
+    pub(crate) fn calm() -> WorldOptions {
+        WorldOptions {
+            seed: 7,
+            paging: Paging::Numbered,
+            order: Order::Newest,
+            exclusive: false,
+            rate: 1.0,
+            seconds: 90,
+            late_share: 0.0,
+            late_most: 1,
+            twin_share: 0.0,
+            untimed_share: 0.0,
+            untimed_everywhere: false,
+            skew: (0, 0),
+            answer: 0,
+            page_limit: 50,
+        }
     }
 
     prop_compose! {
@@ -94,6 +114,8 @@ pub(crate) mod world {
         pub(crate) pages: u64,
         pub(crate) arrivals_while_reading: u64,
         readable_before: usize,
+        /// What is known to be listed whatever is asked for.
+        pub(crate) everywhere: reading::Listed,
     }
 
     pub(crate) fn rules_of(paging: Paging, page_limit: u32) -> Rules {
@@ -105,6 +127,7 @@ pub(crate) mod world {
             max_bytes: 1 << 20,
             max_unit_bytes: 1 << 20,
             max_unit_rows: 100_000,
+            everywhere: reading::Listed::default(),
             shard: Shard::WHOLE,
             deepest: 1000,
         }
@@ -138,7 +161,26 @@ pub(crate) mod world {
                     truth.push(Truth { fingerprint, time, filed, readable: exact + late + skew, untimed });
                 }
             }
-            Self { options, truth, now: 0, rng, pages: 0, arrivals_while_reading: 0, readable_before: 0 }
+            Self {
+                options,
+                truth,
+                now: 0,
+                rng,
+                pages: 0,
+                arrivals_while_reading: 0,
+                readable_before: 0,
+                everywhere: reading::Listed::default(),
+            }
+        }
+
+        /// Adds so many records without a time that are listed whatever is asked for.
+        pub(crate) fn list_everywhere(&mut self, records: u64) {
+            for serial in 0..records {
+                let mut fingerprint = [0; 16];
+                fingerprint.copy_from_slice(&blake3::hash(&serial.to_be_bytes()).as_bytes()[..16]);
+                let fingerprint = Fingerprint(fingerprint);
+                self.truth.push(Truth { fingerprint, time: 0, filed: 0, readable: 0, untimed: true });
+            }
         }
 
         fn unit_of(paging: Paging) -> Millis {
@@ -147,7 +189,7 @@ pub(crate) mod world {
 
         pub(crate) fn rules(&self) -> Rules {
             let (paging, page_limit) = (self.options.paging, self.options.page_limit);
-            rules_of(paging, page_limit)
+            Rules { everywhere: self.everywhere, ..rules_of(paging, page_limit) }
         }
 
         pub(crate) fn answer(&mut self, request: &PageRequest) -> Page {
@@ -262,22 +304,7 @@ proptest! {
 }
 
 fn quiet(paging: Paging, rate: f64) -> WorldOptions {
-    WorldOptions {
-        seed: 7,
-        paging,
-        order: Order::Newest,
-        exclusive: false,
-        rate,
-        seconds: 90,
-        late_share: 0.0,
-        late_most: 1,
-        twin_share: 0.0,
-        untimed_share: 0.0,
-        untimed_everywhere: false,
-        skew: (0, 0),
-        answer: 0,
-        page_limit: 50,
-    }
+    WorldOptions { paging, rate, ..world::calm() }
 }
 
 #[test]

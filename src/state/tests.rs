@@ -14,7 +14,7 @@ use super::store::{self, LaneKey, ReadAt};
 use crate::event::{EventId, Fingerprint, Millis, Source, StreamIdentity};
 use crate::reading::tests::read;
 use crate::reading::tests::world::{self, Order, World, WorldOptions};
-use crate::reading::{End, Found, Inclusive, Outcome, Paging};
+use crate::reading::{End, Everywhere, Found, Inclusive, Outcome, Paging};
 use crate::window::{Density, Window};
 
 /// The key-value map of a checkpoint.
@@ -39,6 +39,7 @@ struct Lane {
     map: Map,
     cursor: Cursor,
     density: Density,
+    everywhere: Everywhere,
     inclusive: Inclusive,
     /// Delivered and committed.
     committed: Vec<EventId>,
@@ -62,6 +63,7 @@ impl Lane {
             map: Map::default(),
             cursor,
             density,
+            everywhere: Everywhere::default(),
             inclusive: None,
             committed: Vec::new(),
             late: 0,
@@ -82,6 +84,7 @@ impl Lane {
             self.cursor = Cursor::new(self.stream.clone(), &self.schedule, self.start);
         }
         self.density = Density::new(self.schedule.unit, 60);
+        self.everywhere = Everywhere::default();
         self.inclusive = None;
     }
 
@@ -105,11 +108,13 @@ impl Lane {
     /// One window; `false` if it crashed on the way.
     fn step(&mut self, world: &mut World, window: Window, rng: &mut StdRng, crash_share: f64) -> bool {
         let read_at = world.now;
+        world.everywhere = self.everywhere.listed();
         let mut reading = read(world, window, self.inclusive);
         self.inclusive = reading.inclusive();
         match reading.end().unwrap() {
             End::Overflow { rows } => {
-                self.density.saw(window, rows);
+                let rows = rows.saturating_sub(world.everywhere.rows).max(world.rules().max_rows);
+                self.density.overflowed(window, rows);
                 return true;
             }
             End::Complete(outcome) => self.unstable |= outcome == Outcome::Unstable,
@@ -117,7 +122,7 @@ impl Lane {
         }
         let found =
             std::mem::replace(&mut reading, crate::reading::Reading::new(world.rules(), window, None)).into_found();
-        self.density.saw(window, found.len() as u64);
+        self.density.saw(window, self.everywhere.saw(&found).rows);
         let mut known = self.cursor.known.clone();
         known.saw(admit::skew(window, self.schedule.unit, &found).0, found.len());
         let mut delivered = self.delivered(window, known.reach(), &found);
@@ -253,10 +258,7 @@ proptest! {
         let start = -5000 + skew.min(0) / 1000 * 1000;
         let mut lane = Lane::new(source, schedule(options.paging), start);
         let mut world = World::new(options);
-        // Where more than a page is listed whatever is asked for, each clock unit costs as many pages, again and again: no
-        // run of this model lives to see its end. That is open.
         let untimed = world.truth.iter().filter(|truth| truth.untimed).count();
-        world.options.untimed_everywhere &= untimed < world.options.page_limit as usize;
         // Live, or history.
         world.now = began;
         lane.run(&mut world, crash_share);
@@ -270,6 +272,25 @@ proptest! {
         if !lane.unstable && per_unit.values().all(|&count| count + everywhere < world.options.page_limit) {
             prop_assert_eq!(truth.difference(&delivered).count(), 0, "missing of {}", truth.len());
         }
+    }
+}
+
+/// Of an API that lists 250 records without a time whatever is asked for, 50 to a page, each window costs the pages that
+/// they fill; but windows are as long as ever.
+#[test]
+fn records_that_every_window_lists_make_no_window_shorter() {
+    for paging in [Paging::Numbered, Paging::Tokens] {
+        let rate = if paging == Paging::Numbered { 20.0 } else { 5.0 };
+        let options = WorldOptions { paging, rate, page_limit: 50, untimed_everywhere: true, ..world::calm() };
+        let source = if paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
+        let mut lane = Lane::new(source, schedule(paging), -5000);
+        let mut world = World::new(options);
+        world.list_everywhere(250);
+        world.now = 400_000;
+        lane.run(&mut world, 0.0);
+        let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
+        assert_eq!((delivered.len(), lane.committed.len()), (world.truth.len(), world.truth.len()));
+        assert!(world.pages < 300, "{paging:?}: {} pages", world.pages);
     }
 }
 
