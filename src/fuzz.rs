@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::encode::{Format, encode};
 use crate::event::{Admitted, EventId, Fingerprint, Listed, Source, StreamContext, StreamIdentity};
+use crate::memory::Hold;
 use crate::normalize::normalize;
-use crate::reading::{Paging, Reading, Rules, Shard};
+use crate::reading::{self, Paging, Reading, Rules, Shard};
 use crate::record::{self, time};
 use crate::source::{Page, PageRequest};
 use crate::state::admit::Delivered;
@@ -175,6 +176,8 @@ pub fn reading(data: &[u8]) {
         max_rows: 200,
         max_bytes: 1 << 16,
         max_unit_bytes: 1 << 16,
+        max_unit_rows: 200,
+        everywhere: reading::Listed { rows: u64::from(how >> 2 & 3) * 8, bytes: 0 },
         shard: Shard::WHOLE,
         deepest: 100,
     };
@@ -227,7 +230,7 @@ fn page(how: u8, request: &PageRequest, paging: Paging, script: &mut impl Iterat
         _ => None,
     };
     let next = (how & 32 != 0).then(|| byte().to_string());
-    let held = records.len() as u64 * 2;
+    let held = Hold::uncounted(records.len() as u64 * 2);
     match paging {
         Paging::Numbered => Page { records, total, held, ..Page::default() },
         Paging::Tokens => Page { records, next_token: next, held, ..Page::default() },

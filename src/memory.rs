@@ -379,7 +379,7 @@ pub struct Hold {
 
 impl Hold {
     /// So many bytes that no budget counts.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn uncounted(bytes: u64) -> Self {
         Self { share: None, bytes }
     }

@@ -224,7 +224,7 @@ async fn model(plan: &Plan) -> (bool, Vec<u64>, u64) {
     for stream in 0..plan.streams {
         let (share, limiter) = (budget.share(), Arc::new(Semaphore::new(plan.in_flight)));
         for lane in 0..plan.lanes {
-            let stuck = (stream * plan.lanes + lane) % plan.stuck == 0;
+            let stuck = (stream * plan.lanes + lane).is_multiple_of(plan.stuck);
             let lane = ModelLane {
                 plan: plan.clone(),
                 stream,

@@ -55,7 +55,9 @@ impl Answer {
     #[cfg(any(test, fuzzing))]
     pub(super) fn of(success: bool, body: &[u8]) -> Self {
         let status = if success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-        Self { status, retry_after: None, dated: None, body: Body::new(body.to_vec()) }
+        let room = crate::memory::Budget::new(1 << 20, 1 << 20, 1).share().small_room();
+        let body = Body::new(String::from_utf8_lossy(body).into_owned(), room);
+        Self { status, retry_after: None, dated: None, body }
     }
 }
 
