@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock;
 use crate::config::{Start, units};
 use crate::encode::Format;
 use crate::event::Millis;
@@ -151,7 +152,7 @@ pub enum CursorCommand {
 }
 
 /// Which lanes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct LaneArgs {
     /// The config.
     #[command(flatten)]
@@ -181,8 +182,9 @@ pub struct CursorSetArgs {
     /// Which lanes; default: all.
     #[command(flatten)]
     pub lanes: LaneArgs,
-    /// Where to go on: a time such as 2026-01-31T00:00:00Z (RFC 3339)
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Where to go on: an age such as 2h, by this machine's clock, or a time such as 2026-01-31T00:00:00Z
+    /// (RFC 3339)
+    #[arg(long, value_name = "AGE|TIME", value_parser = time)]
     pub to: Millis,
     /// Let it pass over what a pass, be it a sweep, has not read yet: that is never delivered
     #[arg(long)]
@@ -335,11 +337,12 @@ fn duration(text: &str) -> Result<Duration, units::UnitError> {
     units::duration(text)
 }
 
-/// As in the config, but for an age: relative to what would depend on a server's clock.
+/// As in the config; an age counts from this machine's now.
 fn time(text: &str) -> Result<Millis, &'static str> {
     match text.parse() {
         Ok(Start::At(time)) => Ok(time),
-        _ => Err("expected a time such as `2026-01-31T00:00:00Z`"),
+        Ok(Start::Age(age)) => Ok(clock::now() - clock::millis(age)),
+        _ => Err("expected an age such as `2h`, or a time such as `2026-01-31T00:00:00Z`"),
     }
 }
 
@@ -393,8 +396,8 @@ mod tests {
             ("trailcast run", "--config <FILE>"),
             ("trailcast demo --for 30", "expected a duration such as `500ms`"),
             ("trailcast demo --format xml", "expected `ocsf`, `ecs` or `native`"),
-            ("trailcast cursor set -c a --to 30d", "expected a time such as"),
-            ("trailcast cursor set -c a", "--to <TIME>"),
+            ("trailcast cursor set -c a --to yesterday", "expected an age such as"),
+            ("trailcast cursor set -c a", "--to <AGE|TIME>"),
             ("trailcast rum -c a", "'run'"),
         ] {
             let error = parse(line).unwrap_err();

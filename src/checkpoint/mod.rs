@@ -154,7 +154,8 @@ pub enum CheckpointError {
     },
     /// Another process works on the same cursors.
     #[error(
-        "checkpoint.file.path: {} is in use by another process{}; give each trailcast its own folder, or stop the other",
+        "checkpoint.file.path: {} is in use by another process{}; give each trailcast its own folder, or stop the other; \
+         /status of one that runs shows where its lanes stand",
         path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     InUse {

@@ -21,6 +21,7 @@ use crate::state::store::{self, LaneKey};
 use crate::telemetry::chain;
 
 const DAY: Millis = 86_400_000;
+const NONE: &str = "no cursor is stored yet: trailcast stores one for each lane when it first runs";
 /// Days back of an API that documents no end of what it keeps, before that is told.
 const FAR: i64 = 365;
 
@@ -46,8 +47,8 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     };
     let checkpoint = open(&lanes.config.config)?;
     let mut stored = chosen(&checkpoint, lanes)?;
-    if stored.is_empty() && !matches!(command, CursorCommand::Show(_)) {
-        return Err(usage("no such cursor is stored"));
+    if stored.is_empty() && (names_one(lanes) || !matches!(command, CursorCommand::Show(_))) {
+        return Err(usage(&none_of(&checkpoint, lanes)?));
     }
     match command {
         CursorCommand::Show(_) | CursorCommand::Export(_) | CursorCommand::Import(_) | CursorCommand::Accept(_) => {}
@@ -77,6 +78,23 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
     Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) }))
 }
 
+const fn names_one(lanes: &LaneArgs) -> bool {
+    lanes.stream.is_some() || lanes.sink.is_some()
+}
+
+/// That none of the lanes that were asked for has a cursor, and which have.
+fn none_of(checkpoint: &Arc<dyn Store>, lanes: &LaneArgs) -> Result<String, CommandError> {
+    let any = LaneArgs { stream: None, sink: None, ..lanes.clone() };
+    let stored = names(&chosen(checkpoint, &any)?);
+    let asked = [("stream", &lanes.stream), ("sink", &lanes.sink)];
+    let asked = asked.iter().filter_map(|(kind, name)| Some(format!("of {kind} {}", name.as_ref()?)));
+    let asked = asked.collect::<Vec<_>>().join(", ");
+    Ok(match (asked.as_str(), stored.as_slice()) {
+        (_, []) => NONE.to_owned(),
+        (asked, stored) => format!("no cursor {asked} is stored; stored are those of {}", stored.join(", ")),
+    })
+}
+
 /// What setting these lanes to `to` does, or why that is refused.
 fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<String, String> {
     // What was read by the server's clock was not read in the future, whatever this machine's clock says.
@@ -91,23 +109,26 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
     // Of a lane, whatever any of its passes has not read yet and would pass over. A cursor that is ahead of now itself
     // stands nowhere that was read.
     let passed_over: Vec<&Stored> = lanes.iter().filter(|lane| lane.cursor.floor() < to).collect();
-    let what = format!("go on from {}, delivering again what comes after it", time(to));
+    let what = format!("go on from {}. What comes after it is delivered again", time(to));
     let Some(lowest) = passed_over.iter().map(|lane| lane.cursor.floor()).min() else { return Ok(what) };
     let range = |Stored { stream, sink, cursor }: &Stored| {
         let (live, floor) = (time(cursor.live), time(cursor.floor()));
-        let late = format!("what comes late between {floor} and {}", time(to.min(cursor.live)));
+        let late = format!(
+            "late records between {floor} and {}, which its sweeps have not read yet",
+            time(to.min(cursor.live))
+        );
         match cursor.live < to {
-            true => format!("{stream} to {sink}: all that lies between {live} and {}, and {late}", time(to)),
+            true => format!("{stream} to {sink}: all records between {live} and {}, and {late}", time(to)),
             false => format!("{stream} to {sink}: {late}"),
         }
     };
-    let never: Vec<String> = passed_over.into_iter().map(range).collect();
-    let never = never.join("; of ");
+    let lost: Vec<String> = passed_over.into_iter().map(range).collect();
+    let lost = lost.join("; ");
     if skip {
-        return Ok(format!("{what}, never delivering, of {never}"));
+        return Ok(format!("{what}. This is never delivered, and kept as a gap: {lost}"));
     }
     Err(format!(
-        "never delivered would be, of {never}; --to {} loses nothing; --skip says that it is meant",
+        "not changed. This would never be delivered: {lost}. --to {} loses nothing. If you mean it, say --skip, too",
         time(lowest)
     ))
 }
@@ -211,7 +232,7 @@ fn age(millis: Millis) -> String {
 
 fn in_text(lanes: &[Stored], deleted: bool) -> String {
     if lanes.is_empty() {
-        return "no such cursor is stored".to_owned();
+        return NONE.to_owned();
     }
     let mut text = String::new();
     for Stored { stream, sink, cursor } in lanes {
@@ -261,16 +282,19 @@ mod tests {
         let lanes = [Stored { stream: "s".to_owned(), sink: "k".to_owned(), cursor }];
         let now = 900_000;
         let effect = |to, skip| effect(&lanes, to, now, skip);
-        assert_eq!(effect(0, false).unwrap(), "go on from 1970-01-01T00:00:00Z, delivering again what comes after it");
+        assert_eq!(
+            effect(0, false).unwrap(),
+            "go on from 1970-01-01T00:00:00Z. What comes after it is delivered again"
+        );
         // Back, and forward all the same: the sweep has not come so far.
-        let late = "what comes late between 1970-01-01T00:09:00Z and 1970-01-01T00:09:30Z";
+        let late = "late records between 1970-01-01T00:09:00Z and 1970-01-01T00:09:30Z";
         let within = effect(570_000, false).unwrap_err();
         assert!(within.contains(late) && within.contains("--to 1970-01-01T00:09:00Z loses nothing"), "{within}");
         assert!(effect(570_000, true).unwrap().contains(late));
         assert!(effect(540_000, false).is_ok());
         let refused = effect(700_000, false).unwrap_err();
         // The sweep is moved over what it has not read, too.
-        let range = "s to k: all that lies between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z, and what comes late between \
+        let range = "s to k: all records between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z, and late records between \
                      1970-01-01T00:09:00Z and 1970-01-01T00:10:00Z";
         assert!(refused.contains(range) && refused.contains("--skip"), "{refused}");
         assert!(effect(700_000, true).unwrap().contains(range));

@@ -103,7 +103,9 @@ impl Lane {
                     if error.has_progressed() || error.asks_on() {
                         backoff.reset();
                     }
-                    self.wait(&mut backoff, error.reason(), error.retry_after(), shutdown).await?;
+                    // Where others pass, no person is waited for.
+                    let wait = backoff.wait(error.reason().needs_operator() && !error.asks_on(), error.retry_after());
+                    shutdown.unless(tokio::time::sleep(wait)).await.ok_or(LaneError::NotDrained)?;
                 }
             }
         }
@@ -276,18 +278,7 @@ impl Lane {
 
     /// Waits before the next try.
     async fn pause(&self, backoff: &mut Backoff, reason: SinkReason, shutdown: &Shutdown) -> Result<(), LaneError> {
-        self.wait(backoff, reason, None, shutdown).await
-    }
-
-    /// The same, for as long as the sink asks if that is longer.
-    async fn wait(
-        &self,
-        backoff: &mut Backoff,
-        reason: SinkReason,
-        asked: Option<Duration>,
-        shutdown: &Shutdown,
-    ) -> Result<(), LaneError> {
-        let wait = backoff.wait(reason.needs_operator(), asked);
+        let wait = backoff.wait(reason.needs_operator(), None);
         shutdown.unless(tokio::time::sleep(wait)).await.ok_or(LaneError::NotDrained)
     }
 }

@@ -122,7 +122,7 @@ impl Lane {
         let (stream, sink, reason_label) = (&self.feed.stream.name, &self.sink_name, reason.label());
         match say {
             Some(Say::First) => {
-                tracing::error!(stream, sink, reason = reason_label, "cannot go on, trying again: {error}");
+                tracing::error!(stream, sink, reason = reason_label, "could not deliver all, trying again: {error}");
             }
             Some(Say::Still { times, since }) => {
                 let since = units::duration_text(since);
@@ -130,7 +130,7 @@ impl Lane {
                     stream,
                     sink,
                     reason = reason_label,
-                    "still cannot go on, or only now and then: {times} failures in {since}, the last: {error}"
+                    "still could not deliver all: {times} failures in {since}, the last: {error}"
                 );
             }
             None => {}

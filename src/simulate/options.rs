@@ -28,7 +28,8 @@ pub struct Options {
     #[arg(long, value_name = "AGE|TIME", value_parser = start, help_heading = "History")]
     pub start: Option<Start>,
 
-    /// End the history after so many records of each source. Without --start it ends now, and nothing arrives
+    /// End the history after so many records of each source. Without --start it ends 1024 records before now (51 s at the
+    /// default rate), and nothing arrives
     #[arg(long, value_name = "COUNT", help_heading = "History")]
     pub events: Option<u64>,
 

@@ -76,7 +76,7 @@ impl SinkError {
         matches!(self, Self::Otlp(error) if error.progressed)
     }
 
-    /// Whether each event that was asked about alone is refused, and some were not asked about yet.
+    /// Whether it seems to be about some of the events, and others are to be asked about soon.
     #[must_use]
     pub const fn asks_on(&self) -> bool {
         matches!(self, Self::Otlp(error) if error.asks_on)

@@ -219,7 +219,7 @@ async fn what_fails_is_in_the_traces_with_its_reason_and_the_log_leads_there() {
         program.shows("a failed delivery", async || failed(stream, "deliver", "connect")).await;
     }
     program.shows("a refused request", async || failed("refused", "request", "credentials")).await;
-    let both = async || Some(program.logged("cannot go on")).filter(|lines| lines.len() >= 2);
+    let both = async || Some(program.logged("could not deliver all")).filter(|lines| lines.len() >= 2);
     let lines = program.shows("that both lanes say so", both).await;
     assert_eq!(lines.len(), 2, "{lines:?}");
     program.signal("TERM");

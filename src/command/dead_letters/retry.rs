@@ -262,11 +262,14 @@ async fn patiently(sink: &Sink, stream: &StreamContext, part: &[New]) -> Result<
             Err(error) => error,
         };
         if error.has_progressed() {
-            backoff.reset();
             since = Instant::now();
+        }
+        if error.has_progressed() || error.asks_on() {
+            backoff.reset();
         }
         // Each was refused before: most may be again, and one that passes shows that it is they.
         if error.asks_on() {
+            tokio::time::sleep(backoff.wait(false, error.retry_after())).await;
             continue;
         }
         let is_lasting = error.is_final() || error.reason().needs_operator() && !error.has_progressed();

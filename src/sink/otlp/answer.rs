@@ -58,7 +58,8 @@ pub struct OtlpError {
     pub retry_after: Option<Duration>,
     /// Whether some of what was to be delivered has become known before.
     pub progressed: bool,
-    /// Whether some of it was not asked about alone yet, where each alone is refused.
+    /// Whether some of it is to be asked about soon, for it was not yet: each alone is refused so far, or it has taken some
+    /// a moment ago.
     pub asks_on: bool,
 }
 

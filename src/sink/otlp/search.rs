@@ -30,6 +30,8 @@ use crate::metrics::SinkReason;
 const TRIES: u32 = 3;
 /// So many records that fail alone, one after the other, and it is suspected that nothing passes.
 const FEW: u32 = 3;
+/// So many failures after something has passed, and it may be that nothing does any more: the next waits are longer.
+const MANY: u32 = 16;
 
 /// What a search keeps to.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +66,11 @@ enum Asked {
         group: usize,
         place: usize,
     },
-    Case(usize),
+    /// A case, once more in a row or not.
+    Case {
+        at: usize,
+        again: bool,
+    },
     /// For all cases that have failed since the last, if any; the case whose group it is of.
     Witness(Option<usize>),
 }
@@ -82,10 +88,14 @@ pub(super) struct Search {
     witnesses: Vec<Option<usize>>,
     work: Work,
     cases: Vec<Case>,
+    /// A case that is asked about before all else: once more in a row.
+    again: Option<usize>,
     asked: Option<Asked>,
     asked_at: Duration,
     /// Records that failed alone since anything passed.
     alone: u32,
+    /// Failures without a verdict since anything passed; none while nothing has.
+    failures: Option<u32>,
     /// How often it was looked whether anything passes, since anything did.
     probes: usize,
     /// Something has become known since the last error.
@@ -105,9 +115,11 @@ impl Search {
             witnesses: Vec::new(),
             work: Work::default(),
             cases: Vec::new(),
+            again: None,
             asked: None,
             asked_at: Duration::ZERO,
             alone: 0,
+            failures: None,
             probes: 0,
             progressed: false,
             refused,
@@ -131,13 +143,16 @@ impl Search {
         if let Some(Asked::Item(item)) = self.asked.take() {
             self.work.again(item);
         }
+        if let Some(at) = self.again.take() {
+            return self.ask(Asked::Case { at, again: true }, now);
+        }
         if self.alone >= FEW {
             return self.probe(now);
         }
         // What is surely bad is asked about between others: that those pass says more than a witness that passed before.
         let doubted = self.is_doubted(now);
         if let Some(at) = self.due(now, |case| case.is_quick(doubted)) {
-            return self.ask(Asked::Case(at), now);
+            return self.ask(Asked::Case { at, again: false }, now);
         }
         if let Some(item) = self.work.next() {
             // What is surely bad needs a few that pass after it: the last are sent one by one for its sake.
@@ -151,14 +166,14 @@ impl Search {
 
     fn next_case(&mut self, now: Duration) -> Turn {
         if let Some(at) = self.due(now, |_| true) {
-            return self.ask(Asked::Case(at), now);
+            return self.ask(Asked::Case { at, again: false }, now);
         }
         if let Some(of) = self.pending() {
             if self.witness(Some(of)).is_some() {
                 return self.ask(Asked::Witness(Some(of)), now);
             }
             self.ask_anew(now);
-            return self.ask(Asked::Case(of), now);
+            return self.ask(Asked::Case { at: of, again: false }, now);
         }
         let Some(next) = self.cases.iter().min_by_key(|case| case.due) else { return Turn::Done };
         let message = format!(
@@ -168,7 +183,7 @@ impl Search {
         );
         let retry_after = next.due.map(|due| due.saturating_sub(now));
         // It waits as long as this says, and no longer.
-        Turn::Wait(OtlpError { retry_after, progressed: true, ..OtlpError::new(next.error, message) })
+        Turn::Wait(OtlpError { retry_after, progressed: true, asks_on: true, ..OtlpError::new(next.error, message) })
     }
 
     /// Where nothing passed: whether anything does now.
@@ -191,21 +206,23 @@ impl Search {
         if due.len() + left == 0 {
             due = (0..self.cases.len()).collect();
         }
-        // The newest first: an older one may be too old for it.
-        let count = due.len() + left;
+        // Rather what was not asked about yet; the newest first: an older one may be too old for it.
+        let of_cases = left == 0 || !due.is_empty() && turn % 4 == 2;
+        let count = if of_cases { due.len() } else { left };
         let at = count.saturating_sub(1) - spread(turn, count);
-        match (due.get(at), self.work.place(at.saturating_sub(due.len()))) {
-            (Some(case), _) => self.ask(Asked::Case(*case), now),
-            (None, Some((group, place))) => self.ask(Asked::Probe { group, place }, now),
-            (None, None) => Turn::Done,
+        if of_cases {
+            return due.get(at).map_or(Turn::Done, |at| self.ask(Asked::Case { at: *at, again: false }, now));
         }
+        self.work.place(at).map_or(Turn::Done, |(group, place)| self.ask(Asked::Probe { group, place }, now))
     }
 
     fn ask(&mut self, asked: Asked, now: Duration) -> Turn {
         let request = match &asked {
             Asked::Item(Item { group, range, .. }) => self.request(*group, range.clone()),
             Asked::Probe { group, place } => self.request(*group, *place..*place + 1),
-            Asked::Case(at) => self.request(self.cases[*at].group, self.cases[*at].place..self.cases[*at].place + 1),
+            Asked::Case { at, .. } => {
+                self.request(self.cases[*at].group, self.cases[*at].place..self.cases[*at].place + 1)
+            }
             Asked::Witness(of) => self.witness(*of).unwrap_or_default(),
         };
         (self.asked, self.asked_at) = (Some(asked), now);
@@ -277,7 +294,7 @@ impl Search {
             None => Ok(()),
             Some(Asked::Witness(of)) => self.witnessed(of, answer, now),
             Some(Asked::Probe { group, place }) => self.probe_answered(group, place, answer, now, slowly),
-            Some(Asked::Case(at)) => self.case_answered(at, answer, now, slowly),
+            Some(Asked::Case { at, again }) => self.case_answered(at, again, answer, now, slowly),
             Some(Asked::Item(item)) if item.range.len() == 1 => self.one_answered(item, answer, now, slowly),
             Some(Asked::Item(item)) => self.many_answered(item, answer, now, slowly),
         };
@@ -285,8 +302,15 @@ impl Search {
             // A witness after a wait says nothing of what failed before it.
             self.ask_anew(now);
             let progressed = std::mem::take(&mut self.progressed);
-            OtlpError { progressed, asks_on: error.asks_on && self.work.len() > 0, ..error }
+            let asks_on = error.asks_on || self.takes_some(&error);
+            self.failures = self.failures.map(|failures| failures.saturating_add(1));
+            OtlpError { progressed, asks_on: asks_on && self.work.len() > 0, ..error }
         })
+    }
+
+    /// Whether it is about some events rather than about the receiver: it has taken others a moment ago.
+    fn takes_some(&self, error: &OtlpError) -> bool {
+        error.reason != SinkReason::Throttled && self.failures.is_some_and(|failures| failures < MANY)
     }
 
     fn many_answered(&mut self, mut item: Item, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
@@ -340,23 +364,28 @@ impl Search {
             Sorted::Later(error) => {
                 let unanswered = error.reason == SinkReason::Timeout;
                 item.tries += 1;
-                if !unanswered && item.tries < TRIES {
+                if !unanswered && item.tries < TRIES && !self.takes_some(&error) {
                     self.work.again(item);
                     return Err(error);
                 }
                 self.known.pace.shrink(1, unanswered);
-                self.alone += 1;
-                // All others go first, whether or not anything has passed: what is next must not be the same event.
-                let mut case = Case::new(group, place, now);
-                case.failed(later(&error));
-                self.cases.push(case);
-                Err(error)
+                Err(self.fails_alone(group, place, error, now))
             }
             sorted => self.failed_alone(group, place, sorted, now),
         }
     }
 
-    /// Where nothing passed, one of what is still to be sent. Without a verdict it stays there.
+    /// One record without a verdict. All others go first, whether or not anything has passed: what is next must not be the
+    /// same event.
+    fn fails_alone(&mut self, group: usize, place: usize, error: OtlpError, now: Duration) -> OtlpError {
+        let mut case = Case::new(group, place, now);
+        case.failed(later(&error));
+        self.cases.push(case);
+        self.alone += 1;
+        error
+    }
+
+    /// Where nothing passed, one of what is still to be sent. Without a verdict it stays there, unless others have passed.
     fn probe_answered(
         &mut self,
         group: usize,
@@ -366,6 +395,10 @@ impl Search {
         slowly: bool,
     ) -> Result<(), OtlpError> {
         match sort(answer, 1) {
+            Sorted::Later(error) if self.takes_some(&error) => {
+                self.work.take(group, place);
+                Err(self.fails_alone(group, place, error, now))
+            }
             Sorted::Later(error) => Err(error),
             Sorted::Delivered => {
                 self.work.take(group, place);
@@ -424,9 +457,16 @@ impl Search {
     }
 
     /// An event that failed alone before was sent alone again.
-    fn case_answered(&mut self, at: usize, answer: Answer, now: Duration, slowly: bool) -> Result<(), OtlpError> {
+    fn case_answered(
+        &mut self,
+        at: usize,
+        again: bool,
+        answer: Answer,
+        now: Duration,
+        slowly: bool,
+    ) -> Result<(), OtlpError> {
         let (group, place) = (self.cases[at].group, self.cases[at].place);
-        let was_suspended = self.alone >= FEW;
+        let was_suspended = self.alone >= FEW && !again;
         let (failure, error) = match sort(answer, 1) {
             Sorted::Delivered => {
                 if self.cases.remove(at).named {
@@ -446,7 +486,7 @@ impl Search {
         };
         let named = nothing_passes(&failure.message);
         self.cases[at].failed(failure);
-        self.alone += 1;
+        self.alone += u32::from(!again);
         if self.witness(Some(at)).is_none() {
             self.cases[at].due = Some(now);
             self.alone = self.alone.max(FEW);
@@ -455,6 +495,10 @@ impl Search {
         if let Some(error) = error.filter(|_| was_suspended) {
             self.cases[at].due = Some(now);
             return Err(error);
+        }
+        if self.cases[at].is_asked_again() {
+            self.again = Some(at);
+            return Ok(());
         }
         // Its witness comes right after, not after a wait, in which a load may pass.
         self.cases[at].due = None;
@@ -465,7 +509,7 @@ impl Search {
     fn witnessed(&mut self, of: Option<usize>, answer: Answer, now: Duration) -> Result<(), OtlpError> {
         let error = match sort(answer, 1) {
             Sorted::Delivered => {
-                (self.alone, self.probes) = (0, 0);
+                (self.alone, self.failures, self.probes) = (0, Some(0), 0);
                 self.vouch(now);
                 return Ok(());
             }
@@ -514,7 +558,7 @@ impl Search {
 
     /// These were taken. Of them, the smallest will do as a witness.
     fn passed(&mut self, group: usize, range: Range<usize>, now: Duration, slowly: bool) {
-        (self.alone, self.probes, self.progressed) = (0, 0, true);
+        (self.alone, self.failures, self.probes, self.progressed) = (0, Some(0), 0, true);
         self.known.pace.passed(range.len(), slowly);
         self.work.forget_tries();
         let records = &self.groups[group].records;

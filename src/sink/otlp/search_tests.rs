@@ -64,11 +64,15 @@ struct Ran {
     took: Duration,
 }
 
-/// Runs it to the end as a lane does, with its waits (never shorter than a second here) and a clock that goes with them;
+/// The waits of a lane, first and longest; a second at least.
+const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const SLOW: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// Runs it to the end as a lane does, with its waits and a clock that goes with them;
 /// gives up after `most` requests.
 fn run_for(mut search: Search, most: usize, mut answer: impl FnMut(&[usize], Duration) -> (Answer, Vec<usize>)) -> Ran {
     let mut now = Duration::ZERO;
-    let mut wait = Duration::from_secs(1);
+    let (mut wait, mut slow) = (BRIEF.0, SLOW.0);
     let mut ran = Ran { arrived: BTreeSet::new(), copies: vec![0; 2000], refused: Vec::new(), requests: 0, took: now };
     loop {
         let result = match search.next(now) {
@@ -88,11 +92,13 @@ fn run_for(mut search: Search, most: usize, mut answer: impl FnMut(&[usize], Dur
             }
         };
         if let Err(error) = result {
-            if error.progressed {
-                wait = Duration::from_secs(1);
+            if error.progressed || error.asks_on {
+                (wait, slow) = (BRIEF.0, SLOW.0);
             }
-            now += wait.max(error.retry_after.unwrap_or_default());
-            wait = (wait * 2).min(Duration::from_secs(30));
+            let is_slow = error.reason.needs_operator() && !error.asks_on;
+            let (curve, cap) = if is_slow { (&mut slow, SLOW.1) } else { (&mut wait, BRIEF.1) };
+            now += (*curve).max(error.retry_after.unwrap_or_default());
+            *curve = (*curve * 2).min(cap);
         }
         if ran.requests >= most {
             break;
@@ -192,6 +198,8 @@ enum Lie {
     Count(u64),
     /// To what has an event that it took before.
     Had(Says),
+    /// In turn: to so many requests of so many.
+    Turns(Says, usize, usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -228,6 +236,7 @@ fn lie() -> impl Strategy<Value = Lie> {
         (says(), 0_usize..30).prop_map(|(says, most)| Lie::Above(says, most)),
         (1_u64..2000).prop_map(Lie::Count),
         says().prop_map(Lie::Had),
+        (says(), 1_usize..5, 1_usize..5).prop_map(|(says, lies, others)| Lie::Turns(says, lies, lies + others)),
     ]
 }
 
@@ -251,6 +260,7 @@ proptest! {
         let (from, until) = (Duration::from_secs(from), Duration::from_secs(60 * minutes));
         let mut random = seed | 1;
         let mut during = 0;
+        let mut turn = 0;
         let mut has = BTreeSet::new();
         let ran = run_for(search(vec![group(0..all, true)], 1 << 20, 1000), 8_000, |sent, now| {
             let lies = (from..until).contains(&now) && match &lie {
@@ -262,6 +272,10 @@ proptest! {
                     random % 100 < u64::from(*share)
                 }
                 Lie::Above(_, most) => sent.len() > *most,
+                Lie::Turns(_, lies, all) => {
+                    turn += 1;
+                    turn % all < *lies
+                }
                 Lie::Had(_) => sent.iter().any(|place| has.contains(place)),
             };
             let keep = |kept: bool| if kept { good(sent, &bad) } else { Vec::new() };
@@ -269,7 +283,9 @@ proptest! {
             let (answer, taken) = match &lie {
                 _ if !lies && sent.iter().any(|place| bad.contains(place)) => (bad_says.answer(), Vec::new()),
                 _ if !lies => (Answer::Delivered, sent.to_vec()),
-                Lie::All(says) | Lie::Some(says, _) | Lie::Above(says, _) | Lie::Had(says) => (says.answer(), keep(keeps)),
+                Lie::All(says) | Lie::Some(says, _) | Lie::Above(says, _) | Lie::Had(says) | Lie::Turns(says, ..) => {
+                    (says.answer(), keep(keeps))
+                }
                 Lie::Count(rejected) => (Answer::Partial { rejected: *rejected, message: String::new() }, keep(true)),
             };
             has.extend(taken.iter().copied());
@@ -282,6 +298,31 @@ proptest! {
         // A lie to all that lasts is asked about once a wait, which grows to 30 s here.
         if matches!(lie, Lie::All(_)) {
             prop_assert!((during as u64) < 160 + 2 * minutes * 4, "{} requests to one that says no to all", during);
+        }
+    }
+}
+
+/// Nodes behind a balancer that answer in turn, some of which refuse whatever they are sent: each event meets another node
+/// in the end, and none is given up.
+#[test]
+fn nodes_in_turn_cost_no_event() {
+    for says in [Says::Refused, Says::TooLarge, Says::Error, Says::Forbidden] {
+        for (refuse, nodes) in [(1, 2), (1, 3), (2, 3), (1, 4), (2, 4), (3, 4), (1, 5), (2, 5)] {
+            for most in [1000, 10, 1] {
+                for keeps in [false, true] {
+                    let mut turn = 0;
+                    let ran = run_for(search(vec![group(0..400, true)], 1 << 20, most), 20_000, |sent, _| {
+                        turn += 1;
+                        if turn % nodes < refuse {
+                            return (says.answer(), if keeps { sent.to_vec() } else { Vec::new() });
+                        }
+                        (Answer::Delivered, sent.to_vec())
+                    });
+                    let about = format!("{says:?}, {refuse} of {nodes}, {most} at once, keeps: {keeps}");
+                    assert_eq!((letters(&ran).len(), ran.arrived.len()), (0, 400), "{about}");
+                    assert!(ran.requests < 20_000, "{about}");
+                }
+            }
         }
     }
 }

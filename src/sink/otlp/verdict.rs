@@ -9,6 +9,9 @@
 //! | anything else: load, an error, no answer; or it has contradicted itself | the same, a [`SPREAD`]th of `give_up_after` apart, at least [`SPREAD`] times, and so often that chance does not explain it |
 //! | that its time is too old, which it is | at once: that needs no witness |
 //!
+//! Receivers behind a balancer may answer in turn. So that an event does not always meet the one that refuses, and its witness
+//! another, it is asked about several times in a row, another number of times each round.
+//!
 //! Chance: a receiver that fails the witness `m` times of `n` fails an event `k` times in a row with a chance of about
 //! `(m / n)^k`; an event is given up only where that is below [`CHANCE`]. Where no witness passes, none is given up, for
 //! however long.
@@ -26,6 +29,9 @@ pub(super) const QUICK: u32 = 5;
 pub(super) const SPREAD: u32 = 8;
 /// That a good event is given up by chance.
 const CHANCE: f64 = 1e-7;
+
+/// How often an event is asked about in a row, round after round.
+const IN_A_ROW: [u32; 4] = [1, 2, 1, 3];
 
 /// An event that fails alone.
 #[derive(Debug, Clone)]
@@ -45,13 +51,15 @@ pub(super) struct Case {
     /// Rounds in which it failed and the witness passed, and those in which both failed.
     passed: u32,
     missed: u32,
+    /// How often it has failed in this round.
+    failed: u32,
 }
 
 impl Case {
     pub(super) const fn new(group: usize, place: usize, due: Duration) -> Self {
         let (reason, error, named) = (DeadLetterReason::Rejected, SinkReason::Refused, true);
         let message = String::new();
-        Self { group, place, reason, error, message, named, due: Some(due), passed: 0, missed: 0 }
+        Self { group, place, reason, error, message, named, due: Some(due), passed: 0, missed: 0, failed: 0 }
     }
 
     /// Whether it is to be tried again.
@@ -61,12 +69,19 @@ impl Case {
 
     /// It has failed again.
     pub(super) fn failed(&mut self, failure: Failure) {
+        self.failed += 1;
         self.named &= failure.named;
         (self.reason, self.error, self.message) = (failure.reason, failure.error, failure.message);
     }
 
+    /// Whether its round goes on without a witness. What was not answered has cost time enough.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.error != SinkReason::Timeout && self.failed < IN_A_ROW[self.passed as usize % IN_A_ROW.len()]
+    }
+
     /// What its witness said.
     pub(super) const fn witnessed(&mut self, passed: bool) {
+        self.failed = 0;
         if passed { self.passed += 1 } else { self.missed += 1 }
     }
 
