@@ -8,7 +8,7 @@
 //! | any sink, another checkpoint | events; then dead letters; then changes |
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::staged::{FirstTry, Of, Staged, Transaction};
 use super::trace::delivered;

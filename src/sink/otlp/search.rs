@@ -20,7 +20,7 @@ use super::answer::{Answer, OtlpError};
 use super::known::{Known, Own};
 use super::plan::{Group, Record};
 use super::request::size;
-use super::verdict::{Case, Failure, SPREAD};
+use super::verdict::{Case, Failure, GOLDEN, SPREAD};
 use super::work::{Item, Work};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::event::Millis;
@@ -496,7 +496,8 @@ impl Search {
             self.cases[at].due = Some(now);
             return Err(error);
         }
-        if self.cases[at].is_asked_again() {
+        let doubted = self.is_doubted(now);
+        if self.cases[at].is_asked_again(doubted) {
             self.again = Some(at);
             return Ok(());
         }
@@ -597,7 +598,6 @@ impl Search {
 /// The place of the `n`th probe among `count`: each falls into the largest part that none has fallen into, by the golden
 /// ratio.
 fn spread(n: usize, count: usize) -> usize {
-    const GOLDEN: u32 = 0x9E37_79B9;
     #[expect(clippy::cast_possible_truncation, reason = "the part that counts")]
     let part = (n as u32).wrapping_mul(GOLDEN);
     ((u64::from(part) * count as u64) >> 32) as usize

@@ -30,8 +30,13 @@ pub(super) const SPREAD: u32 = 8;
 /// That a good event is given up by chance.
 const CHANCE: f64 = 1e-7;
 
-/// How often an event is asked about in a row, round after round.
-const IN_A_ROW: [u32; 4] = [1, 2, 1, 3];
+/// How often an event is asked about in a row, round after round, of a receiver that has never contradicted itself.
+const IN_A_ROW: [u32; 8] = [1, 2, 1, 3, 5, 4, 1, 1];
+/// And of another, at most.
+const LONGEST_ROW: u32 = 5;
+
+/// The golden ratio of 32 bits: its multiples fall everywhere, evenly.
+pub(super) const GOLDEN: u32 = 0x9E37_79B9;
 
 /// An event that fails alone.
 #[derive(Debug, Clone)]
@@ -74,9 +79,21 @@ impl Case {
         (self.reason, self.error, self.message) = (failure.reason, failure.error, failure.message);
     }
 
-    /// Whether its round goes on without a witness. What was not answered has cost time enough.
-    pub(super) fn is_asked_again(&self) -> bool {
-        self.error != SinkReason::Timeout && self.failed < IN_A_ROW[self.passed as usize % IN_A_ROW.len()]
+    /// Whether it is asked about once more before its witness.
+    pub(super) fn is_asked_again(&self, doubted: bool) -> bool {
+        // What is not answered costs the more time.
+        let most = if self.error == SinkReason::Timeout { 2 } else { LONGEST_ROW };
+        self.failed < self.in_a_row(doubted).min(most)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "as good as any number")]
+    fn in_a_row(&self, doubted: bool) -> u32 {
+        let round = self.passed + self.missed;
+        if self.missed == 0 && !doubted {
+            return IN_A_ROW[round as usize % IN_A_ROW.len()];
+        }
+        // Another number for each event and each round, or nodes that take turns could keep step.
+        ((self.place as u32).wrapping_add(round).wrapping_mul(GOLDEN) >> 16).rem_euclid(LONGEST_ROW) + 1
     }
 
     /// What its witness said.
