@@ -81,12 +81,14 @@ async fn cursors_are_shown_set_and_deleted() {
     // Back, but the sweep has not come so far: what comes late before that would be lost.
     let lossy = config.command(&["cursor", "set"], &["--to", &to, "--yes"]).await;
     assert_eq!(lossy.code, Some(2), "{lossy:?}");
-    assert!(lossy.stderr.contains("what comes late between") && lossy.stderr.contains("--skip"), "{lossy:?}");
+    assert!(lossy.stderr.contains("late records between") && lossy.stderr.contains("--skip"), "{lossy:?}");
     let refused = config.command(&["cursor", "set"], &["--to", &to, "--skip"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("nobody to ask"), "{refused:?}");
     let unknown = config.command(&["cursor", "set"], &["--to", &to, "--yes", "--stream", "typo"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""), "{unknown:?}");
+    let stored = "no cursor of stream typo is stored; stored are those of cloud to out, users to out";
+    assert!(unknown.stderr.contains(stored), "{unknown:?}");
     config.catch_up().await;
     assert_eq!(config.events().len(), first.len(), "nothing was changed");
 
