@@ -307,7 +307,7 @@ async fn no_cursor_is_set_ahead_of_now_and_none_forward_unasked() {
     let later = jiff::Timestamp::from_millisecond(live.as_millisecond() + 2_000).unwrap().to_string();
     let forward = config.command(&["cursor", "set"], &["--to", &later, "--yes"]).await;
     assert_eq!(forward.code, Some(2), "{forward:?}");
-    assert!(forward.stderr.contains("all that lies between") && forward.stderr.contains("--skip"), "{forward:?}");
+    assert!(forward.stderr.contains("all records between") && forward.stderr.contains("--skip"), "{forward:?}");
     assert_eq!(shown().await, before, "nothing was changed");
     let meant = config.command(&["cursor", "set"], &["--to", &later, "--yes", "--skip"]).await;
     assert_eq!(meant.code, Some(0), "{meant:?}");

@@ -97,7 +97,8 @@ impl LetterTopic {
     pub(super) fn producer(&self) -> Result<Producer, String> {
         let id = format!("{}-dead-letters", self.checkpoint.group);
         let producer =
-            Producer::new(&self.checkpoint.cluster, &[], None, Some(&id)).map_err(|error| error.to_string())?;
+            Producer::new(&self.checkpoint.cluster, &self.checkpoint.transaction_properties(), None, Some(&id))
+                .map_err(|error| error.to_string())?;
         producer
             .begin_anew()
             .map_err(|error| Failure::new("deal with dead letters", &error, producer.context()).to_string())?;
