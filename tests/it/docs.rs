@@ -17,6 +17,7 @@ use trailcast::telemetry::{self, spans::WindowOutcome};
 use crate::program::{Answer, simulate, trailcast};
 
 const README: &str = include_str!("../../README.md");
+const PROOF: &str = include_str!("../../docs/proof.md");
 
 /// The fenced blocks of a language, without their fences.
 fn blocks(language: &str) -> Vec<String> {
@@ -255,6 +256,59 @@ fn the_simulators_credentials_in_the_readme_work() {
     ] {
         assert!(blocks("yaml")[4].contains(credential), "{credential}");
     }
+}
+
+/// Whether `text` has a test of that name: one that is not left out.
+fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_it = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
+    };
+    let mut places = lines.iter().enumerate().filter(|(_, line)| is_it(line)).map(|(place, _)| place);
+    places.any(|place| {
+        let attributes = lines[..place].iter().rev().take_while(|line| line.starts_with("#["));
+        let attributes: Vec<&&str> = attributes.collect();
+        let is_test = attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+        is_test && !attributes.iter().any(|line| line.starts_with("#[ignore"))
+    })
+}
+
+/// Each case that 0.1.0 failed has its row, once, and no other has one.
+#[test]
+fn the_table_of_proofs_has_every_case_once() {
+    let kinds = [("T", 12), ("A", 8), ("P", 4), ("M", 7), ("H", 5), ("S", 6), ("K", 11), ("C", 5), ("Z", 3)];
+    let cases = kinds.into_iter().flat_map(|(kind, count)| (1..=count).map(move |number| format!("{kind}{number}")));
+    let rows = PROOF.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| case |"));
+    let rows: Vec<Vec<&str>> = rows
+        .filter(|line| !line.starts_with("| ---"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.iter().map(|row| row[0].to_owned()).collect::<Vec<_>>(), cases.collect::<Vec<_>>());
+    for row in rows {
+        assert!(row.len() == 5 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        assert!(code_spans(row[3]).any(|span| span.contains(": ")) || row[4].starts_with("Not tested"), "{row:?}");
+    }
+}
+
+#[test]
+fn every_test_and_every_fault_in_the_table_of_proofs_exists() {
+    let (mut tests, mut faults) = (0, 0);
+    for span in PROOF.lines().flat_map(code_spans) {
+        if let Some((file, name)) = span.split_once(".rs: ") {
+            let text = std::fs::read_to_string(repository(&format!("{file}.rs")));
+            let text = text.unwrap_or_else(|error| panic!("{span}: {error}"));
+            assert!(has_test(&text, name), "{span}: no such test");
+            tests += 1;
+        } else if span.starts_with("--") {
+            let arguments = ["trailcast", "simulate"].into_iter().chain(span.split(' '));
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                panic!("{span}\n{error}");
+            }
+            faults += 1;
+        }
+    }
+    assert!(tests > 120 && faults > 40, "{tests} tests, {faults} faults");
 }
 
 /// A key says what it means beside it, above it, or in the comment above the keys before it.

@@ -8,6 +8,7 @@ mod delivery;
 mod docs;
 mod hostile;
 mod ledger;
+mod letters;
 mod lies;
 mod memory;
 mod program;

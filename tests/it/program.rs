@@ -182,8 +182,14 @@ impl Config {
 
     /// Starts `trailcast run` with more arguments. A file that may not grow is an error to it, not the end.
     pub fn start(&self, more: &[&str], stdout: Stdio) -> Program {
+        self.start_after("true", more, stdout)
+    }
+
+    /// The same after a command of the shell that starts it, such as `ulimit`.
+    pub fn start_after(&self, first: &str, more: &[&str], stdout: Stdio) -> Program {
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", TRAILCAST, "run", "-c"]);
+        let script = format!("trap '' XFSZ; {first} && exec \"$@\"");
+        command.args(["-c", &script, "sh", TRAILCAST, "run", "-c"]);
         command.arg(self.file()).args(more).stdin(Stdio::null()).stdout(stdout).kill_on_drop(true);
         Program::of(command)
     }

@@ -74,6 +74,26 @@ async fn a_reader_that_stops_slows_the_lane_and_nothing_else() {
     assert_eq!((events.len(), counted(&events).len()), (50_000, 50_000));
 }
 
+/// Nothing that the lane tries fails, and nobody reads: it is not `ok`, wherever that shows. That takes as long as a lane may
+/// stand still, half a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdout_that_nobody_reads_is_told() {
+    let simulator = simulate(history(2_000)).await;
+    let config = Config::new([Stream::users(&simulator.url())]);
+    let program = blocked(&config).await;
+    let stalled = async || {
+        let lane = program.status().await["lanes"][0].clone();
+        (lane["state"] == "stalled").then_some(lane)
+    };
+    let lane = program.shows("a lane that is not on schedule", stalled).await;
+    assert!(lane["message"].as_str().is_some_and(|said| said.starts_with("it waits for the sink, for ")), "{lane}");
+    let line = program.says("the lane is not on schedule: it waits for the sink").await;
+    assert!(line.contains("\"WARN\"") && line.contains("\"state\":\"stalled\""), "{line}");
+    let state = "trailcast_lane_state{sink=\"out\",state=\"stalled\",stream=\"users\"}";
+    assert_eq!(program.metric(state).await, Some(1.0));
+    assert_eq!(program.logged("not on schedule").len(), 1, "it is told once: {}", program.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_was_torn_by_a_kill_is_ended_first() {
     let simulator = simulate(history(300)).await;

@@ -131,6 +131,39 @@ async fn an_api_that_refuses_stops_one_stream_alone() {
     program.drain().await;
 }
 
+/// More than the process may have of files at all stand before the admin server, and others come for those that it sends
+/// away: the work has what it needs, and the low soft limit that shells give is not all that it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_others_leave_the_work_its_files() {
+    const FILES: usize = 96;
+    let simulator = simulate(history(500)).await;
+    let (url, state) = gate(&simulator, Gate::Shut).await;
+    let config = Config::new([Stream::users(&url), Stream::cloud(&url)]);
+    let limits = format!("ulimit -S -n 32 && ulimit -H -n {FILES}");
+    let mut program = config.start_after(&limits, &["--until-caught-up"], config.append());
+    let admin = program.admin().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().take(2).collect::<Vec<_>>(), ["96"; 2], "the soft limit is raised");
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", program.id())).unwrap().count();
+    let before = open();
+    let idle: Vec<_> = (0..FILES + 24)
+        .map(|_| {
+            tokio::spawn(async move {
+                while let Ok(mut connection) = TcpStream::connect(admin).await {
+                    // Says nothing until it is sent away.
+                    let _ = connection.read(&mut [0]).await;
+                }
+            })
+        })
+        .collect();
+    program.shows("idle connections", async || (open() >= before + FILES / 8).then_some(())).await;
+    state.send_replace(Gate::Open);
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
+    idle.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
 /// A run in which everything goes wrong, as talkative as it can be: secrets and persons stay out of the log.
 async fn log_at(level: &'static str) {
     let options = Options { faults: true, hang: 0.0, refusals: 0.02, rate: 20.0, ..history(500) };
