@@ -24,12 +24,17 @@ class Broker(Server):
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         said = {"log.retention.check.interval.ms": 5000, **properties}
-        self.process = subprocess.Popen([
+        self.command = [
             os.path.join(HERE, "..", "tests", "kafka", "broker"), self.data, "1", str(port), str(free_port()),
             *(f"{key}={value}" for key, value in said.items()),
-        ])
+        ]
+        self.spawn()
         self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         self.wait_until(self._is_up, 120, f"the broker does not come up: see {self.data}/log")
+
+    def spawn(self):
+        """Starts it, also once it has ended: on the same data, at the same address. Does not wait until it is up."""
+        self.process = subprocess.Popen(self.command)
 
     def _is_up(self):
         try:
