@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 # What identifies a record, in the ledger's order.
 GENAUTH = ["userId", "appId", "clientIp", "eventType", "eventDetail", "success", "userAgent", "timestamp", "requestId"]
-SCLOUD = ["Region", "Api", "IsSuccess", "OperateTime", "UserName", "UserEmail", "RelatedResource", "RemoteIP", "AccessKeyID"]
+SCLOUD = [
+    "Region", "Api", "IsSuccess", "OperateTime", "UserName", "UserEmail", "RelatedResource", "RemoteIP", "AccessKeyID",
+]
 _DECODER = json.JSONDecoder()
 
 

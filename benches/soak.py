@@ -1,14 +1,13 @@
-"""The soak: trailcast against its own simulator, through random faults, and the truth ledger at the end. See benches/run.
+"""The soak: trailcast against its own simulator, through random faults, and the truth ledger. See benches/run.
 
-Two trailcasts read the same two APIs at the same time, one exactly once into a real Kafka broker, one with a checkpoint in
-a file onto stdout. Ends with status 1 if anything is missing, invented or altered, or came twice into Kafka; or if
+Two trailcasts read the same two APIs at the same time, one exactly once into a real Kafka broker, one with a checkpoint
+in a file onto stdout. Ends with status 1 if anything is missing, invented or altered, or came twice into Kafka; or if
 something did not come back from a fault, or a fault that was drawn never happened.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
 import datetime
 import heapq
@@ -20,10 +19,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
@@ -31,12 +28,13 @@ import ledger
 from broker import PARTITIONS, Broker
 from line import utc
 from soak_faults import KINDS, NOT_DRAWN, RATE, Fault, plan
-from soak_world import DRAIN, Apis, Disk, Failure, Trailcast, kill, stop
+from soak_world import Apis, Disk, Failure, Trailcast, kill, stop, sweeps
 
 # Seconds of history that are there at the start.
 BACKLOG = 300
-# Seconds in which both must have caught up once all faults are over. A clock in doubt takes 5 minutes of it.
-CATCH_UP = 900
+# Seconds in which both must have caught up once all faults are over: the oldest sweep comes at nine eighths of its age,
+# and a clock in doubt takes 5 minutes.
+CATCH_UP = 1200
 TOPIC = "events"
 STREAMS = ["users", "cloud"]
 
@@ -45,76 +43,19 @@ def show(text: str) -> None:
     print(text, flush=True)
 
 
-class Watch:
-    """Looks at a trailcast each second: its memory, the states of its lanes, and how long one was `ok` while its lag grew.
-
-    That is the longest stretch of samples of one process, each with the state `ok` and none with less lag than the one
-    before. A lane that keeps up falls back at each poll, so its stretches are as long as a poll and its delivery; the state
-    may be `ok` for `settle` (none here) and 30 s of lag. A sample that has no answer ends a stretch.
-    """
-
-    def __init__(self, trailcast: Trailcast) -> None:
-        self.trailcast = trailcast
-        self.peak_mib = 0.0
-        self.samples: collections.Counter[str] = collections.Counter()
-        # Seconds, the lag then, the lane, and when.
-        self.longest: tuple[float, float, str, str] = (0, 0, "none", "never")
-        self.last: Any = None
-        self._stretches: dict[tuple[int, str], tuple[float, float]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(1):
-            pid = self.trailcast.process.pid
-            with contextlib.suppress(OSError, AttributeError):
-                with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-                    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read())
-                self.peak_mib = max(self.peak_mib, int(peak[1]) / 1024)  # type: ignore[index]
-            try:
-                lanes = self.trailcast.status()["lanes"]
-            except (OSError, ValueError):
-                lanes = []
-                self.samples["no answer"] += 1
-            self.last = lanes
-            self._see(pid, lanes)
-
-    def _see(self, pid: int, lanes: list[dict]) -> None:
-        now, stretches = time.monotonic(), {}
-        for lane in lanes:
-            self.samples[lane["state"]] += 1
-            lag = lane["delivery_lag_seconds"]
-            if lane["state"] != "ok" or lag is None:
-                continue
-            began, before = self._stretches.get((pid, lane["stream"]), (now, lag))
-            began = began if lag >= before else now
-            stretches[pid, lane["stream"]] = (began, lag)
-            if now - began > self.longest[0]:
-                self.longest = (now - began, lag, lane["stream"], clock())
-        self._stretches = stretches
-
-    def stop(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
-def clock() -> str:
-    return time.strftime("%H:%M:%SZ", time.gmtime())
-
-
 class Soak:
     """What runs, and what is to happen to it and when."""
 
     def __init__(self, apis: Apis, broker: Broker, disk: Disk, file: Trailcast, kafka: Trailcast) -> None:
         self.apis, self.broker, self.disk, self.file, self.kafka = apis, broker, disk, file, kafka
-        self.began = time.monotonic()
+        self.began = 0.0
         # What is to be done and when; of what is to be done at once, what was said first.
         self._acts: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
 
     def run(self, faults: list[Fault]) -> None:
         """Until the last fault is over."""
+        self.began = time.monotonic()
         for fault in faults:
             self._do(fault.at, lambda fault=fault: self._begin(fault))
         while self._acts:
@@ -181,20 +122,27 @@ class Soak:
             fault.seen = True
         self.broker.spawn()
 
+    def until_delivered(self, watches: list[Watch]) -> None:
+        """Waits until all that was listed by now is delivered: what is filed before a stream's `start` is nobody's."""
+        self._wait(watches, "delivered_through")
+
     def catch_up(self, watches: list[Watch]) -> int:
         """Waits until all that was listed by now was swept at the oldest age; returns that time, milliseconds."""
+        return self._wait(watches, "verified_through")
+
+    def _wait(self, watches: list[Watch], mark: str) -> int:
         until = int(time.time())
         deadline = time.monotonic() + CATCH_UP
 
-        def verified(watch: Watch) -> bool:
-            marks = {lane["stream"]: lane["verified_through"] for lane in watch.last or []}
+        def is_there(watch: Watch) -> bool:
+            marks = {lane["stream"]: lane[mark] for lane in watch.last or []}
             return all(marks.get(stream) and _seconds(marks[stream]) >= until for stream in STREAMS)
 
-        while not all(verified(watch) for watch in watches):
+        while not all(is_there(watch) for watch in watches):
             if time.monotonic() > deadline:
                 for watch in watches:
                     show(f"{watch.trailcast.name} stands at {watch.last}")
-                raise Failure(f"not all was caught up with in {CATCH_UP} s after the last fault")
+                raise Failure(f"not all came so far in {CATCH_UP} s, see {mark}")
             self.look_after(0.2)
         return 1000 * until
 
@@ -266,7 +214,7 @@ def judge(soak: Soak, until: int, faults: list[Fault], watches: list[Watch]) -> 
     show("the ledger")
     for name, (events, torn) in {"kafka": read, "file": written}.items():
         for source in ("genauth", "scloud"):
-            found = ledger.compare(soak.apis.truth(source), until, [event for event in events if event.source == source])
+            found = ledger.compare(soak.apis.truth(source), until, [it for it in events if it.source == source])
             bad = {name: getattr(found, name) for name in ("missing", "invented", "altered")}
             repeated = len(found.repeated)
             show(f"  {name:5}  {source:7}  of {found.expected:,} records: " + ", ".join(
@@ -317,7 +265,10 @@ def main() -> int:
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(130))
     kept = tempfile.mkdtemp(prefix="trailcast-soak-")
+    wrong: list[str] = []
     with contextlib.ExitStack() as stack:
+        # Done from the last to the first; logs are kept for who looks for a cause.
+        stack.callback(lambda: wrong or shutil.rmtree(kept, ignore_errors=True))
         stack.callback(lambda: [signal.signal(name, signal.SIG_IGN) for name in (signal.SIGINT, signal.SIGTERM)])
         disk = Disk(kept)
         stack.callback(disk.stop)
@@ -332,7 +283,6 @@ def main() -> int:
         if args.list:
             for fault in faults:
                 show(f"{fault.at:6.0f} s  {fault}")
-            shutil.rmtree(kept, ignore_errors=True)
             return 0
         start = utc(time.time() - BACKLOG)
         apis = Apis(args.trailcast, args.seed, start, os.path.join(kept, "apis.log"))
@@ -354,13 +304,16 @@ def main() -> int:
                                          "session_timeout": "10s"}},
             }),
         ]:
-            trailcasts.append(Trailcast(args.trailcast, name, kept, apis, start, out, **config))
+            stream = {"start": start, "sweeps": sweeps(args.seconds)}
+            trailcasts.append(Trailcast(args.trailcast, name, kept, apis, stream, out, **config))
             stack.callback(lambda trailcast=trailcasts[-1]: (trailcast.process.kill(), trailcast.process.wait()))
         watches = [Watch(trailcast) for trailcast in trailcasts]
         for watch in watches:
             stack.callback(watch.stop)
         soak = Soak(apis, broker, disk, *trailcasts)
         try:
+            soak.until_delivered(watches)
+            show(f"{clock()} what had happened before is delivered: faults begin")
             soak.run(faults)
             show(f"{clock()} all faults are over")
             until = soak.catch_up(watches)
@@ -368,18 +321,18 @@ def main() -> int:
                 watch.stop()
             apis.change([])
             soak.end()
-            wrong = judge(soak, until, faults, watches)
+            wrong += judge(soak, until, faults, watches)
         except Failure as failure:
-            wrong = [str(failure)]
+            wrong.append(str(failure))
         if wrong:
             with contextlib.suppress(OSError):
+                # Its own place goes with the small disk.
                 shutil.copy(trailcasts[0].out, os.path.join(kept, "file.out"))
     for what in wrong:
         show(f"WRONG: {what}")
     if wrong:
         show(f"seed {args.seed}; logs are kept in {kept}")
         return 1
-    shutil.rmtree(kept, ignore_errors=True)
     show("nothing is missing, nothing is invented, and nothing came twice into Kafka")
     return 0
 

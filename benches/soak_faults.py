@@ -9,8 +9,8 @@ from dataclasses import dataclass
 # Flags of `trailcast simulate`, without their dashes in front; True is a flag without a value.
 Options = dict[str, object]
 
-# What belongs to the history is the same whenever the APIs start, so that the truth stays the same. Bursts and a second's
-# own records fit a page of 50 together: more than that in another order at each request is a documented limit.
+# What belongs to the history is the same whenever the APIs start, so that the truth stays the same. Bursts and a
+# second's own records fit a page of 50 together: more than that in another order at each request is a documented limit.
 RATE = 10
 HISTORY: Options = {
     "rate": RATE, "burst": 30, "twin-share": 0.05, "late-share": 0.1, "late-max": "30s", "odd-share": 0.005,
@@ -34,8 +34,8 @@ class Kind:
     cards: int = 1
     # Seconds, at least and at most.
     lasts: tuple[float, float] = (0, 0)
-    # Of the APIs: their options meanwhile, and which of their counts grow by it (see /stats). "pages" and "requests" grow
-    # by any use: where nothing else counts a fault, it happened to these.
+    # Of the APIs: their options meanwhile, and which of their counts grow by it (see /stats). "pages" and "requests"
+    # grow by any use: where nothing else counts a fault, it happened to these.
     options: Callable[[random.Random], Options] | None = None
     counts: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ class Fault:
     seen: int = 0
 
     def __str__(self) -> str:
-        options = " ".join(f"--{key} {value}" if value is not True else f"--{key}" for key, value in self.options.items())
+        options = " ".join(f"--{key}" if value is True else f"--{key} {value}" for key, value in self.options.items())
         lasts = f", {self.lasts:.1f} s" if self.lasts else ""
         return f"{self.kind.name}{lasts}{'  ' + options if options else ''}"
 
@@ -88,7 +88,7 @@ OF_THE_APIS = [
     _apis("connections closed", "closed", _share("close")),
     _apis("slow", "requests", lambda rng: {"latency": f"{rng.randint(200, 3500)}ms"}),
     _apis("empty pages though more follow", "empty_pages", _share("empty-pages")),
-    _apis("management tokens of a second", "expired_tokens", lambda _: {"token-ttl": "1s"}),
+    _apis("management tokens of a second", "tokens_issued", lambda _: {"token-ttl": "1s"}),
     _apis("next tokens of a moment", "expired_next_tokens", lambda _: {"next-token-ttl": "1ms"}),
     _apis("pages beyond few rows refused", "too_deep", lambda rng: {"max-rows": rng.randint(51, 150)}),
     _apis("oldest first", "pages", lambda _: {"order": "oldest"}),
@@ -131,8 +131,8 @@ KINDS = [
 
 NOT_DRAWN = {
     "--seed, --rate, --start, --events, --twin-share, --late-share, --late-max, --odd-share, --burst":
-        "they are the history: with others, other things would have happened. Twins, late and odd records and bursts are "
-        "there all along",
+        "they are the history: with others, other things would have happened. Twins, late and odd records and bursts "
+        "are there all along",
     "--unstable": "there all along, as is --order newest",
     "--ignore-bounds": "what is not listed meanwhile cannot be read: that is a gap, which is told, by design",
     "--burst beyond a page, --rate beyond a page a second":
@@ -141,8 +141,8 @@ NOT_DRAWN = {
         "what becomes readable later than that is missed: a documented limit",
     "--lie-after, --lie-for, --date-after, --date-for": "when a fault begins and ends is drawn here",
     "any fault for good": "each is over within a minute; what is missing then is missing for good",
-    "this machine's wall clock": "trailcast reads it when it starts, and the machine is not only ours: the servers' clock "
-        "steps instead, also while trailcast is started again",
+    "this machine's wall clock": "trailcast reads it when it starts, and the machine is not only ours: the servers' "
+        "clock steps instead, also while trailcast is started again",
     "a checkpoint that is lost, or older": "refused, and a person has to accept it",
     "a broker's disk lost, a power cut": "one broker with one copy of each record keeps nothing then",
 }
@@ -160,8 +160,8 @@ def merged(faults: Iterable[Fault]) -> Options:
 
 
 def plan(seed: int, seconds: float, per_hour: float, kinds: list[Kind]) -> list[Fault]:
-    """Faults in the order of their times. From a deck that is shuffled and dealt to its end, and again: so an hour has all
-    kinds. Everything is drawn here, so that nothing depends on how quick a machine is."""
+    """Faults in the order of their times. From a deck that is shuffled and dealt to its end, and again: so an hour has
+    all kinds. Everything is drawn here, so that nothing depends on how quick a machine is."""
     rng = random.Random(seed)
     deck: list[Kind] = []
     taken: dict[str, float] = {}

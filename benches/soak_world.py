@@ -19,12 +19,15 @@ from soak_faults import HISTORY, Fault, merged
 DRAIN = 30
 # Seconds until a trailcast that ended by itself is started again, as a supervisor of services would.
 PATIENCE = 1
-# Short, so that all is read three times within minutes: by the live pass and by two sweeps. `overlap` and the sweeps are
-# longer than what is late or filed later.
-STREAM = {
-    "poll_interval": "2s", "overlap": "20s", "sweeps": ["40s", "100s"], "concurrency": 4, "rate_limit": 1000,
-    "request_timeout": "5s",
-}
+# Short, so that all is read three times within minutes: by the live pass and by two sweeps. `overlap` and the sweeps
+# are longer than what is late or filed later.
+STREAM = {"poll_interval": "2s", "overlap": "20s", "concurrency": 4, "rate_limit": 1000, "request_timeout": "5s"}
+
+
+def sweeps(seconds: float) -> list[str]:
+    """For a soak of so many seconds, at the end of which the oldest is waited for. What a lane has not read when it is
+    older than that is read once, and then nothing heals what the API did meanwhile: so it is as old as can be waited for."""
+    return ["40s", f"{min(max(seconds / 8, 100), 480):.0f}s"]
 
 
 class Failure(Exception):
@@ -32,8 +35,9 @@ class Failure(Exception):
 
 
 def get_json(url: str, timeout: float = 2) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": "application/json"}), timeout=timeout) as got:
-        return json.load(got)
+    request = urllib.request.Request(url, headers={"accept": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.load(answer)
 
 
 def kill(process: subprocess.Popen) -> bool:
@@ -124,7 +128,8 @@ def _arguments(options: dict[str, object]) -> list[str]:
 class Trailcast:
     """One `trailcast run` that is started again whenever it has ended."""
 
-    def __init__(self, trailcast: str, name: str, folder: str, apis: Apis, start: str, out: str, **config: Any) -> None:
+    def __init__(self, trailcast: str, name: str, folder: str, apis: Apis, stream: dict[str, Any], out: str,
+                 **config: Any) -> None:
         self.name = name
         self.log = os.path.join(folder, f"{name}.log")
         self.out = out
@@ -137,7 +142,7 @@ class Trailcast:
             "cloud": {"scloud": {"endpoint": url, **scloud, "private_key": {"env": "SOAK_SCLOUD"}}},
         }
         whole = {
-            "streams": {stream: {**source, "start": start, **STREAM} for stream, source in streams.items()},
+            "streams": {name: {**source, **STREAM, **stream} for name, source in streams.items()},
             "admin": {"listen": f"127.0.0.1:{port}"}, "log": {"format": "text", "level": "info"}, **config,
         }
         path = os.path.join(folder, f"{name}.yaml")
