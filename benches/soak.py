@@ -28,6 +28,7 @@ import ledger
 from broker import PARTITIONS, Broker
 from line import utc
 from soak_faults import KINDS, NOT_DRAWN, RATE, Fault, plan
+from soak_watch import Watch, clock
 from soak_world import Apis, Disk, Failure, Trailcast, kill, stop, sweeps
 
 # Seconds of history that are there at the start.
@@ -273,6 +274,8 @@ def main() -> int:
         disk = Disk(kept)
         stack.callback(disk.stop)
         kinds = [kind for kind in KINDS if re.search(args.only, kind.name) and (disk.small or "disk" not in kind.takes)]
+        if not kinds:
+            raise SystemExit(f"no fault that can be drawn here has a name like {args.only!r}")
         faults = plan(args.seed, args.seconds, args.per_hour, kinds)
         show(f"soak: seed {args.seed}, {args.seconds:.0f} s, {len(faults)} faults of {len(kinds)} kinds, "
              f"{RATE} records a second of each API")
@@ -322,8 +325,8 @@ def main() -> int:
             apis.change([])
             soak.end()
             wrong += judge(soak, until, faults, watches)
-        except Failure as failure:
-            wrong.append(str(failure))
+        except (Failure, OSError) as failure:
+            wrong.append(f"the soak did not come to its end: {failure!r}")
         if wrong:
             with contextlib.suppress(OSError):
                 # Its own place goes with the small disk.
@@ -338,4 +341,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was started has ended")

@@ -172,7 +172,11 @@ def plan(seed: int, seconds: float, per_hour: float, kinds: list[Kind]) -> list[
             more = [kind for kind in kinds for _ in range(kind.cards)]
             rng.shuffle(more)
             deck += more
-        kind = next(kind for kind in deck if all(taken.get(part, 0) < at for part in kind.takes + kind.needs))
+        free = (kind for kind in deck if all(taken.get(part, 0) < at for part in kind.takes + kind.needs))
+        kind = next(free, None)
+        if kind is None:
+            # All that is in the deck is taken: that is enough for now.
+            continue
         deck.remove(kind)
         lasts = rng.uniform(*kind.lasts)
         taken.update({part: at + lasts for part in kind.takes})
