@@ -36,6 +36,8 @@ BACKLOG = 300
 # Seconds in which both must have caught up once all faults are over: the oldest sweep comes at nine eighths of its age,
 # and a clock in doubt takes 5 minutes.
 CATCH_UP = 1200
+# Seconds for which a fault of the APIs lasts longer, at most, until it has happened.
+MORE = 60
 TOPIC = "events"
 STREAMS = ["users", "cloud"]
 
@@ -87,7 +89,7 @@ class Soak:
         """Lets it begin; returns what ends it."""
         if fault.kind.options:
             self.apis.change([*self.apis.faults, fault])
-            return lambda: self.apis.change([other for other in self.apis.faults if other is not fault])
+            return lambda: self._end_of_apis(fault, MORE)
         what, _, whom = fault.kind.name.partition(": ")
         targets = {"file": [self.file], "kafka": [self.kafka], "both": [self.file, self.kafka]}.get(whom, [])
         match what:
@@ -115,6 +117,14 @@ class Soak:
                 fault.seen = self.disk.fill()
                 return self.disk.free
         return None
+
+    def _end_of_apis(self, fault: Fault, more: float) -> None:
+        """Ends it, or, as long as nobody has met it, waits for that: others may have kept all requests away."""
+        self.apis.take_stock()
+        if fault.seen or more <= 0:
+            self.apis.change([other for other in self.apis.faults if other is not fault])
+        else:
+            self._do(time.monotonic() - self.began + 5, lambda: self._end_of_apis(fault, more - 5))
 
     def _start_broker_that_ended(self, fault: Fault) -> None:
         fault.seen = self.broker.process.poll() is not None

@@ -72,12 +72,15 @@ class Apis(Server):
         self.down = False
         # Of all that ran so far, both sources together.
         self.counts: collections.Counter[str] = collections.Counter()
+        # Of the run of now, when stock was last taken.
+        self.taken: collections.Counter[str] = collections.Counter()
         self.said = self._spawn()
 
     def _spawn(self) -> Any:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, *_arguments(merged(self.faults))], stdout=subprocess.PIPE, stderr=log)
+        self.taken = collections.Counter()
         line = self.process.stdout.readline()
         self.process.stdout.close()
         if not line:
@@ -88,15 +91,23 @@ class Apis(Server):
     def up(self) -> bool:
         return self.process.poll() is None
 
+    def take_stock(self) -> None:
+        """Adds what they counted since the last time, and says to the faults of now how often they happened."""
+        if not self.up:
+            return
+        counts: collections.Counter[str] = collections.Counter()
+        for source in get_json(f"{self.said['url']}/stats", 30).values():
+            counts.update(source)
+        new = counts - self.taken
+        self.taken = counts
+        self.counts += new
+        for fault in self.faults:
+            fault.seen += sum(new[name] for name in fault.kind.counts)
+
     def take_down(self) -> bool:
         """Whether nobody listens then."""
         if self.up:
-            counts: collections.Counter[str] = collections.Counter()
-            for source in get_json(f"{self.said['url']}/stats", 30).values():
-                counts.update(source)
-            self.counts += counts
-            for fault in self.faults:
-                fault.seen += sum(counts[name] for name in fault.kind.counts)
+            self.take_stock()
             kill(self.process)
         self.down = True
         with socket.socket() as probe:
