@@ -82,7 +82,10 @@ fn advice(code: Code, why: &str) -> &'static str {
     match code {
         Code::Authentication | Code::SaslAuthenticationFailed => "; look at `sasl`: mechanism, user and password",
         Code::UnsupportedSASLMechanism => "; look at `sasl.mechanism`: the brokers do not offer it",
-        Code::SSL if why.contains("certificate verify failed") => {
+        // The call may have failed before the client gave the handshake's failure its own code.
+        Code::SSL | Code::BrokerTransportFailure | Code::AllBrokersDown
+            if why.contains("certificate verify failed") =>
+        {
             "; look at `tls.ca_file`: it must hold the authority that signed the brokers' certificates"
         }
         Code::SSL => "; look at `tls`, and whether the brokers' port speaks TLS",
@@ -127,6 +130,11 @@ mod tests {
         let failure = Failure::new("reach the brokers", &silent, &context);
         assert_eq!(failure.reason, SinkReason::Credentials);
         assert!(failure.message.contains("SASL authentication failed; look at `sasl`"), "{failure}");
+        let context = self::context();
+        context.error(KafkaError::Global(Code::BrokerTransportFailure), "SSL routines::certificate verify failed");
+        let failure = Failure::new("reach the brokers", &silent, &context);
+        assert!(failure.message.contains("look at `tls.ca_file`"), "{failure}");
+        context.error(KafkaError::Global(Code::Authentication), "SASL authentication failed");
         let answered = KafkaError::MessageProduction(Code::TopicAuthorizationFailed);
         let failure = Failure::new("send", &answered, &context);
         assert_eq!(failure.reason, SinkReason::Refused, "an answer is not explained by older trouble");

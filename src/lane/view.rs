@@ -33,7 +33,7 @@ impl Lane {
                  whatever time it shows, and remembered for longer"
             );
         }
-        next.saw(skew, read.found.len());
+        next.saw(skew);
         next.witness = read.witness.or(next.witness);
         let new: Vec<Gap> = read.gaps.iter().copied().filter(|gap| next.add_gap(*gap)).collect();
         self.gave_up(&new);

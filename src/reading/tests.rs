@@ -46,6 +46,8 @@ pub(crate) mod world {
         pub(crate) untimed_everywhere: bool,
         /// How much later than records show the API files them, and how much more at most, from record to record.
         pub(crate) skew: (Millis, Millis),
+        /// From when on. Before that it files them by the time that they show.
+        pub(crate) shifts_at: Millis,
         /// How long the source takes to answer.
         pub(crate) answer: Millis,
         pub(crate) page_limit: u32,
@@ -66,6 +68,7 @@ pub(crate) mod world {
             untimed_share: 0.0,
             untimed_everywhere: false,
             skew: (0, 0),
+            shifts_at: 0,
             answer: 0,
             page_limit: 50,
         }
@@ -89,7 +92,7 @@ pub(crate) mod world {
             let rate = if paging == Paging::Tokens { rate.min(f64::from(page_limit) / 6.0) } else { rate };
             WorldOptions {
                 seed, paging, order, exclusive, rate, seconds: 90, late_share, late_most, twin_share, untimed_share,
-                untimed_everywhere: false, skew: (0, 0), answer, page_limit,
+                untimed_everywhere: false, skew: (0, 0), shifts_at: 0, answer, page_limit,
             }
         }
     }
@@ -102,6 +105,13 @@ pub(crate) mod world {
         pub(crate) filed: Millis,
         pub(crate) readable: Millis,
         pub(crate) untimed: bool,
+    }
+
+    impl Truth {
+        /// As it was before the API began to file by another time.
+        const fn unshifted(self) -> Self {
+            Self { filed: self.time, readable: self.readable - (self.filed - self.time), ..self }
+        }
     }
 
     #[derive(Debug)]
@@ -207,6 +217,7 @@ pub(crate) mod world {
                 .truth
                 .iter()
                 .copied()
+                .map(|truth| if self.now < self.options.shifts_at { truth.unshifted() } else { truth })
                 .filter(|truth| truth.readable <= self.now)
                 .filter(|truth| inside(truth.filed) || self.options.untimed_everywhere && truth.untimed)
                 .collect();

@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::event::Millis;
 use crate::reading::Gap;
 
-/// How far back is remembered of an API of which it is not yet known by which time it goes.
-const PRESUMED: Millis = 600_000;
-/// See [`Known::plain`].
-const PLAIN: u8 = 8;
+/// So far back is always remembered: an API may begin to go by another time at any moment, and lists again, within what is
+/// still read, what it listed before that.
+pub(super) const PRESUMED: Millis = 600_000;
 
 /// More gaps than these are not listed one by one: the two oldest become one.
 const MOST_GAPS: usize = 100;
@@ -20,13 +19,10 @@ pub struct Known {
     /// What the stream asks for, as a hash: a cursor is of no use for another question. None in cursors of before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// How far behind the end of a window records' own times may lie that it lists, milliseconds: so far behind the floor is
-    /// remembered what was delivered. 0 where the API goes by the time that records show.
+    /// How far behind the end of a window records' own times were seen to lie that it lists, milliseconds. 0 where the API
+    /// goes by the time that records show.
     #[serde(skip_serializing_if = "is_zero")]
     pub skew: Millis,
-    /// Windows that have listed records, none of which showed a time outside: after `PLAIN` of them the API is taken to
-    /// go by the time that its records show.
-    pub plain: u8,
     /// A window, from and to, that the API has listed records for: where it lists none, it does not tell the truth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<(Millis, Millis)>,
@@ -43,14 +39,13 @@ const fn is_zero(value: &Millis) -> bool {
 impl Known {
     /// How far behind the floor is remembered what was delivered.
     #[must_use]
-    pub const fn reach(&self) -> Millis {
-        if self.skew == 0 && self.plain < PLAIN { PRESUMED } else { self.skew }
+    pub fn reach(&self) -> Millis {
+        self.skew.max(PRESUMED)
     }
 
-    /// Takes note of a window that listed `rows`, the skewest by `skew`.
-    pub fn saw(&mut self, skew: Millis, rows: usize) {
+    /// Takes note of a window whose skewest record lies outside by `skew`.
+    pub fn saw(&mut self, skew: Millis) {
         self.skew = self.skew.max(skew);
-        self.plain = self.plain.saturating_add(u8::from(skew == 0 && rows > 0)).min(PLAIN);
     }
 
     /// Whatever is asked from now on, it goes on from `time`: what was known of another question is forgotten, and gaps

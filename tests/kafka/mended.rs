@@ -16,7 +16,7 @@ async fn a_topic_that_is_missing_until_someone_makes_it() {
     let at = broker.bootstrap();
     let config = in_kafka(into_kafka(Config::of(&simulator), &at, ""), &at, "session_timeout: 10s");
     let program = config.run();
-    let line = program.says("cannot go on, trying again").await;
+    let line = program.says("could not deliver all, trying again").await;
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((line["level"].as_str(), line["reason"].as_str()), (Some("ERROR"), Some("refused")));
     let message = line["message"].as_str().unwrap();

@@ -80,7 +80,7 @@ async fn every_event_is_in_the_double_of_loki_through_kills() {
         let mut program = config.run();
         if kill == KILLS / 2 {
             loki.stop().await;
-            program.says("cannot go on, trying again").await;
+            program.says("could not deliver all, trying again").await;
             loki.restart().await;
         }
         let delivers = async || (program.delivered("users", "out").await > 0.0).then_some(());

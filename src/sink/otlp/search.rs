@@ -484,7 +484,7 @@ impl Search {
                 }
             },
         };
-        let named = nothing_passes(&failure.message);
+        let named = OtlpError { asks_on: true, ..nothing_passes(&failure.message) };
         self.cases[at].failed(failure);
         self.alone += u32::from(!again);
         if self.witness(Some(at)).is_none() {
