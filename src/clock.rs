@@ -11,8 +11,15 @@ use crate::event::Millis;
 /// Milliseconds since the epoch, by this machine's wall clock.
 #[must_use]
 pub fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// The same, as the standard library has it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that asks")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Milliseconds since the epoch as the wall clock showed them when this was first asked, and gone on since by elapsed

@@ -1,7 +1,8 @@
 //! The simulated servers' clock: the wall's, moved by a fixed offset.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::clock;
 use crate::event::Millis;
 
 /// Never goes back, whatever happens to the wall clock after the start.
@@ -15,8 +16,7 @@ impl Clock {
     /// Starts now, `offset` ahead of the wall clock.
     #[must_use]
     pub fn start(offset: Millis) -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), started_at: millis(wall) + offset }
+        Self { started: Instant::now(), started_at: clock::now() + offset }
     }
 
     /// What the servers' clock showed at the start.

@@ -313,7 +313,7 @@ async fn signed_requests_are_checked_in_every_part() {
     let simulator = Simulator::start(quiet()).await.unwrap();
     let client = client();
     let send = async |nonce: &str, ago: u64, secret: &str| -> Value {
-        let date = httpdate::fmt_http_date(std::time::SystemTime::now() - Duration::from_secs(ago));
+        let date = httpdate::fmt_http_date(crate::clock::wall() - Duration::from_secs(ago));
         let headers = format!(
             "date:{date}\nx-authing-signature-method:HMAC-SHA1\nx-authing-signature-nonce:{nonce}\nx-authing-signature-version:1.0\n"
         );
@@ -379,7 +379,7 @@ async fn a_shutdown_does_not_wait_for_what_hangs() {
 
 #[tokio::test]
 async fn after_an_outage_it_goes_on_as_if_nothing_had_happened() {
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = crate::clock::now();
     let options = Options { start: Some(Start::At(now - 60_000)), rate: 100.0, events: None, ..quiet() };
     let before = Simulator::start(options.clone()).await.unwrap();
     let bearer = Bearer::new(&before).await;

@@ -50,10 +50,10 @@ fn letter(stream: &str, sink: &str, number: u8) -> DeadLetter {
         stream: stream.to_owned(),
         source: identity.source,
         tenant: identity.tenant,
-        time: jiff::Timestamp::now(),
+        time: jiff::Timestamp::UNIX_EPOCH,
         late: false,
         ordinal: 0,
-        refused_at: jiff::Timestamp::now(),
+        refused_at: jiff::Timestamp::UNIX_EPOCH,
         record_bytes: record.len(),
         record,
     }

@@ -1,7 +1,7 @@
 //! OTLP over HTTP: one POST and its answer. Never sends a request twice, and follows no redirect.
 
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -11,6 +11,7 @@ use reqwest::redirect;
 use super::answer::{Answer, HttpAnswer, LARGEST_ANSWER, OtlpError, of_http};
 use super::tls::Pems;
 use crate::blocking::blocking;
+use crate::clock;
 use crate::config::{Compression, OtlpConfig, is_loopback};
 use crate::encode::otel;
 use crate::metrics::SinkReason;
@@ -110,7 +111,7 @@ async fn read(mut response: reqwest::Response) -> Result<HttpAnswer, OtlpError> 
     let retry_after = header(RETRY_AFTER).map(str::to_owned);
     let essence = |kind: &str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let content_type = header(CONTENT_TYPE).map(essence);
-    let now = header(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    let now = header(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(clock::wall);
     let status = response.status().as_u16();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed("the answer ended early", error))? {
