@@ -43,7 +43,9 @@ class Watch:
             with contextlib.suppress(OSError, AttributeError):
                 with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
                     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read())
-                self.peak_mib = max(self.peak_mib, int(peak[1]) / 1024)  # type: ignore[index]
+                # A process that has just ended has none.
+                if peak:
+                    self.peak_mib = max(self.peak_mib, int(peak[1]) / 1024)
             try:
                 lanes = self.trailcast.status()["lanes"]
             except (OSError, ValueError):
