@@ -151,6 +151,7 @@ pub(super) fn of_http(answer: &HttpAnswer, secrets: &Secrets) -> Answer {
         // Followed, a redirect would carry secrets to another host.
         300..=399 => later(SinkReason::Refused, ", a redirect; set `endpoint` to where it leads"),
         404 | 405 => later(SinkReason::Refused, "; look at the path of `endpoint`"),
+        409 => later(SinkReason::Refused, "; it seems to refuse what it has already: OTLP asks it to take that, too"),
         415 => later(SinkReason::Refused, "; look at `compression`: the receiver may not take this one"),
         // An unknown answer is no acknowledgement, and no reason to give an event up.
         _ => later(SinkReason::Refused, "; look at `endpoint`, and at what stands before the receiver"),
@@ -246,7 +247,10 @@ pub(super) fn of_grpc(code: Code, message: &str, details: &[u8], secrets: &Secre
         Code::Unimplemented => {
             later(SinkReason::Refused, "; look at `endpoint` and `compression`: it may not speak OTLP, or not this one")
         }
-        Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition => later(SinkReason::Refused, ""),
+        Code::AlreadyExists => {
+            later(SinkReason::Refused, "; it seems to refuse what it has already: OTLP asks it to take that, too")
+        }
+        Code::NotFound | Code::FailedPrecondition => later(SinkReason::Refused, ""),
         Code::Unavailable
         | Code::Cancelled
         | Code::Aborted
