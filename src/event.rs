@@ -237,4 +237,36 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), 6);
     }
+
+    #[test]
+    fn ids_are_read_as_they_are_written_and_nothing_else_is() {
+        let stream = StreamIdentity { source: Source::Scloud, tenant: "t".to_owned() };
+        let id = EventId::new(&stream, Fingerprint([7; 16]), 3);
+        let text = serde_json::to_string(&id).unwrap();
+        assert_eq!(serde_json::from_str::<EventId>(&text).unwrap(), id);
+        assert_eq!((format!("{id:?}"), text), (format!("EventId({id})"), format!("\"{id}\"")));
+        for wrong in ["\"\"".to_owned(), format!("\"{id}0\""), format!("\"{}\"", &id.to_string()[..31]), "7".to_owned()]
+        {
+            assert!(serde_json::from_str::<EventId>(&wrong).is_err(), "{wrong}");
+        }
+        let no_hex = format!("\"{}g\"", &id.to_string()[..31]);
+        assert!(serde_json::from_str::<EventId>(&no_hex).is_err());
+        assert_eq!(
+            (Source::Genauth.to_string(), Source::Scloud.to_string()),
+            ("genauth".to_owned(), "scloud".to_owned())
+        );
+    }
+
+    #[test]
+    fn fingerprints_fall_into_different_places() {
+        use std::hash::{BuildHasher, BuildHasherDefault};
+        let place = |last: u8| {
+            let mut fingerprint = [0; 16];
+            fingerprint[15] = last;
+            BuildHasherDefault::<FingerprintHasher>::default().hash_one(Fingerprint(fingerprint))
+        };
+        let places: std::collections::BTreeSet<u64> = (0..=255).map(place).collect();
+        assert_eq!(places.len(), 256);
+        assert!(format!("{:?}", Fingerprint([0xab; 16])).contains("abab"));
+    }
 }

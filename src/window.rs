@@ -113,6 +113,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_window_holds_its_beginning_and_not_its_end() {
+        let window = Window { from: 10, to: 20 };
+        assert_eq!([9, 10, 15, 19, 20].map(|time| window.contains(time)), [false, true, true, true, false]);
+        let is_empty = |from, to| Window { from, to }.is_empty();
+        assert_eq!((is_empty(10, 20), is_empty(10, 10), is_empty(20, 10)), (false, true, true));
+    }
+
     proptest! {
         #[test]
         fn a_split_covers_the_window_in_order_without_overlap(
