@@ -369,20 +369,18 @@ impl Search {
                     return Err(error);
                 }
                 self.known.pace.shrink(1, unanswered);
-                Err(self.fails_alone(group, place, error, now))
+                self.set_aside(group, place, later(&error), Some(now));
+                Err(error)
             }
             sorted => self.failed_alone(group, place, sorted, now),
         }
     }
 
-    /// One record without a verdict. All others go first, whether or not anything has passed: what is next must not be the
-    /// same event.
-    fn fails_alone(&mut self, group: usize, place: usize, error: OtlpError, now: Duration) -> OtlpError {
-        let mut case = Case::new(group, place, now);
-        case.failed(later(&error));
-        self.cases.push(case);
+    /// One record that fails alone. All others go first, whether or not anything has passed: what is next must not be the
+    /// same event. With no time at which it is `due` again, its witness is asked right after.
+    fn set_aside(&mut self, group: usize, place: usize, failure: Failure, due: Option<Duration>) {
+        self.cases.push(Case::new(group, place, failure, due));
         self.alone += 1;
-        error
     }
 
     /// Where nothing passed, one of what is still to be sent. Without a verdict it stays there, unless others have passed.
@@ -397,7 +395,8 @@ impl Search {
         match sort(answer, 1) {
             Sorted::Later(error) if self.takes_some(&error) => {
                 self.work.take(group, place);
-                Err(self.fails_alone(group, place, error, now))
+                self.set_aside(group, place, later(&error), Some(now));
+                Err(error)
             }
             Sorted::Later(error) => Err(error),
             Sorted::Delivered => {
@@ -416,12 +415,8 @@ impl Search {
     fn failed_alone(&mut self, group: usize, place: usize, sorted: Sorted, now: Duration) -> Result<(), OtlpError> {
         let Some(failure) = self.named(group, place, sorted, now) else { return Ok(()) };
         let message = failure.message.clone();
-        let mut case = Case::new(group, place, now);
-        case.failed(failure);
-        case.due = None;
-        self.cases.push(case);
-        self.alone += 1;
-        // Its witness is asked right after. Without any, a few are asked about in a row.
+        self.set_aside(group, place, failure, None);
+        // Without any witness, a few are asked about in a row.
         if self.alone.is_multiple_of(FEW) && self.witness(self.pending()).is_none() {
             return Err(OtlpError { asks_on: true, ..nothing_passes(&message) });
         }

@@ -61,10 +61,10 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) const fn new(group: usize, place: usize, due: Duration) -> Self {
-        let (reason, error, named) = (DeadLetterReason::Rejected, SinkReason::Refused, true);
-        let message = String::new();
-        Self { group, place, reason, error, message, named, due: Some(due), passed: 0, missed: 0, failed: 0 }
+    /// It has failed for the first time.
+    pub(super) fn new(group: usize, place: usize, failure: Failure, due: Option<Duration>) -> Self {
+        let Failure { reason, error, message, named } = failure;
+        Self { group, place, reason, error, message, named, due, passed: 0, missed: 0, failed: 1 }
     }
 
     /// Whether it is to be tried again.
