@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
-use crate::config::{Start, units};
+use crate::config::Start;
+use crate::config::units::{self, UnitError};
 use crate::encode::Format;
 use crate::event::Millis;
 use crate::{simulate, version};
@@ -182,11 +183,11 @@ pub struct CursorSetArgs {
     /// Which lanes; default: all.
     #[command(flatten)]
     pub lanes: LaneArgs,
-    /// Where to go on: an age such as 2h, by this machine's clock, or a time such as 2026-01-31T00:00:00Z
+    /// Where to go on: now or an age such as 2h, by this machine's clock, or a time such as 2026-01-31T00:00:00Z
     /// (RFC 3339)
-    #[arg(long, value_name = "AGE|TIME", value_parser = time)]
+    #[arg(long, value_name = "now|AGE|TIME", value_parser = time)]
     pub to: Millis,
-    /// Let it pass over what a pass, be it a sweep, has not read yet: that is never delivered
+    /// Let it pass over what a pass, be it a sweep, has not read yet: what of it was not delivered before never is
     #[arg(long)]
     pub skip: bool,
     /// Do not ask
@@ -337,13 +338,13 @@ fn duration(text: &str) -> Result<Duration, units::UnitError> {
     units::duration(text)
 }
 
-/// As in the config; an age counts from this machine's now.
-fn time(text: &str) -> Result<Millis, &'static str> {
-    match text.parse() {
-        Ok(Start::At(time)) => Ok(time),
-        Ok(Start::Age(age)) => Ok(clock::now() - clock::millis(age)),
-        _ => Err("expected an age such as `2h`, or a time such as `2026-01-31T00:00:00Z`"),
-    }
+/// As in the config; `now` and an age are by this machine's clock.
+fn time(text: &str) -> Result<Millis, UnitError> {
+    Ok(match text.parse()? {
+        Start::At(time) => time,
+        Start::Now => clock::now(),
+        Start::Age(age) => clock::now() - clock::millis(age),
+    })
 }
 
 fn format(text: &str) -> Result<Format, &'static str> {
@@ -396,8 +397,11 @@ mod tests {
             ("trailcast run", "--config <FILE>"),
             ("trailcast demo --for 30", "expected a duration such as `500ms`"),
             ("trailcast demo --format xml", "expected `ocsf`, `ecs` or `native`"),
-            ("trailcast cursor set -c a --to yesterday", "expected an age such as"),
-            ("trailcast cursor set -c a", "--to <AGE|TIME>"),
+            (
+                "trailcast cursor set -c a --to yesterday",
+                "expected `now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`",
+            ),
+            ("trailcast cursor set -c a", "--to <now|AGE|TIME>"),
             ("trailcast rum -c a", "'run'"),
         ] {
             let error = parse(line).unwrap_err();

@@ -58,9 +58,11 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
                 + &reach(&stored, args.to, now);
             confirm(&names(&stored), &effect, args.yes)?;
             for lane in &mut stored {
-                let skipped = Gap { from: lane.cursor.floor(), to: args.to, reason: GapReason::Skipped };
+                let from = lane.cursor.floor();
                 lane.cursor.set_to(args.to);
-                lane.cursor.known.ask_anew(args.to);
+                let to = lane.cursor.live;
+                let skipped = Gap { from, to, reason: GapReason::Skipped };
+                lane.cursor.known.ask_anew(to);
                 if skipped.from < skipped.to {
                     lane.cursor.known.add_gap(skipped);
                 }
@@ -106,31 +108,36 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
             time(now)
         ));
     }
-    // Of a lane, whatever any of its passes has not read yet and would pass over. A cursor that is ahead of now itself
-    // stands nowhere that was read.
-    let passed_over: Vec<&Stored> = lanes.iter().filter(|lane| lane.cursor.floor() < to).collect();
     let what = format!("go on from {}. What comes after it is delivered again", time(to));
-    let Some(lowest) = passed_over.iter().map(|lane| lane.cursor.floor()).min() else { return Ok(what) };
-    let range = |Stored { stream, sink, cursor }: &Stored| {
-        let (live, floor) = (time(cursor.live), time(cursor.floor()));
-        let late = format!(
-            "late records between {floor} and {}, which its sweeps have not read yet",
-            time(to.min(cursor.live))
-        );
-        match cursor.live < to {
-            true => format!("{stream} to {sink}: all records between {live} and {}, and {late}", time(to)),
-            false => format!("{stream} to {sink}: {late}"),
-        }
+    let passed_over: Vec<String> = lanes.iter().filter_map(|lane| passed_over(lane, to)).collect();
+    let Some(lowest) = lanes.iter().map(|lane| lane.cursor.floor()).min().filter(|_| !passed_over.is_empty()) else {
+        return Ok(what);
     };
-    let lost: Vec<String> = passed_over.into_iter().map(range).collect();
-    let lost = lost.join("; ");
+    let passed_over = passed_over.join("\n");
     if skip {
-        return Ok(format!("{what}. This is never delivered, and kept as a gap: {lost}"));
+        return Ok(format!(
+            "{what}.\nThis is not read, but kept as a gap. What of it was not delivered before never is:\n{passed_over}"
+        ));
     }
     Err(format!(
-        "not changed. This would never be delivered: {lost}. --to {} loses nothing. If you mean it, say --skip, too",
+        "not changed. This would not be read, and what of it was not delivered before never would be:\n{passed_over}\n\
+         --to {} loses nothing. If you mean it, say --skip, too",
         time(lowest)
     ))
+}
+
+/// What setting a lane to `to` passes over: whatever any of its passes has not read yet. A line, if it is anything. A
+/// cursor that is ahead of now itself stands nowhere that was read.
+fn passed_over(Stored { stream, sink, cursor }: &Stored, to: Millis) -> Option<String> {
+    let (live, floor, to) = (cursor.live, cursor.floor(), cursor.rounded(to));
+    let until = live.min(to);
+    let all = (live < to).then(|| format!("all records between {} and {}", time(live), time(to)));
+    let late = (floor < until).then(|| {
+        let (from, until) = (time(floor), time(until));
+        format!("late records between {from} and {until}, which its sweeps have not read yet")
+    });
+    let what: Vec<String> = [all, late].into_iter().flatten().collect();
+    (!what.is_empty()).then(|| format!("  {stream} to {sink}: {}", what.join("; ")))
 }
 
 /// What it means that `to` lies far back, if it does: APIs do not keep all that ever happened, and every day is asked for.
@@ -203,7 +210,7 @@ pub(super) fn confirm(names: &[String], what: &str, yes: bool) -> Result<(), Com
     if !std::io::stdin().is_terminal() {
         return Err(usage("not changed: nobody to ask; --yes does not ask"));
     }
-    let _ = write!(std::io::stderr(), "{what}. Go ahead? [y/N] ");
+    let _ = write!(std::io::stderr(), "{what}.\nGo ahead? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(|error| error.to_string())?;
     if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(usage("not changed")) }
@@ -294,10 +301,19 @@ mod tests {
         assert!(effect(540_000, false).is_ok());
         let refused = effect(700_000, false).unwrap_err();
         // The sweep is moved over what it has not read, too.
-        let range = "s to k: all records between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z, and late records between \
-                     1970-01-01T00:09:00Z and 1970-01-01T00:10:00Z";
+        let range = "  s to k: all records between 1970-01-01T00:10:00Z and 1970-01-01T00:11:40Z; late records between \
+                     1970-01-01T00:09:00Z and 1970-01-01T00:10:00Z, which its sweeps have not read yet\n";
         assert!(refused.contains(range) && refused.contains("--skip"), "{refused}");
-        assert!(effect(700_000, true).unwrap().contains(range));
+        assert!(effect(700_000, true).unwrap().contains(range.trim_end()));
+        // A lane that was set back has read nothing behind where it stands; another that is passed over is named alone.
+        let mut back = Stored { stream: "b".to_owned(), sink: "k".to_owned(), cursor: lanes[0].cursor.clone() };
+        back.cursor.set_to(650_000);
+        let told = super::effect(&[back], 700_000, now, true).unwrap();
+        assert!(
+            told.ends_with("  b to k: all records between 1970-01-01T00:10:50Z and 1970-01-01T00:11:40Z"),
+            "{told}"
+        );
+        assert!(told.contains("What of it was not delivered before never is"), "{told}");
         for skip in [false, true] {
             let ahead = effect(900_001, skip).unwrap_err();
             assert!(ahead.contains("ahead of now, 1970-01-01T00:15:00Z"), "{ahead}");

@@ -13,6 +13,7 @@ use super::Start;
 pub struct UnitError(pub(super) &'static str);
 
 pub(super) const DURATION: UnitError = UnitError("a duration such as `500ms`, `15s`, `1h30m` or `30d`");
+const LONG: UnitError = UnitError("a duration of at most a hundred years, `36525d`");
 pub(super) const SIZE: UnitError = UnitError("a size such as `512KiB` or `16MiB`");
 pub(super) const START: UnitError = UnitError("`now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`");
 
@@ -34,7 +35,7 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
     let mut total: u64 = 0;
     let mut last_unit = u64::MAX;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(DURATION)?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|&digits| digits > 0).ok_or(DURATION)?;
         let (count, after) = rest.split_at(digits);
         let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
@@ -43,12 +44,15 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
             return Err(DURATION);
         }
         last_unit = millis;
-        let count: u64 = count.parse().map_err(|_| DURATION)?;
-        total = count.checked_mul(millis).and_then(|part| total.checked_add(part)).ok_or(DURATION)?;
+        let count: u64 = count.parse().map_err(|_| LONG)?;
+        total = count.checked_mul(millis).and_then(|part| total.checked_add(part)).ok_or(LONG)?;
         rest = after;
     }
-    if text.is_empty() || total > LONGEST {
+    if text.is_empty() {
         return Err(DURATION);
+    }
+    if total > LONGEST {
+        return Err(LONG);
     }
     Ok(Duration::from_millis(total))
 }
@@ -102,8 +106,10 @@ impl FromStr for Start {
         if text == "now" {
             return Ok(Self::Now);
         }
-        if let Ok(age) = duration(text) {
-            return Ok(Self::Age(age));
+        match duration(text) {
+            Ok(age) => return Ok(Self::Age(age)),
+            Err(LONG) => return Err(LONG),
+            Err(_) => {}
         }
         let time: jiff::Timestamp = text.parse().map_err(|_| START)?;
         Ok(Self::At(time.as_millisecond()))
@@ -140,24 +146,11 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
             assert_eq!(duration(&duration_text(Duration::from_millis(millis))), duration(text), "{text}");
         }
-        for text in [
-            "",
-            "5",
-            "s",
-            "5x",
-            "-5s",
-            "+5s",
-            "1.5h",
-            "5 s",
-            " 5s",
-            "30m1h",
-            "1h1h",
-            "1M",
-            "99999999999999999999s",
-            "40000d",
-            "5s ",
-        ] {
+        for text in ["", "5", "s", "5x", "-5s", "+5s", "1.5h", "5 s", " 5s", "30m1h", "1h1h", "1M", "5s "] {
             assert_eq!(duration(text), Err(DURATION), "{text:?}");
+        }
+        for text in ["99999999999999999999s", "9999999999999999999d", "40000d"] {
+            assert_eq!((duration(text), text.parse()), (Err(LONG), Err::<Start, _>(LONG)), "{text:?}");
         }
     }
 

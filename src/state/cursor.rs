@@ -107,11 +107,17 @@ impl Cursor {
     /// Puts every mark to `time`, rounded down to the clock unit. What is remembered of it must go, too, or what lies
     /// behind `time` would not be delivered again.
     pub fn set_to(&mut self, time: Millis) {
-        let time = floor_to(time, self.stream.source.clock_unit());
+        let time = self.rounded(time);
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time;
         }
         self.begun = Some(time);
+    }
+
+    /// A time as marks know it: rounded down to the source's clock unit.
+    #[must_use]
+    pub fn rounded(&self, time: Millis) -> Millis {
+        floor_to(time, self.stream.source.clock_unit())
     }
 
     /// Whether a mark lies further ahead than it can at the server's time `now`.
