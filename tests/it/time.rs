@@ -44,7 +44,7 @@ fn case(what: &'static str, options: Options, lasts: u64, shows: bool) -> Case {
 }
 
 /// Marks as `/status` tells them; none may be ahead of the servers' clock, which it asks after.
-async fn assert_not_ahead(program: &Program, simulator: &Simulator, what: &str) {
+pub async fn assert_not_ahead(program: &Program, simulator: &Simulator, what: &str) {
     let status = program.status().await;
     let now = simulator.now();
     for lane in status["lanes"].as_array().expect("lanes") {
@@ -60,7 +60,7 @@ async fn assert_not_ahead(program: &Program, simulator: &Simulator, what: &str) 
 }
 
 /// How many of what happened from `start` until before `end` have not arrived.
-fn lacking(simulator: &Simulator, config: &Config, (start, end): (Millis, Millis)) -> usize {
+pub fn lacking(simulator: &Simulator, config: &Config, (start, end): (Millis, Millis)) -> usize {
     let text = std::fs::read_to_string(config.out()).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let events: Vec<Event> = whole.lines().map(Event::parse).collect();
