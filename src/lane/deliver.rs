@@ -77,7 +77,7 @@ impl Lane {
                 refused
             }
         };
-        self.recovered("delivers again");
+        self.recovered();
         self.tell_refused(part, &refused);
         Ok(refused)
     }

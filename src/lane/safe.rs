@@ -274,7 +274,7 @@ impl Lane {
             let work = Arc::clone(&work);
             match self.blocking(move |store| work(store)).await {
                 Ok(done) => {
-                    self.recovered("commits again");
+                    self.recovered();
                     return Ok(done);
                 }
                 Err(LaneError::Checkpoint(CheckpointError::Lost)) => return Err(LaneError::Lost),

@@ -138,10 +138,10 @@ impl Lane {
         self.board.failing(reason, error);
     }
 
-    pub(super) fn recovered(&self, how: &'static str) {
+    pub(super) fn recovered(&self) {
         let recovered = self.voice().worked(Instant::now());
         if recovered {
-            tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "{how}");
+            tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "delivers and commits again");
             self.board.ok();
         }
     }

@@ -19,7 +19,7 @@ use crate::program::{Answer, Config, history, simulate};
 
 /// A receiver of OTLP over HTTP that is sent nothing compressed: `says` has the records of a request, and the words of a
 /// refusal if it is one.
-async fn receiver(says: impl FnMut(Vec<LogRecord>) -> Option<(StatusCode, String)> + Send + 'static) -> String {
+pub async fn receiver(says: impl FnMut(Vec<LogRecord>) -> Option<(StatusCode, String)> + Send + 'static) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let says = Arc::new(Mutex::new(says));
@@ -191,4 +191,41 @@ async fn a_secret_that_a_receiver_repeats_shows_nowhere() {
     let letters = kept(&config);
     assert!(letters.len() == 1 && letters[0].message.starts_with("HTTP 400: unknown token"), "{letters:?}");
     shows_none("the letter", &letters[0].message);
+}
+
+/// It says that it is busy to every other request: told once, and not called well in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_flaps_is_told_seldom() {
+    let said = Arc::new(Mutex::new((0_u32, 0_u32)));
+    let count = Arc::clone(&said);
+    let url = receiver(move |_| {
+        let mut said = count.lock().unwrap();
+        if said.0 > said.1 {
+            said.1 += 1;
+            return None;
+        }
+        said.0 += 1;
+        Some((StatusCode::SERVICE_UNAVAILABLE, "busy".to_owned()))
+    })
+    .await;
+    let simulator = simulate(trailcast::simulate::Options { rate: 20.0, ..Default::default() }).await;
+    let mut config = Config::of(&simulator).starting_at(simulator.now() - 20_000);
+    config.streams.truncate(1);
+    config.sinks = format!("{{ out: {{ otlp: {{ endpoint: \"{url}\", compression: none }} }} }}");
+    let program = config.run();
+    let flapped = async || {
+        let (busy, taken) = *said.lock().unwrap();
+        (busy >= 15 && taken >= 15).then_some(())
+    };
+    program.shows("deliveries that fail and work in turn", flapped).await;
+    let some = async || (program.delivered("users", "out").await >= 300.0).then_some(());
+    program.shows("events that arrive all the same", some).await;
+    let lane = program.status().await["lanes"][0].clone();
+    assert_eq!(lane["state"], "failing", "{lane}");
+    let lines = program.lines();
+    let about = ["could not deliver", "delivers and commits again", "on schedule"];
+    let lines: Vec<_> = lines.iter().filter(|line| about.iter().any(|about| line.contains(about))).collect();
+    // It fails, works at once, and fails again; from then on that it works has to hold first.
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    program.drain().await;
 }

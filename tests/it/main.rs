@@ -12,6 +12,7 @@ mod ledger;
 mod letters;
 mod lies;
 mod memory;
+mod panics;
 mod program;
 mod stdout;
 mod time;
