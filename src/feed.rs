@@ -21,6 +21,7 @@ use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
 use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard};
+use crate::retry::Waits;
 use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::Place;
@@ -63,6 +64,8 @@ pub struct Feed {
     depth: usize,
     lanes: usize,
     learnt: Mutex<Learnt>,
+    /// Whose turn it is to wait for runs to end.
+    endless: tokio::sync::Mutex<()>,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
     doubts: Mutex<Doubts>,
@@ -108,6 +111,8 @@ struct Learnt {
     limit_for: u32,
     /// For how many windows they are to fit a page, because later pages cannot be had.
     short_for: u32,
+    /// Of runs that do not end, whatever the window.
+    endless_waits: Waits,
 }
 
 /// A reading that other lanes may want, too.
@@ -186,7 +191,9 @@ impl Feed {
                 page_limit: client.page_limit(),
                 limit_for: 0,
                 short_for: 0,
+                endless_waits: Waits::new(),
             }),
+            endless: tokio::sync::Mutex::default(),
             stream,
             metrics,
             board,

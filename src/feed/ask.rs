@@ -11,7 +11,7 @@ use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{End, Found, Gap, Listed, Reading, Rules, Shard};
+use crate::reading::{Breach, End, Found, Gap, Listed, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans::{self, Place};
@@ -162,10 +162,15 @@ impl Feed {
                     if let Some(breach) = reading.give(page) {
                         self.metrics.error(FetchReason::Malformed);
                         self.failed(Kind::Runs, FetchReason::Malformed, breach.words(), false);
-                        tokio::time::sleep(waits.next_wait()).await;
+                        if breach == Breach::Endless {
+                            self.wait_for_an_end().await;
+                        } else {
+                            tokio::time::sleep(waits.next_wait()).await;
+                        }
                     }
                     if reading.proven() > proven {
                         waits = Waits::new();
+                        lock(&self.learnt).endless_waits = Waits::new();
                     }
                 }
                 Asked::Broken => {
@@ -210,6 +215,13 @@ impl Feed {
         let window =
             WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: Place::here() };
         Ok(Some(Read { window, rows, own: own.rows, bare, contrary, outcome }))
+    }
+
+    /// A run that does not end costs many requests, so all windows wait for that in one line.
+    async fn wait_for_an_end(&self) {
+        let _turn = self.endless.lock().await;
+        let wait = lock(&self.learnt).endless_waits.next_wait();
+        tokio::time::sleep(wait).await;
     }
 
     /// Asks a window that seems too empty again, until it is believed: see [`super::doubt`].

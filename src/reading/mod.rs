@@ -558,7 +558,12 @@ impl Reading {
     /// What was listed of it is kept; what was not is a gap.
     fn give_up(&mut self, piece: Piece, reason: GapReason) {
         self.settle(Outcome::Unstable);
-        self.gaps.push(Gap { from: piece.window.from, to: piece.window.to, reason });
+        let Window { from, to } = piece.window;
+        match self.gaps.last_mut() {
+            // The units on either side of a record may list it, too: that is one gap.
+            Some(last) if last.reason == reason && last.to == from => last.to = to,
+            _ => self.gaps.push(Gap { from, to, reason }),
+        }
     }
 
     /// Reads a piece of several units again with another page size; the second time, halves it.

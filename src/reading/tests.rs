@@ -445,8 +445,7 @@ fn an_api_that_always_has_one_more_empty_page_is_not_followed_for_ever() {
         reading.give(Page { next_token: Some(asked.to_string()), ..Page::default() });
     }
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Unstable)));
-    let gaps: Vec<_> = reading.gaps().iter().map(|gap| (gap.from, gap.reason)).collect();
-    assert_eq!(gaps, [(0, GapReason::Endless), (1000, GapReason::Endless)]);
+    assert_eq!(reading.gaps(), [Gap { from: 0, to: 2000, reason: GapReason::Endless }]);
     assert!(asked <= 700, "{asked} requests");
 }
 
@@ -680,8 +679,8 @@ fn an_interval_that_cannot_be_had_is_given_up_alone() {
             reading.give(world.answer(&request));
         }
     }
-    assert!(reading.gaps().iter().all(|gap| (bad - 1..=bad + 1).contains(&gap.from) && gap.to - gap.from == 1));
-    assert!(!reading.gaps().is_empty());
+    let [gap] = reading.gaps() else { panic!("one gap: {:?}", reading.gaps()) };
+    assert!(bad - 1 <= gap.from && gap.to <= bad + 2, "{gap:?}");
     assert_eq!(reading.into_found().len(), world.truth.len() - 1);
 }
 

@@ -26,6 +26,7 @@ mod about {
     pub const LATE: u64 = 4;
     pub const LATENESS: u64 = 5;
     pub const ODD: u64 = 6;
+    pub const LARGE: u64 = 7;
 }
 
 /// The places of a source's records in time.
@@ -41,6 +42,7 @@ pub struct History {
     late_share: f64,
     late_max: Millis,
     odd_share: f64,
+    large_share: f64,
     times: Times,
     /// The indices that exist.
     span: Range<u64>,
@@ -75,6 +77,7 @@ impl History {
             late_share: options.late_share,
             late_max: options.late_max_ms().max(1),
             odd_share: options.odd_share,
+            large_share: options.large_share,
             times: options.times,
             span: 0..u64::MAX / slot_us / 2,
         };
@@ -148,6 +151,12 @@ impl History {
     pub fn odd(&self, root: u64) -> Option<u64> {
         let hash = self.hash(about::ODD, root);
         happens(hash, self.odd_share).then(|| mix(hash, root))
+    }
+
+    /// Whether a record is far larger than others; none is that is odd as well.
+    #[must_use]
+    pub fn large(&self, root: u64) -> bool {
+        happens(self.hash(about::LARGE, root), self.large_share) && self.odd(root).is_none()
     }
 
     fn hash(&self, about: u64, index: u64) -> u64 {

@@ -58,6 +58,8 @@ pub const MODERATE: [Lie; 8] = [
 
 /// The bytes of padding and of long tokens.
 pub const LARGE: usize = 8 << 20;
+/// The bytes that a large record has more than others.
+pub const LARGE_RECORD: usize = 64 << 10;
 /// Tiny records on a page of too many.
 pub const MANY: usize = 2_000_000;
 
@@ -96,7 +98,20 @@ pub fn many(out: &mut Vec<u8>) {
 
 /// Writes an unknown member, and a comma.
 pub fn padding(out: &mut Vec<u8>) {
+    unknown(out, LARGE);
+    out.push(b',');
+}
+
+/// Adds an unknown member to the record that `out` ends with.
+pub fn enlarge(out: &mut Vec<u8>) {
+    out.truncate(out.len() - 1);
+    out.push(b',');
+    unknown(out, LARGE_RECORD);
+    out.push(b'}');
+}
+
+fn unknown(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(b"\"Unknown\":\"");
-    out.resize(out.len() + LARGE, b'x');
-    out.extend_from_slice(b"\",");
+    out.resize(out.len() + length, b'x');
+    out.push(b'"');
 }

@@ -53,6 +53,10 @@ pub struct Options {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "History")]
     pub odd_share: f64,
 
+    /// Share of records that are 64 KiB larger than others, by a member that is not documented
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "History")]
+    pub large_share: f64,
+
     /// Share of readings in which what the API looks up afresh (names, login counts, places) has changed
     #[arg(long, value_name = "SHARE", default_value_t = 0.3, value_parser = share, help_heading = "Pages")]
     pub volatile_share: f64,
@@ -201,6 +205,10 @@ pub struct Options {
     /// Ignore the bounds of requests: always the newest 50 records, of which no more can be read
     #[arg(long, help_heading = "Lies")]
     pub ignore_bounds: bool,
+
+    /// List the records that have no time, which are some of those of --odd-share, for every window
+    #[arg(long, help_heading = "Lies")]
+    pub timeless_everywhere: bool,
 
     /// Widen the bounds of requests to whole multiples of this, as an API that goes by minutes does
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, help_heading = "Lies")]

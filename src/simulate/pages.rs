@@ -3,6 +3,7 @@
 //! A page is a snapshot: what it lists and the total it names belong to one moment. Between two pages the
 //! simulated clock runs, so records arrive, and late ones appear among those that were listed already.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::event::Millis;
@@ -56,6 +57,35 @@ impl Pending {
     }
 }
 
+/// The records without a time that have happened, kept up as time goes on.
+#[derive(Debug, Default)]
+pub struct Timeless {
+    /// The first index that has not been looked at.
+    next: u64,
+    found: Vec<Slot>,
+    walk: Walk,
+}
+
+impl Timeless {
+    /// Brings it up to `now`. The first time it looks at all of a history.
+    pub fn advance(&mut self, history: &History, now: Millis, has_none: impl Fn(&Slot) -> bool) {
+        let first = self.next.max(history.first_at(0, &mut self.walk));
+        let happened = history.first_at(now + 1, &mut self.walk);
+        for index in first..happened {
+            let slot = history.slot(index, &mut self.walk);
+            if has_none(&slot) {
+                self.found.push(slot);
+            }
+        }
+        self.next = self.next.max(happened);
+    }
+
+    /// The indices of those that are readable.
+    pub fn readable(&self, now: Millis) -> impl Iterator<Item = u64> {
+        self.found.iter().filter(move |slot| slot.readable_at <= now).map(|slot| slot.index)
+    }
+}
+
 /// The readable records that a request is about, in order of index.
 #[derive(Debug)]
 pub enum Rows {
@@ -96,6 +126,13 @@ impl Rows {
         let chosen =
             (0..self.len()).map(|rank| self.nth(rank)).filter(|index| wanted(&history.slot(*index, &mut walk)));
         Self::Chosen(chosen.collect())
+    }
+
+    /// These and `more`.
+    #[must_use]
+    pub fn and(self, more: impl Iterator<Item = u64>) -> Self {
+        let all: BTreeSet<u64> = (0..self.len()).map(|rank| self.nth(rank)).chain(more).collect();
+        Self::Chosen(all.into_iter().collect())
     }
 
     /// The newest `count` of them.

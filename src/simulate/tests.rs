@@ -113,6 +113,28 @@ fn truth(simulator: &Simulator, source: Source) -> (Vec<Content>, Vec<String>) {
 }
 
 #[tokio::test]
+async fn records_without_a_time_stand_in_every_window_and_large_ones_are_large() {
+    let options = Options { timeless_everywhere: true, odd_share: 0.02, large_share: 0.02, ..quiet() };
+    let simulator = Simulator::start(options).await.unwrap();
+    let bearer = Bearer::new(&simulator).await;
+    let truth: Vec<_> = simulator.truth(Source::Genauth, 0, i64::MAX).collect();
+    let timeless = truth.iter().filter(|truth| truth.time.is_none()).count();
+    let nobody_knows = json!({"start": 1, "end": 2, "pagination": {"page": 1, "limit": 50}});
+    let answer = bearer.get(&nobody_knows).await;
+    assert!(timeless > 4 && answer["data"]["totalCount"] == timeless, "{timeless}: {answer}");
+    assert_eq!(answer["data"]["list"].as_array().unwrap().len(), timeless);
+    let answer = scloud(&bearer.client, &bearer.url, &[("BeginTime", "1700000000"), ("EndTime", "1700000001")]).await;
+    let timeless = simulator.truth(Source::Scloud, 0, i64::MAX).filter(|truth| truth.time.is_none()).count();
+    assert_eq!(answer["Events"].as_array().unwrap().len(), timeless, "{answer}");
+    let mut large = 0;
+    for page in 1..=20 {
+        large += bearer.page(page).await.iter().filter(|record| record.to_string().len() > 64 << 10).count();
+    }
+    assert_eq!(large, truth.iter().filter(|truth| truth.large).count());
+    assert!((5..40).contains(&large), "{large}");
+}
+
+#[tokio::test]
 async fn a_quiet_history_is_paged_into_exactly_the_truth() {
     for order in [Order::Oldest, Order::Newest] {
         let options = Options { twin_share: 0.5, odd_share: 0.05, burst: 120, order, empty_pages: 0.3, ..quiet() };

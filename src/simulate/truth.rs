@@ -21,6 +21,8 @@ pub struct Truth {
     pub readable_at: Millis,
     /// Whether that is later than it happened.
     pub late: bool,
+    /// Whether it is far larger than others. The lines do not say it.
+    pub large: bool,
     /// What it is.
     pub content: Content,
 }
@@ -40,7 +42,7 @@ pub enum Content {
 }
 
 impl Truth {
-    fn of(world: &World, source: Source, slot: &Slot) -> Self {
+    pub(super) fn of(world: &World, source: Source, slot: &Slot) -> Self {
         let history = &world.api(source).history;
         let odd = history.odd(slot.root);
         let mut out = Vec::with_capacity(512);
@@ -62,6 +64,7 @@ impl Truth {
             listed_at: slot.time,
             readable_at: slot.readable_at,
             late: slot.readable_at > slot.at,
+            large: history.large(slot.root),
             content: if odd.is_some() { Content::Odd(written) } else { Content::Identity(written) },
         }
     }

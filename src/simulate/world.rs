@@ -11,8 +11,9 @@ use super::clock::{Clock, millis};
 use super::hash::mix;
 use super::history::{History, Slot};
 use super::options::Options;
-use super::pages::{Pending, Rows};
+use super::pages::{Pending, Rows, Timeless};
 use super::stats::SourceStats;
+use super::truth::Truth;
 use super::{genauth, scloud};
 
 /// Remembered runs of pages; more are forgotten, and then count no shifts.
@@ -40,9 +41,11 @@ pub struct World {
 /// One source's API.
 #[derive(Debug)]
 pub struct Api {
+    source: Source,
     /// Its records.
     pub history: History,
     pending: Mutex<Pending>,
+    timeless: Mutex<Timeless>,
     stats: Mutex<SourceStats>,
     /// By run of pages: the offset that would be asked for next, and the index of the record before it.
     runs: Mutex<HashMap<u64, (u64, u64)>>,
@@ -78,16 +81,18 @@ impl World {
     pub fn new(options: Options) -> Self {
         let options = options.resolved();
         let clock = Clock::start(options.clock_offset);
-        let api = |salt, unit| Api {
+        let api = |source, salt, unit| Api {
+            source,
             history: History::new(&options, salt, unit, clock.started_at()),
             pending: Mutex::default(),
+            timeless: Mutex::default(),
             stats: Mutex::default(),
             runs: Mutex::default(),
             second: Mutex::default(),
         };
         Self {
-            genauth: api(genauth::SALT, genauth::CLOCK_UNIT),
-            scloud: api(scloud::SALT, scloud::CLOCK_UNIT),
+            genauth: api(Source::Genauth, genauth::SALT, genauth::CLOCK_UNIT),
+            scloud: api(Source::Scloud, scloud::SALT, scloud::CLOCK_UNIT),
             nonces: Mutex::default(),
             asked_at: OnceLock::new(),
             stopping: watch::Sender::new(false),
@@ -140,6 +145,13 @@ impl World {
                 bounds.0.is_none_or(|from| from <= filed) && bounds.1.is_none_or(|to| filed <= to)
             };
             rows = rows.filter(&api.history, inside);
+        }
+        if self.options.timeless_everywhere {
+            let has_none =
+                |slot: &Slot| api.history.odd(slot.root).is_some() && Truth::of(self, api.source, slot).time.is_none();
+            let mut timeless = locked(&api.timeless);
+            timeless.advance(&api.history, self.clock.now(), has_none);
+            rows = rows.and(timeless.readable(self.clock.now()));
         }
         match filter {
             Some(filter) => rows.filter(&api.history, filter),

@@ -9,6 +9,7 @@ use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Lie, Options, Simulator, Start};
 
 use crate::ledger::{assert_all_arrived, compare};
+use crate::memory::BESIDE;
 use crate::program::{Config, Program, history, simulate};
 
 /// Everything is old: no pass reads it a second time.
@@ -85,6 +86,40 @@ async fn pages_that_never_come_are_asked_for_differently() {
     assert!(!spelled.1.iter().any(|line| line.contains("cannot read")), "nothing is wrong: {:?}", spelled.1);
 }
 
+/// For good, and of every interval: no second of it is known to be read completely, so each is a gap, and that is told. It
+/// is asked for less and less, what it lists arrives all the same, and the other stream never notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_never_end_are_told_and_asked_for_less_and_less() {
+    let simulator = simulate(Options { lie: vec![Lie::EndlessTokens], rate: 10.0, ..Options::default() }).await;
+    let start = simulator.now().div_euclid(1000) * 1000 - 1_000;
+    let config = Config::of(&simulator).starting_at(start);
+    let program = config.run();
+    fails_everywhere(&program, "cloud", "malformed", "page after page with nothing new and no end").await;
+    let counted = "trailcast_gaps_total{sink=\"out\",stream=\"cloud\"}";
+    program.shows("a gap", async || program.metric(counted).await.filter(|gaps| *gaps >= 1.0)).await;
+    // Nothing limits the rate, and a run that does not end takes a hundred requests.
+    let (before, end) = (simulator.stats().scloud.requests, simulator.now() + 30_000);
+    while simulator.now() < end {
+        assert_eq!(program.stream("cloud").await["state"], "failing");
+        let other = program.stream("users").await;
+        assert!(other["state"] == "ok" && other["fetch_lag_seconds"].as_f64().unwrap() < 10.0, "{other}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let asked = simulator.stats().scloud.requests - before;
+    assert!(asked < 1000, "{asked} requests in 30 s");
+    assert!(program.peak() <= BESIDE, "{} MiB", program.peak());
+    let arrived = async || (program.delivered("users", "out").await >= 300.0).then_some(());
+    program.shows("what the other stream has", arrived).await;
+    assert!(program.delivered("cloud", "out").await >= 10.0, "what is listed arrives");
+    let told = program.logged("\"cloud\"").len();
+    assert!(told < 40, "{told} lines: {}", program.log());
+    program.drain_or_not().await;
+    let gaps = gaps(&config, "endless").await;
+    assert!(gaps.iter().any(|(stream, gap)| stream == "cloud" && gap.contains(&start)), "{gaps:?}");
+    let stats = simulator.stats().scloud;
+    assert!(stats.lies > 300 && stats.lies == stats.pages, "{stats:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_are_too_large_are_asked_for_in_smaller_ones() {
     let simulator = simulate(old(300)).await;
@@ -94,6 +129,61 @@ async fn pages_that_are_too_large_are_asked_for_in_smaller_ones() {
     }
     config.catch_up().await;
     assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// Such a record's place is told as a gap. What an API that counts its pages lists beside it arrives; where a token leads
+/// from page to page nothing leads past it, and the gap is all of its second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_alone_is_a_gap_and_the_others_arrive() {
+    let simulator = simulate(Options { large_share: 0.01, ..old(600) }).await;
+    let mut config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    for stream in &mut config.streams {
+        stream.keys.push(("max_response_size", "32KiB".to_owned()));
+    }
+    let mut program = config.start(&["--until-caught-up"], config.append());
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    let gaps = gaps(&config, "too_large").await;
+    for (source, stream) in [(Source::Genauth, "users"), (Source::Scloud, "cloud")] {
+        let large = simulator.truth(source, 0, Millis::MAX).filter(|truth| truth.large).count();
+        let difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
+        let missing = &difference.missing;
+        assert!(large > 2 && missing.iter().filter(|missing| missing.large).count() == large, "{large}: {difference}");
+        assert!(difference.repeated.is_empty() && difference.invented.is_empty(), "{difference}");
+        assert!(source == Source::Scloud || missing.len() == large, "{large} too large: {difference}");
+        assert!(missing.len() <= large * 40, "seconds of twenty records: {difference}");
+        for missing in missing.iter().filter_map(|missing| missing.time) {
+            assert!(gaps.iter().any(|(of, gap)| of == stream && gap.contains(&missing)), "{missing}: {gaps:?}");
+        }
+        let told = program.logged("given up: not all that lies between could be read");
+        let told = told.iter().filter(|line| line.contains(stream) && line.contains("too_large")).count();
+        assert!((1..=large).contains(&told), "{told} gaps are told of {large}: {}", program.log());
+    }
+}
+
+/// Each window lists them, of whatever time: they arrive once, also when others are read later, and after a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_a_time_that_every_window_lists_arrive_once() {
+    let options = Options { timeless_everywhere: true, odd_share: 0.005, rate: 10.0, ..Options::default() };
+    let simulator = simulate(options).await;
+    let start = simulator.now().div_euclid(1000) * 1000 - 3_700_000;
+    let config = Config::of(&simulator).starting_at(start);
+    config.catch_up().await;
+    let mut program = config.run();
+    program.verified(&["users", "cloud"], "out", simulator.now() + 5_000).await;
+    program.signal("KILL");
+    program.ended().await;
+    let end = simulator.now() / 1000 * 1000 + 5_000;
+    let program = config.run();
+    program.verified(&["users", "cloud"], "out", end).await;
+    program.drain().await;
+    let stats = simulator.stats();
+    for (source, stats) in [(Source::Genauth, stats.genauth), (Source::Scloud, stats.scloud)] {
+        let timeless = simulator.truth(source, 0, end).filter(|truth| truth.time.is_none()).count();
+        assert!(timeless > 50 && stats.odd_records > 10 * timeless as u64, "{timeless} without a time: {stats:?}");
+        let difference = compare(&simulator, source, (0, Millis::MAX), end, &config.events());
+        assert!(difference.missing.is_empty() && difference.invented.is_empty(), "{difference}");
+        assert!(difference.repeated.is_empty() && difference.altered.is_empty(), "{difference}");
+    }
 }
 
 /// The API goes by another time than its records show: the same for all, or more or less from one to the next.
@@ -115,6 +205,19 @@ async fn whatever_time_the_api_goes_by_each_event_arrives_once() {
     }
 }
 
+/// The gaps of this reason in the stored cursors, each with its stream.
+async fn gaps(config: &Config, reason: &str) -> Vec<(String, std::ops::Range<Millis>)> {
+    let shown = config.command(&["cursor", "show"], &["--json"]).await.stdout;
+    let lanes: Vec<Value> = serde_json::from_str(&shown).unwrap();
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    let of_lane = |lane: &Value| {
+        let of = lane["stream"].as_str().unwrap().to_owned();
+        let those = lane["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == reason);
+        those.map(|gap| (of.clone(), time(&gap["from"])..time(&gap["to"]))).collect::<Vec<_>>()
+    };
+    lanes.iter().flat_map(of_lane).collect()
+}
+
 /// What it does not list is gone: that is a gap, and no run that has one ends as if all were well.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_ignores_bounds_is_told_and_what_it_does_not_list_is_a_gap() {
@@ -125,17 +228,13 @@ async fn an_api_that_ignores_bounds_is_told_and_what_it_does_not_list_is_a_gap()
     let told = |text| program.logged(text).iter().filter(|line| line.contains("\"ERROR\"")).count();
     assert_eq!(told("whatever bounds are asked for"), 2, "once for each stream: {}", program.log());
     assert_eq!(told("caught up, but not all that lies between could be read"), 2, "{}", program.log());
-    let gaps = config.command(&["cursor", "show"], &["--json"]).await.stdout;
-    let lanes: Vec<Value> = serde_json::from_str(&gaps).unwrap();
+    let gaps = gaps(&config, "bounds").await;
     for (source, stream) in [(Source::Genauth, "users"), (Source::Scloud, "cloud")] {
         let difference = compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &config.events());
         assert_eq!(difference.missing.len(), 350, "the newest 50 of 400: {difference}");
         assert!(difference.repeated.is_empty() && difference.invented.is_empty(), "{difference}");
-        let lane = lanes.iter().find(|lane| lane["stream"] == stream).unwrap();
-        let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
         for missing in difference.missing.iter().filter_map(|missing| missing.time) {
-            let mut gaps = lane["gaps"].as_array().unwrap().iter().filter(|gap| gap["reason"] == "bounds");
-            assert!(gaps.any(|gap| (time(&gap["from"])..time(&gap["to"])).contains(&missing)), "{missing}: {lane}");
+            assert!(gaps.iter().any(|(of, gap)| of == stream && gap.contains(&missing)), "{missing}: {gaps:?}");
         }
     }
 }

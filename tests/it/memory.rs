@@ -12,7 +12,7 @@ use crate::program::{Config, Program, Stream, history, simulate};
 
 /// What the program takes beside what the budget counts, MiB: itself, its connections, the checkpoint's cache. As the
 /// README says.
-const BESIDE: u64 = 40;
+pub const BESIDE: u64 = 40;
 
 /// So many streams of each source, all of one simulator.
 fn many(simulator: &Simulator, names: &[(&'static str, &'static str)]) -> Config {
@@ -59,10 +59,58 @@ async fn a_clock_unit_that_is_larger_than_the_budget_is_read_in_passes() {
     let mut config = Config::of(&simulator);
     config.memory = Some("{ process: 1MiB }".to_owned());
     config.level = "debug";
-    let lines = config.catch_up().await;
+    let program = config.run();
+    all_delivered(&program, &["users", "cloud"], 5_000).await;
+    let peak = program.peak();
+    assert!(peak <= 1 + BESIDE, "{peak} MiB");
+    let lines = program.drain().await;
     let parts = lines.iter().filter(|line| line.contains("too large to be held at once")).count();
     assert!(parts > 0, "the test proves nothing: nothing was too large");
     assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// The same of large records: seconds of 19 MiB each, where 16 MiB may be held in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_unit_of_large_records_is_read_in_passes_and_takes_no_more() {
+    let simulator = simulate(Options { burst: 300, large_share: 1.0, ..history(1_200) }).await;
+    let mut config = Config::of(&simulator);
+    config.memory = Some("{ process: 16MiB }".to_owned());
+    config.level = "debug";
+    let program = config.run();
+    all_delivered(&program, &["users", "cloud"], 1_200).await;
+    let peak = program.peak();
+    assert!(peak <= 16 + BESIDE, "{peak} MiB");
+    let lines = program.drain().await;
+    let parts = lines.iter().filter(|line| line.contains("too large to be held at once")).count();
+    assert!(parts > 0, "the test proves nothing: nothing was too large");
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// The most memory that it takes to read a history of which answers lie for some seconds, and how many did.
+async fn peak_of(lie: Option<Lie>) -> (u64, u64) {
+    let lasts = Some(Duration::from_secs(4));
+    let options = Options { lie: lie.into_iter().collect(), lie_for: lasts, ..history(3_000) };
+    let simulator = simulate(options).await;
+    let mut config = Config::of(&simulator);
+    config.memory = Some("{ process: 80MiB }".to_owned());
+    let program = config.run();
+    all_delivered(&program, &["users", "cloud"], 3_000).await;
+    let peak = program.peak();
+    program.drain().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+    let stats = simulator.stats();
+    (peak, stats.genauth.lies + stats.scloud.lies)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_could_hold_takes_no_memory() {
+    let (honest, lies) = peak_of(None).await;
+    assert_eq!(lies, 0);
+    for (lie, more) in [(Lie::HugeCount, 8), (Lie::LongTokens, 80), (Lie::ManyRows, 80), (Lie::EndlessTokens, 8)] {
+        let (peak, lies) = peak_of(Some(lie)).await;
+        assert!(lies > 3, "{lie:?}: the test proves nothing: {lies} lies");
+        assert!(peak <= honest + more, "{lie:?}: {peak} MiB, {honest} MiB without");
+    }
 }
 
 /// One stream's sink is down and its share full: it holds that, and no more, and the others never notice.

@@ -199,6 +199,9 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
             out.push(b',');
         }
         record::write(&mut out, &api.history, slot, nonce, world.options.volatile_share);
+        if api.history.large(slot.root) {
+            lies::enlarge(&mut out);
+        }
     }
     out.push(b']');
     let more = next < rows.len() || lie == Some(Lie::EndlessTokens);
