@@ -30,6 +30,8 @@ struct Stream {
     owner: Option<String>,
     identity: StreamIdentity,
     health: Health,
+    /// It has been answered since the process started, or since it was taken over.
+    heard: bool,
     clock: Clock,
     read_through: Option<Millis>,
 }
@@ -54,6 +56,15 @@ impl Stream {
             }
             (health, _) => health.clone(),
         }
+    }
+
+    /// Nothing is well that has not been heard of.
+    fn condition(&self) -> Condition {
+        let health = self.health();
+        if health == Health::Ok && self.running && !self.heard {
+            return Condition { state: LaneState::Starting.label(), ..health.condition() };
+        }
+        health.condition()
     }
 }
 
@@ -90,7 +101,7 @@ enum Health {
 /// How a stream or a lane is, as it is shown.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Condition {
-    /// Of a stream `ok` or `failing`, of a lane that of a [`LaneState`].
+    /// Of a stream `starting`, `ok` or `failing`, of a lane that of a [`LaneState`].
     pub state: &'static str,
     /// Why it fails: a `reason` of the metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +138,7 @@ impl StatusBoard {
             owner: None,
             identity: identity.clone(),
             health: Health::Ok,
+            heard: false,
             clock: Clock::default(),
             read_through: None,
         };
@@ -208,7 +220,7 @@ impl StatusBoard {
                 tenant: stream.identity.tenant.clone(),
                 running: stream.running,
                 owner: stream.owner.clone(),
-                health: stream.health().condition(),
+                health: stream.condition(),
                 clock_offset_seconds: stream.clock.offset,
                 read_through: stream.read_through.map(Time),
                 fetch_lag_seconds: lag,
@@ -250,7 +262,15 @@ impl Board {
 
     fn state(&self, key: &(String, String), lane: &Lane, steady: Millis, at: Instant) -> LaneState {
         let failing = self.health(key, lane) != Health::Ok;
-        lane.movement.state(at, self.lag(key, lane, steady), self.runs(key, lane), failing)
+        match lane.movement.state(at, self.lag(key, lane, steady), self.runs(key, lane), failing) {
+            // Where it stands is its own word, and so is the server's now, while the API has not said anything.
+            LaneState::Ok | LaneState::CatchingUp if !self.is_heard(&key.0) => LaneState::Starting,
+            state => state,
+        }
+    }
+
+    fn is_heard(&self, stream: &str) -> bool {
+        self.streams.get(stream).is_some_and(|stream| stream.heard)
     }
 
     fn runs(&self, key: &(String, String), lane: &Lane) -> bool {
@@ -306,7 +326,12 @@ impl Lane {
 }
 
 impl StreamBoard {
-    /// The last request gave a page.
+    /// A request gave a page.
+    pub fn heard(&self) {
+        self.update(|stream| stream.heard = true);
+    }
+
+    /// All requests give pages again.
     pub fn ok(&self) {
         self.update(|stream| stream.health = Health::Ok);
     }
@@ -321,6 +346,7 @@ impl StreamBoard {
     /// Whether this process runs the stream, and, of replicas, which one has last taken it.
     pub fn set_running(&self, running: bool, owner: Option<&str>) {
         self.update(|stream| {
+            stream.heard &= running && stream.running;
             stream.running = running;
             stream.owner = owner.map(ToOwned::to_owned);
         });

@@ -467,6 +467,9 @@ impl Feed {
     }
 
     pub(super) fn worked(&self, kind: Kind) {
+        if kind == Kind::Requests {
+            self.board.heard();
+        }
         let Some(Say::Well(after, other)) = lock(&self.trouble).worked(kind, Instant::now()) else { return };
         match other {
             Some((reason, message)) => self.board.failing(reason, message),

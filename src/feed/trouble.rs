@@ -59,6 +59,8 @@ struct State {
 struct Failing {
     reason: FetchReason,
     message: String,
+    /// Those that have been told.
+    reasons: Vec<FetchReason>,
     since: Instant,
     works_since: Option<Instant>,
     told: Instant,
@@ -79,11 +81,11 @@ impl Trouble {
         state.in_a_row += 1;
         if let Some(failing) = &mut state.failing {
             failing.works_since = None;
-            let other = failing.reason != reason;
             (failing.reason, failing.message) = (reason, message.to_owned());
             let passed = now.saturating_duration_since(failing.told);
-            // A reason that alternates with another is no news.
-            if other && passed >= HOLD {
+            // A reason that alternates with others is news once.
+            if !failing.reasons.contains(&reason) && passed >= HOLD {
+                failing.reasons.push(reason);
                 failing.told = now;
                 return Some(Say::Failing);
             }
@@ -100,6 +102,7 @@ impl Trouble {
         let failing = Failing {
             reason,
             message: message.to_owned(),
+            reasons: vec![reason],
             since: now,
             works_since: None,
             told: now,
@@ -144,12 +147,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// And whatever reasons it has in turn.
     #[test]
     fn what_flaps_is_told_seldom_and_is_not_well() {
         let (mut trouble, mut now, mut lines) = (Trouble::default(), Instant::now(), 0);
         let mut well = Duration::ZERO;
-        for _ in 0..3600 {
-            lines += u32::from(trouble.failed(Kind::Requests, FetchReason::Refused, "no", true, now).is_some());
+        for second in 0..3600 {
+            let reason = [FetchReason::Refused, FetchReason::Credentials, FetchReason::Api][second % 3];
+            lines += u32::from(trouble.failed(Kind::Requests, reason, "no", true, now).is_some());
             now += SECOND / 2;
             lines += u32::from(trouble.worked(Kind::Requests, now).is_some());
             well += if trouble.is_failing() { Duration::ZERO } else { SECOND / 2 };

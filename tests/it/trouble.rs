@@ -1,13 +1,14 @@
 //! A stream that fails: seen from outside, said once, and nobody else's trouble. And what the log never says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use trailcast::event::Millis;
-use trailcast::simulate::{Options, Simulator, genauth, scloud};
+use trailcast::simulate::{Options, Simulator, SourceStats, genauth, scloud};
 
 use crate::ledger::assert_all_arrived;
 use crate::program::{Config, Program, Stream, history, simulate};
@@ -129,6 +130,68 @@ async fn an_api_that_refuses_stops_one_stream_alone() {
     assert_eq!(program.logged("\"ERROR\"").len(), 1, "{}", program.log());
     // It can be asked to end while it waits for an API that never answers.
     program.drain().await;
+}
+
+/// Every other answer is a refusal, in six words of the API, for good: that is told once or twice, and the stream is not
+/// called well in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_flaps_is_told_seldom() {
+    let simulator = simulate(Options { refusals: 0.5, rate: 10.0, ..Options::default() }).await;
+    let config = Config::of(&simulator).starting_at(simulator.now() - 20_000);
+    let program = config.run();
+    let flapped = async || {
+        let stats = simulator.stats();
+        let least = |of: SourceStats| of.refusals.min(of.pages);
+        (least(stats.genauth).min(least(stats.scloud)) >= 15).then_some(())
+    };
+    program.shows("refusals and pages in turn", flapped).await;
+    for stream in ["users", "cloud"] {
+        assert_eq!(program.stream(stream).await["state"], "failing", "{}", program.log());
+        let of_stream = |line: &&String| line.contains(&format!("\"stream\":\"{stream}\""));
+        let said = ["cannot read", "reads again", "not on schedule", "on schedule again"];
+        let about = |line: &&String| said.iter().any(|said| line.contains(said));
+        let lines: Vec<_> = program.lines().into_iter().filter(|line| of_stream(&line) && about(&line)).collect();
+        assert!((1..=6).contains(&lines.len()), "{lines:?}");
+    }
+    program.drain_or_not().await;
+}
+
+/// No request is ever answered. Nothing says "ok" of that, neither before the first has run out nor after, and what is said
+/// then names the cause. A restart would not mend it, so the process is ready all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_never_answers_is_never_well() {
+    for start in ["now", "15m"] {
+        let hangs = Options { hang: 1.0, hang_for: Duration::from_secs(3600), ..history(300) };
+        let simulator = simulate(hangs).await;
+        let streams = [Stream::users(&simulator.url()), Stream::cloud(&simulator.url())];
+        let config = Config::new(streams.map(|stream| stream.with("start", start).with("request_timeout", "4s")));
+        let program = config.run();
+        let mut seen = std::collections::BTreeSet::new();
+        let failing = async || {
+            let hung = simulator.stats().genauth.hung.min(simulator.stats().scloud.hung);
+            let status = program.status().await;
+            let states: Vec<_> = ["streams", "lanes"]
+                .into_iter()
+                .flat_map(|all| status[all].as_array().unwrap().clone())
+                .map(|one| format!("{} {}", one["state"].as_str().unwrap(), one["reason"].as_str().unwrap_or_default()))
+                .collect();
+            seen.extend(states.iter().map(|state| (hung > 0, state.clone())));
+            states.iter().all(|state| state == "failing timeout").then_some(hung)
+        };
+        let hung = program.shows("streams and lanes that fail for it", failing).await;
+        // Three in a row tell more than a busy machine.
+        assert!((3..=4).contains(&hung), "{hung} requests without an answer, {seen:?}");
+        let states: std::collections::BTreeSet<_> = seen.iter().map(|(_, state)| state.as_str()).collect();
+        assert_eq!(states, ["failing timeout", "starting "].into(), "{start}: {seen:?}");
+        assert!(seen.contains(&(true, "starting ".to_owned())), "it was not looked at while a request hung: {seen:?}");
+        assert_eq!(program.get("/readyz").await, "ready\n");
+        let of = |name: &str| format!("trailcast_lane_state{{sink=\"out\",state=\"failing\",stream=\"{name}\"}}");
+        for name in ["users", "cloud"] {
+            assert_eq!(program.metric(&of(name)).await, Some(1.0));
+        }
+        assert_eq!(program.logged("cannot read, trying again").len(), 2, "once for each: {}", program.log());
+        program.drain_or_not().await;
+    }
 }
 
 /// More than the process may have of files at all stand before the admin server, and others come for those that it sends
