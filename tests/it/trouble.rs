@@ -132,7 +132,7 @@ async fn an_api_that_refuses_stops_one_stream_alone() {
     program.drain().await;
 }
 
-/// Every other answer is a refusal, in six words of the API, for good: that is told once or twice, and the stream is not
+/// Every other answer is a refusal, in six words of the API, for good: each reason is told once, and the stream is not
 /// called well in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_flaps_is_told_seldom() {
@@ -142,16 +142,18 @@ async fn an_api_that_flaps_is_told_seldom() {
     let flapped = async || {
         let stats = simulator.stats();
         let least = |of: SourceStats| of.refusals.min(of.pages);
-        (least(stats.genauth).min(least(stats.scloud)) >= 15).then_some(())
+        (least(stats.genauth).min(least(stats.scloud)) >= 8).then_some(())
     };
     program.shows("refusals and pages in turn", flapped).await;
     for stream in ["users", "cloud"] {
-        assert_eq!(program.stream(stream).await["state"], "failing", "{}", program.log());
+        let failing = async || (program.stream(stream).await["state"] == "failing").then_some(());
+        program.shows("that it fails", failing).await;
         let of_stream = |line: &&String| line.contains(&format!("\"stream\":\"{stream}\""));
         let said = ["cannot read", "reads again", "not on schedule", "on schedule again"];
         let about = |line: &&String| said.iter().any(|said| line.contains(said));
         let lines: Vec<_> = program.lines().into_iter().filter(|line| of_stream(&line) && about(&line)).collect();
-        assert!((1..=6).contains(&lines.len()), "{lines:?}");
+        // At each flap it would be twenty at least.
+        assert!((1..=10).contains(&lines.len()), "{lines:?}");
     }
     program.drain_or_not().await;
 }
