@@ -561,7 +561,7 @@ impl Reading {
         let Window { from, to } = piece.window;
         match self.gaps.last_mut() {
             // The units on either side of a record may list it, too: that is one gap.
-            Some(last) if last.reason == reason && last.to == from => last.to = to,
+            Some(last) if last.reason == reason && (last.from..=last.to).contains(&from) => last.to = last.to.max(to),
             _ => self.gaps.push(Gap { from, to, reason }),
         }
     }
