@@ -7,6 +7,7 @@ mod ask;
 mod bounds;
 mod clocks;
 mod doubt;
+mod places;
 mod trouble;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use crate::window::{Density, Window, floor_to};
 use bounds::Bounds;
 use clocks::Doubts;
 use doubt::Neighbourhood;
+use places::Places;
 use trouble::Trouble;
 
 /// The rows of a comfortable window, all windows that are read ahead together: what memory should hold.
@@ -106,6 +108,7 @@ struct Learnt {
     inclusive: Inclusive,
     neighbourhood: Neighbourhood,
     everywhere: Everywhere,
+    places: Places,
     /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
     page_limit: u32,
     limit_for: u32,
@@ -113,6 +116,8 @@ struct Learnt {
     short_for: u32,
     /// Of runs that do not end, whatever the window.
     endless_waits: Waits,
+    /// Since where nothing was ever listed, while that is so.
+    silent: Option<Millis>,
 }
 
 /// A reading that other lanes may want, too.
@@ -188,10 +193,12 @@ impl Feed {
                 inclusive: None,
                 neighbourhood: Neighbourhood::default(),
                 everywhere: Everywhere::default(),
+                places: Places::default(),
                 page_limit: client.page_limit(),
                 limit_for: 0,
                 short_for: 0,
                 endless_waits: Waits::new(),
+                silent: None,
             }),
             endless: tokio::sync::Mutex::default(),
             stream,
@@ -222,6 +229,11 @@ impl Feed {
     /// A window that is known to hold records, from what a lane has kept.
     pub fn add_witness(&self, (from, to): (Millis, Millis)) {
         lock(&self.learnt).neighbourhood.add_witness(Window { from, to });
+    }
+
+    /// Where a lane began that has never been listed anything.
+    pub fn add_silence(&self, since: Millis) {
+        lock(&self.learnt).keep_silence(since);
     }
 
     /// What it asks for, tenant and filter, as a hash.

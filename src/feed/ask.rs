@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::bounds::Question;
-use super::doubt::{Witness, Worth};
+use super::doubt::{Neighbourhood, Witness, Worth};
+use super::places::Place;
 use super::trouble::{Kind, Say};
 use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
@@ -14,7 +15,7 @@ use crate::memory::Awaited;
 use crate::reading::{Breach, End, Found, Gap, Listed, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
-use crate::telemetry::spans::{self, Place};
+use crate::telemetry::spans;
 use crate::window::{Window, floor_to};
 
 /// After so many failures the place of a later page is taken to be the cause (a token that has run out, a page too deep
@@ -74,10 +75,15 @@ impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
         let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited });
-        let read = self.read_once(window, asks).await?;
-        let mut read = if read.window.shard == Shard::WHOLE { self.believe(read, asks).await? } else { read };
+        let mut read = self.read_once(window, asks).await?;
+        if read.window.shard == Shard::WHOLE {
+            read = self.believe_place(read, asks).await?;
+            read = self.believe(read, asks).await?;
+            if self.question_bounds(&mut read, asks).await {
+                read = self.read_once(window, asks).await?;
+            }
+        }
         read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
-        self.question_bounds(&mut read, asks).await;
         if read.window.gaps.is_empty() {
             self.worked(Kind::Runs);
         }
@@ -213,7 +219,7 @@ impl Feed {
         clock.listed(newest.filter_map(|found| Some((found.fingerprint, found.time?))));
         let witness = lock(&self.learnt).neighbourhood.best_witness();
         let window =
-            WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: Place::here() };
+            WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: spans::Place::here() };
         Ok(Some(Read { window, rows, own: own.rows, bare, contrary, outcome }))
     }
 
@@ -222,6 +228,40 @@ impl Feed {
         let _turn = self.endless.lock().await;
         let wait = lock(&self.learnt).endless_waits.next_wait();
         tokio::time::sleep(wait).await;
+    }
+
+    /// Asks a window again whose records lie elsewhere, though the API has gone by the times that they show: see
+    /// [`super::places`].
+    async fn believe_place(&self, mut read: Read, asks: Asks<'_>) -> Result<Read, Overflow> {
+        let window = read.window.window;
+        let place = |read: &Read| Place::of(window, self.rules.unit, &read.window.found);
+        if lock(&self.learnt).places.saw(place(&read)) {
+            self.metrics.doubted();
+            for wait in Neighbourhood::default().patience(true) {
+                self.metrics.error(FetchReason::Doubtful);
+                let message = "the API lists what lies elsewhere than what is asked for: not believed, asking again";
+                self.failed(Kind::Answers, FetchReason::Doubtful, message, false);
+                tokio::time::sleep(*wait).await;
+                read = self.read_once(window, asks).await?;
+                if !place(&read).is_outside() {
+                    break;
+                }
+            }
+            if place(&read).is_outside() {
+                lock(&self.learnt).places.stray();
+            }
+            self.worked(Kind::Answers);
+        }
+        match place(&read) {
+            Place::FarOutside => {
+                let message = "what the API lists shows times that lie more than an hour from what is asked for: its bounds or \
+                               its records mean another time, and what is new may come late";
+                self.failed(Kind::Places, FetchReason::Doubtful, message, false);
+            }
+            Place::Inside | Place::Outside => self.worked(Kind::Places),
+            Place::Unknown => {}
+        }
+        Ok(read)
     }
 
     /// Asks a window that seems too empty again, until it is believed: see [`super::doubt`].
@@ -285,41 +325,59 @@ impl Feed {
             tokio::time::sleep(waits.next_wait()).await;
         }
         self.worked(Kind::Answers);
-        let neighbourhood = &mut lock(&self.learnt).neighbourhood;
-        if neighbourhood.best_witness().is_none() {
-            neighbourhood.is_empty()
-        } else {
-            neighbourhood.was_honest()
+        let mut learnt = lock(&self.learnt);
+        if learnt.neighbourhood.best_witness().is_some() {
+            learnt.neighbourhood.was_honest();
+            return Ok(read);
         }
+        learnt.keep_silence(window.from);
+        if learnt.neighbourhood.is_empty() {
+            tracing::warn!(
+                stream = self.stream.name,
+                "the API has not listed a single record yet: as it should be where nothing has happened; else look at \
+                 what the config asks for. Once it lists one, all that it called empty is read once more"
+            );
+        }
+        drop(learnt);
         Ok(read)
     }
 
     /// Asks a control question where it seems that the API does not go by the bounds that it is asked for: see
-    /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one.
-    async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) {
-        let WindowRead { window, found, gaps, shard: Shard::WHOLE, .. } = &mut read.window else { return };
+    /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one. `true` where the API does, but
+    /// what it has listed for this one is worth another look.
+    async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) -> bool {
+        let WindowRead { window, found, gaps, .. } = &mut read.window;
         let (window, unit) = (*window, self.rules.unit);
         let question = lock(&self.bounds).saw(window, unit, found);
         let Some(Question { record, away }) = question else {
             if lock(&self.bounds).are_believed() {
                 self.worked(Kind::Bounds);
             }
-            return;
+            return false;
         };
         let limit = self.rules.page_limit;
         let control = PageRequest { from: away - unit, to: away, limit, position: Position::First };
-        // Whoever does not answer now is asked with the next window.
-        let Ok(page) = self.ask_once(&control, asks).await else { return };
-        let listed = |found: &Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
-        if !found.iter().any(listed) {
-            lock(&self.bounds).count();
-            return self.worked(Kind::Bounds);
+        // A cache, too, answers the same to everything, for a while.
+        let believed = lock(&self.bounds).are_believed();
+        let patience = if believed { Neighbourhood::default().patience(true) } else { &[] };
+        for wait in [Duration::ZERO].iter().chain(patience) {
+            tokio::time::sleep(*wait).await;
+            // Whoever does not answer now is asked with the next window.
+            let Ok(page) = self.ask_once(&control, asks).await else { return false };
+            let listed = |found: &&Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
+            // A single record may be one that is listed whatever is asked, beside what is asked for.
+            if found.iter().filter(listed).nth(1).is_none() {
+                lock(&self.bounds).count();
+                self.worked(Kind::Bounds);
+                return believed;
+            }
         }
         gaps.extend(lock(&self.bounds).count_not(record));
         self.metrics.error(FetchReason::Doubtful);
         let message = "the API lists the same records whatever bounds are asked for: such a source cannot be read completely, \
                        and what it was asked for is a gap";
         self.failed(Kind::Bounds, FetchReason::Doubtful, message, true);
+        false
     }
 
     /// Whether no pass is to read the window again.
@@ -339,10 +397,10 @@ impl Feed {
             }
         }
         // They may be gone for good; what is new tells as well.
-        let (from, to) =
-            (window.from - self.rules.unit, floor_to(self.now().latest, self.rules.unit) + self.rules.unit);
+        let since = lock(&self.learnt).silent.map_or(window.from, |silent| silent.min(window.from));
+        let (from, to) = (since - self.rules.unit, floor_to(self.now().latest, self.rules.unit) + self.rules.unit);
         if from < to && self.lists(from, to, asks).await {
-            lock(&self.learnt).neighbourhood.add_witness(Window { from: window.from, to });
+            lock(&self.learnt).neighbourhood.add_witness(Window { from: since, to });
             return Witness::True;
         }
         if witnesses.is_empty() { Witness::Unknown } else { Witness::False }
@@ -513,6 +571,13 @@ fn is_elsewhere(witness: Window, request: &PageRequest) -> bool {
 }
 
 impl super::Learnt {
+    /// Nothing was ever listed since then.
+    pub(super) fn keep_silence(&mut self, since: Millis) {
+        if self.neighbourhood.best_witness().is_none() {
+            self.silent = Some(self.silent.map_or(since, |silent| silent.min(since)));
+        }
+    }
+
     /// The page size for the windows to come: what this reading had to come down to, and back up after a while.
     fn keep_limit(&mut self, used: u32, most: u32) {
         if used < self.page_limit {

@@ -17,8 +17,9 @@ const DOUBTED: f64 = 3.0;
 const DOUBTED_BARE: f64 = 0.5;
 /// A window with rows is doubted where so many were expected …
 const SPARSE: f64 = 100.0;
-/// … and fewer than this part came.
+/// … and fewer than this part came; more cautiously where no pass reads it again.
 const SPARSE_SHARE: f64 = 1.0 / 16.0;
+const LAST_SHARE: f64 = 1.0 / 2.0;
 /// Readings remembered.
 const REMEMBERED: usize = 16;
 /// Witnesses remembered.
@@ -100,7 +101,7 @@ impl Neighbourhood {
     pub(super) fn worth(&self, window: Window, rows: u64, bare: bool, last: bool) -> Worth {
         let expected = self.expected(window).unwrap_or(0.0);
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let sparse = expected >= SPARSE && (rows as f64) < expected * SPARSE_SHARE;
+        let sparse = expected >= SPARSE && (rows as f64) < expected * if last { LAST_SHARE } else { SPARSE_SHARE };
         match rows {
             0 if expected >= if bare { DOUBTED_BARE } else { DOUBTED } => Worth::Doubted,
             0 if last || bare => Worth::WithWitness,
@@ -137,9 +138,9 @@ impl Neighbourhood {
         self.honest = 0;
     }
 
-    /// It seems that there is nothing at all.
-    pub(super) fn is_empty(&mut self) {
-        self.empty = true;
+    /// It seems that there is nothing at all; whether that is new.
+    pub(super) const fn is_empty(&mut self) -> bool {
+        !std::mem::replace(&mut self.empty, true)
     }
 
     /// For a lane to keep.
@@ -198,7 +199,10 @@ mod tests {
         let mut known = Neighbourhood::default();
         known.saw(window(0, 10), 800);
         assert_eq!(known.worth(window(10, 10), 20, false, true), Worth::Doubted);
-        assert_eq!(known.worth(window(10, 10), 200, false, true), Worth::Plain);
+        assert_eq!(known.worth(window(10, 10), 390, false, true), Worth::Doubted, "nobody reads it again");
+        assert_eq!(known.worth(window(10, 10), 410, false, true), Worth::Plain);
+        assert_eq!(known.worth(window(10, 10), 40, false, false), Worth::Doubted);
+        assert_eq!(known.worth(window(10, 10), 60, false, false), Worth::Plain);
         assert_eq!(known.worth(window(10, 10), 0, false, false), Worth::Doubted);
         let quiet = Neighbourhood::default();
         assert_eq!(quiet.worth(window(0, 10), 0, false, false), Worth::Plain);

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Answers,
     /// The bounds that are asked for do not count.
     Bounds,
+    /// Records lie far from what is asked for.
+    Places,
 }
 
 /// What is to be said.
@@ -44,7 +46,7 @@ pub(super) enum Say {
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     /// In the order of [`Kind`].
-    kinds: [State; 5],
+    kinds: [State; 6],
     well: Option<Instant>,
     hold: Duration,
 }

@@ -409,6 +409,9 @@ impl Lane {
             let before = parts.cursor(cursor);
             let mut commit = store::commit(&self.key(), before, read_at, &part, last, &delivered);
             let (commits, floor_before, floor) = (before.commits, before.floor(), commit.cursor.floor());
+            if commit.cursor.live < before.live {
+                self.tell_heard(&commit.cursor);
+            }
             commit.changes.deletes = self.forgotten(floor_before, floor, parts.changes(), shutdown).await?;
             delivered.add(&part, window);
             let of = Of { read: Arc::clone(&read), last, trace: Arc::clone(trace) };

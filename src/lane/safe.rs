@@ -99,8 +99,10 @@ impl Lane {
             self.gave_up(&[gap]);
             cursor.skip_to(oldest);
         }
-        if let Some(witness) = cursor.known.witness {
-            feed.add_witness(witness);
+        match (cursor.known.witness, cursor.known.silent) {
+            (Some(witness), _) => feed.add_witness(witness),
+            (None, Some(silent)) => feed.add_silence(silent),
+            (None, None) => {}
         }
         tracing::info!(stream = feed.stream.name, sink = self.sink_name, from = %time(cursor.live), "lane runs");
         self.show(&cursor);

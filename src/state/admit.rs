@@ -140,7 +140,12 @@ impl Memory {
     /// Whether it may be remembered so from another window.
     #[must_use]
     pub fn may_be_alone(self, time: Option<Millis>) -> bool {
-        self.is_capped() || self.is_alone(time)
+        self.is_capped() || self.is_alone(time) || self.is_before(time)
+    }
+
+    /// Whether a record of this time lies before what was asked for, by more than rounding.
+    pub(super) fn is_before(self, time: Option<Millis>) -> bool {
+        time.is_some_and(|time| time < self.window.from - self.unit - ROUNDING)
     }
 }
 

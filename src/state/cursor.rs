@@ -93,7 +93,7 @@ impl Cursor {
             commits: 0,
             read_at: None,
             begun: Some(start),
-            known: Known::default(),
+            known: Known { silent: Some(start), ..Known::default() },
         }
     }
 
@@ -112,6 +112,16 @@ impl Cursor {
             *mark = time;
         }
         self.begun = Some(time);
+        self.known.silent = Some(time);
+    }
+
+    /// The first records of all are listed, for `window` or elsewhere. That there were none before was the word of an API that had not
+    /// shown anything yet: all that it called empty is read once more. Nothing of it was delivered, so nothing comes again.
+    pub fn hear(&mut self, window: Window) {
+        let Some(silent) = self.known.silent.take().filter(|silent| *silent < window.from) else { return };
+        for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
+            *mark = silent.min(*mark);
+        }
     }
 
     /// A time as marks know it: rounded down to the source's clock unit.

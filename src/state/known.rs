@@ -23,6 +23,9 @@ pub struct Known {
     /// goes by the time that records show.
     #[serde(skip_serializing_if = "is_zero")]
     pub skew: Millis,
+    /// Where it began, as long as the API has not listed a single record since. None in cursors of version 0.1.0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent: Option<Millis>,
     /// A window, from and to, that the API has listed records for: where it lists none, it does not tell the truth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<(Millis, Millis)>,

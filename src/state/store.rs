@@ -253,16 +253,22 @@ pub fn commit(
     if last {
         next.advance(read.schedule, read.window, read.read_at);
     }
+    if !read.found.is_empty() || next.known.witness.is_some() {
+        next.hear(read.window);
+    }
     let unit = read.schedule.unit;
     // No window that is still to be read lists anything older: each asks for one unit before its start, and no record was
     // seen to lie further than the skew before that.
     let keep = |cursor: &Cursor| cursor.floor() - unit - cursor.known.reach();
     let (kept_from, keep_from) = (keep(cursor), keep(&next));
+    // A record that shows a time of which nothing is remembered any longer, and is listed all the same, may be listed again.
+    let memory = Memory { window: read.window, unit, skew: next.known.reach() };
+    let is_astray = |time: Option<Millis>| memory.is_before(time) && time.is_some_and(|time| time < keep_from);
     let mut changes = Changes::default();
     let mut buckets: BTreeMap<i64, Vec<Fingerprint>> = BTreeMap::new();
     let mut unplaced: BTreeMap<Fingerprint, u32> = BTreeMap::new();
     for new in part {
-        if !delivered.is_placed(new) {
+        if !delivered.is_placed(new) || is_astray(Some(new.admitted.time)) {
             *unplaced.entry(new.fingerprint).or_default() += 1;
         } else if new.admitted.time >= keep_from {
             buckets.entry(new.admitted.time.div_euclid(BUCKET)).or_default().push(new.fingerprint);
@@ -278,13 +284,12 @@ pub fn commit(
     }
     if last {
         // What is listed again is remembered for longer.
-        let memory = Memory { window: read.window, unit, skew: next.known.reach() };
         for found in read.found.iter().filter(|found| memory.may_be_alone(found.time)) {
             let count = delivered.count(found.fingerprint);
             // So is what was remembered by its time, if that is about to be forgotten.
             let is_due = match delivered.unplaced(found.fingerprint) {
                 Some((_, until)) => until + UNPLACED_MOVED < read.window.to,
-                None => count > 0 && memory.is_alone(found.time),
+                None => count > 0 && (memory.is_alone(found.time) || is_astray(found.time)),
             };
             if is_due && part.iter().all(|new| new.fingerprint != found.fingerprint) {
                 changes.puts.push((lane.unplaced(found.fingerprint), write_unplaced(count, read.window.to)));
