@@ -34,6 +34,8 @@
 mod everywhere;
 mod gap;
 mod run;
+#[cfg(test)]
+mod script_tests;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -138,9 +138,11 @@ impl Run {
         if self.idle >= MOST_IDLE { Ended::Endless } else { Ended::NotYet }
     }
 
-    /// Goes on behind a page of one record that cannot be had; `false` if there is no way past it.
+    /// Goes on behind a page of one record that cannot be had; `false` if there is no way past it, or none of so many in a
+    /// row could be had.
     pub(super) fn skip(&mut self) -> bool {
-        if self.paging == Paging::Tokens || self.limit > 1 {
+        self.idle += 1;
+        if self.paging == Paging::Tokens || self.idle >= MOST_IDLE {
             return false;
         }
         self.pages += 1;
