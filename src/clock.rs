@@ -36,3 +36,18 @@ pub fn steady() -> Millis {
 pub fn millis(duration: std::time::Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_readings_are_of_our_time_and_steady_time_goes_on() {
+        const RELEASE: Millis = 1_735_689_600_000;
+        let (first, wall) = (steady(), now());
+        assert!(first > RELEASE && wall > RELEASE);
+        while steady() <= first {}
+        assert_eq!(millis(std::time::Duration::from_micros(2_500)), 2);
+        assert_eq!(millis(std::time::Duration::MAX), Millis::MAX / 4);
+    }
+}

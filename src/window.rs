@@ -121,6 +121,38 @@ mod tests {
         assert_eq!((is_empty(10, 20), is_empty(10, 10), is_empty(20, 10)), (false, true, true));
     }
 
+    #[test]
+    fn a_split_ends_where_the_window_ends() {
+        let cut = Window { from: 0, to: 2500 }.split(2, 1000);
+        assert_eq!(cut, [Window { from: 0, to: 1000 }, Window { from: 1000, to: 2500 }]);
+    }
+
+    #[test]
+    fn the_next_window_goes_by_what_the_last_one_held() {
+        let next = |unit, held: u64| {
+            let mut density = Density::new(unit, 1000);
+            density.saw(Window { from: 0, to: 5000 }, held);
+            density.comfortable()
+        };
+        assert_eq!((next(1, 0), next(1, 1)), (12_500, 12_500), "four times as long at most, half-way");
+        assert_eq!((next(1, 1250), next(1000, 1250)), (4500, 4000), "half-way, a multiple of the unit");
+        assert_eq!(
+            (next(1, 2000), next(1, 2001), next(1, 4000)),
+            (3750, 2498, 1250),
+            "at once where it is less than half"
+        );
+    }
+
+    #[test]
+    fn a_window_that_held_too_much_is_asked_for_in_halves() {
+        let next = |to, unit| {
+            let mut density = Density::new(unit, 1000);
+            density.overflowed(Window { from: 0, to }, 1001);
+            density.comfortable()
+        };
+        assert_eq!((next(5000, 1), next(5000, 1000), next(1000, 1000)), (2500, 2000, 1000));
+    }
+
     proptest! {
         #[test]
         fn a_split_covers_the_window_in_order_without_overlap(

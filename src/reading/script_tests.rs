@@ -203,9 +203,8 @@ fn a_window_overflows_where_it_holds_more_than_may_be_held_and_no_sooner() {
     let rows = |everywhere, rows| overflows(Rules { everywhere, ..numbered() }, counted(rows, records(0, 50)));
     assert_eq!((rows(everywhere(0, 0), 400), rows(everywhere(0, 0), 401)), (false, true));
     assert_eq!((rows(everywhere(10, 0), 410), rows(everywhere(10, 0), 411)), (false, true));
-    let deep = |everywhere, rows| {
-        overflows(Rules { everywhere, max_rows: 5000, ..numbered() }, counted(rows, records(0, 50)))
-    };
+    let deep =
+        |everywhere, rows| overflows(Rules { everywhere, max_rows: 5000, ..numbered() }, counted(rows, records(0, 50)));
     assert_eq!((deep(everywhere(0, 0), 1000), deep(everywhere(0, 0), 1001)), (false, true));
     assert_eq!((deep(everywhere(999, 0), 1001), deep(everywhere(1000, 0), 1001)), (true, false));
     let bytes = |of, bytes| {
@@ -327,11 +326,25 @@ fn a_unit_that_lists_less_than_before_is_asked_a_few_times_more() {
     assert_eq!(reading.give(page(records(0, 1))), None);
     assert_eq!((reading.end(), reading.proven()), (Some(End::Complete(Outcome::Reread)), 0));
     assert!(reading.was_contrary() && reading.gaps().is_empty());
-    // Nor is nothing an answer, of a time that was seen.
-    let mut reading = Reading::new(Rules { everywhere: everywhere(0, 0), ..tokens() }, window(0, 2000), None);
-    reading.give(token("more", vec![record(0, 0), record(1, 1000)]));
-    reading.void();
-    assert_eq!(reading.give(page(Vec::new())), Some(Breach::Contradiction));
+}
+
+#[test]
+fn nothing_is_no_answer_of_a_time_that_was_seen() {
+    let cut = |time: Millis| {
+        let mut reading = Reading::new(tokens(), window(0, 2000), None);
+        reading.give(token("more", vec![record(0, time)]));
+        reading.refused();
+        reading
+    };
+    let mut seen = cut(0);
+    assert_eq!(next(&seen), Some((0, 0, true)));
+    assert_eq!(seen.give(page(Vec::new())), None, "it may not be listed alone");
+    assert_eq!(next(&seen), Some((-1000, 1000, true)));
+    assert_eq!(seen.give(page(Vec::new())), Some(Breach::Contradiction));
+    // Of a time that was not seen it is one.
+    let mut unseen = cut(1000);
+    assert_eq!(next(&unseen), Some((-1000, 1000, true)));
+    assert_eq!((unseen.give(page(Vec::new())), unseen.proven()), (None, 1));
 }
 
 /// Answers each run with two pages, on both of which the first record stands.
@@ -386,10 +399,11 @@ fn a_unit_that_never_comes_to_its_end_is_given_up() {
 fn a_unit_that_is_not_listed_alone_is_asked_for_with_its_neighbours() {
     let mut reading = Reading::new(numbered(), window(5, 6), Some(true));
     assert_eq!(next(&reading), Some((5, 5, true)));
-    reading.give(counted(0, Vec::new()));
+    // Nothing of its time, at least.
+    reading.give(counted(1, vec![record(1, 7)]));
     assert_eq!(next(&reading), Some((4, 6, true)));
     assert_eq!(reading.inclusive(), Some(true), "one empty unit says nothing of the API");
-    reading.give(counted(0, Vec::new()));
+    reading.give(counted(1, vec![record(1, 7)]));
     assert_eq!((reading.end(), reading.proven()), (Some(End::Complete(Outcome::Complete)), 1));
 }
 
@@ -408,8 +422,7 @@ fn give_doubts(reading: &mut Reading, twice: u8, untimed: bool) {
         let first = if number > 0 && number <= twice { at - 1 } else { at };
         at = first + 2;
         let listed = (first..at).map(|name| record(name, time(name)));
-        let answer =
-            if number < 5 { token(number, listed.collect()) } else { page(listed.take(1).collect()) };
+        let answer = if number < 5 { token(number, listed.collect()) } else { page(listed.take(1).collect()) };
         assert_eq!(reading.give(answer), None);
     }
 }
@@ -467,13 +480,36 @@ fn what_is_listed_again_is_not_held_again() {
     let held = |page: Page| Page { held: Hold::uncounted(100), ..page };
     reading.give(held(token("more", records(0, 3))));
     reading.void();
-    reading.give(held(page(records(0, 3))));
+    reading.give(held(token("more", records(0, 3))));
+    assert_eq!(reading.tally.bytes(), 100);
+    // A twin that no page had shown beside the other is new.
+    reading.give(held(page([records(3, 1), records(3, 1)].concat())));
     assert_eq!(reading.end(), Some(End::Complete(Outcome::Reread)));
+    assert_eq!(reading.take_held().bytes(), 200);
+    let mut reading = doubtful();
+    reading.give(held(page([records(0, 2), records(0, 1)].concat())));
     assert_eq!(reading.take_held().bytes(), 100);
+}
+
+#[test]
+fn a_part_of_a_window_holds_copies_of_its_own_records_alone() {
+    let rules = Rules { shard: Shard { index: 0, of: 2 }, ..tokens() };
+    let mut reading = Reading::new(rules, window(0, 90_000), None);
+    let listed = [1, 2, 1, 2, 4].map(|name| crate::event::Listed {
+        raw: Bytes::copy_from_slice(format!("{{\"a\":{name:04}}}").as_bytes()),
+        ..record(name, None)
+    });
+    reading.give(Page { held: Hold::uncounted(1000), ..page(listed.to_vec()) });
+    assert_eq!(reading.end(), Some(End::Complete(Outcome::Complete)), "all are counted");
+    assert_eq!(reading.take_held().bytes(), 3 * 10);
+    let found: Vec<_> = reading.into_found().into_iter().map(|found| found.raw).collect();
+    assert_eq!(found, [vec!["{\"a\":0002}"; 2], vec!["{\"a\":0004}"]]);
 }
 
 #[test]
 fn values_of_labels_are_words() {
     let labels: Vec<_> = Outcome::ALL.map(Outcome::label).into();
     assert_eq!(labels, ["complete", "reread", "split", "unstable"]);
+    assert_eq!((GapReason::TooDeep.label(), GapReason::Bounds.label()), ("too_deep", "bounds"));
+    assert!(Breach::Circle.words().contains("a token came twice"));
 }

@@ -35,6 +35,14 @@ fn golden_fingerprints_never_change() {
 }
 
 #[test]
+fn a_fingerprint_is_the_hash_of_the_canonical_form() {
+    for (source, raw) in [(Source::Genauth, GENAUTH), (Source::Scloud, SCLOUD), (Source::Scloud, "not json")] {
+        let hash = blake3::hash(&canonical(source, raw));
+        assert_eq!(identify(source, raw).fingerprint.0, hash.as_bytes()[..16], "{raw}");
+    }
+}
+
+#[test]
 fn a_record_knows_its_time() {
     assert_eq!(identify(Source::Genauth, GENAUTH).time, Some(1_663_635_300_188));
     assert_eq!(identify(Source::Scloud, SCLOUD).time, Some(1_663_635_300_000));

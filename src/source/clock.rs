@@ -152,3 +152,68 @@ impl Default for ServerClock {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Millis = 3_600_000;
+
+    fn dated(off: i64) -> Dated {
+        let now = clock::steady();
+        Dated { date: now + off, sent: now, received: now }
+    }
+
+    /// To a few seconds: a second that a `Date` leaves open, and what the test takes.
+    fn is_about(a: i64, b: i64) -> bool {
+        (a - b).abs() < 10_000
+    }
+
+    fn record(number: u8) -> (Fingerprint, Millis) {
+        (Fingerprint([number; 16]), clock::steady())
+    }
+
+    #[test]
+    fn it_begins_with_this_machines_clock() {
+        let clock = ServerClock::new();
+        assert!(clock.is_founded());
+        assert_eq!((clock.offset(), clock.doubt()), (None, None));
+        assert!(is_about(clock.now().sure, clock::now()) && is_about(clock.signing(), clock::now()));
+        // It may be ahead by a second, and steady time began with it.
+        assert!((-1_500..=-500).contains(&clock.ahead_of_steady()), "{}", clock.ahead_of_steady());
+        let never_set = Mutex::new(Estimate::new(-clock::steady(), clock::steady()));
+        assert!(!ServerClock { estimate: never_set, ..ServerClock::new() }.is_founded());
+    }
+
+    #[test]
+    fn what_was_read_counts_up_to_the_lowest_time_that_was_said_since() {
+        let clock = ServerClock::new();
+        let began = clock.begin();
+        assert!(is_about(clock.read_at(began), began.at));
+        clock.observe(dated(-HOUR));
+        assert!(is_about(clock.read_at(began), began.at - HOUR));
+        assert!(is_about(clock.now().sure, clock::steady() - HOUR));
+        assert!(clock.offset().is_some_and(|offset| is_about(offset, -HOUR)) && clock.doubt().is_some());
+    }
+
+    #[test]
+    fn what_it_lists_bears_it_out() {
+        let clock = ServerClock::new();
+        clock.listed((0..6).map(record));
+        clock.observe(dated(-HOUR));
+        assert!(is_about(clock.now().sure, clock::steady()), "records are not from the future");
+    }
+
+    #[test]
+    fn signatures_go_by_the_date_of_whoever_refused_one() {
+        let clock = ServerClock::new();
+        clock.sign_as(Dated { date: 0, ..dated(0) });
+        assert!(is_about(clock.signing(), clock::steady()), "no clock shows that");
+        clock.sign_as(dated(-HOUR));
+        assert!(is_about(clock.signing(), clock::steady() - HOUR));
+        let wide =
+            Dated { date: clock::steady() + 4 * HOUR, sent: clock::steady() - 2 * HOUR, received: clock::steady() };
+        clock.sign_as(wide);
+        assert!(is_about(clock.signing(), clock::steady() + 5 * HOUR), "the middle of what is possible");
+    }
+}

@@ -6,6 +6,8 @@
 
 pub mod admit;
 pub mod cursor;
+#[cfg(test)]
+mod edge_tests;
 pub mod known;
 pub mod store;
 #[cfg(test)]

@@ -1,0 +1,399 @@
+//! Each rule of the state at its edge. What they are for is told by the models in `tests`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::admit::{self, Delivered, MOST_SKEW, Memory, New, admit};
+use super::cursor::{Cursor, Fore, Pass, Schedule};
+use super::known::Known;
+use super::store::{self, Commit, LaneKey, ReadAt};
+use crate::event::{Fingerprint, Millis, Source, StreamIdentity};
+use crate::reading::{Found, Gap, GapReason};
+use crate::source::{Now, Priority};
+use crate::window::Window;
+
+fn stream(source: Source) -> StreamIdentity {
+    StreamIdentity { source, tenant: "t".to_owned() }
+}
+
+fn schedule() -> Schedule {
+    Schedule { unit: 1000, poll: 2000, settle: 2000, overlap: 3000, sweeps: vec![10_000, 60_000] }
+}
+
+fn window(from: Millis, to: Millis) -> Window {
+    Window { from, to }
+}
+
+fn print(name: u8) -> Fingerprint {
+    Fingerprint([name; 16])
+}
+
+fn found(name: u8, time: impl Into<Option<Millis>>) -> Found {
+    Found { fingerprint: print(name), time: time.into(), raw: vec![Bytes::from_static(b"{}")] }
+}
+
+/// What is admitted of records of these times, as (time, late).
+fn admitted(window: Window, live: Millis, begun: Option<Millis>, times: &[Millis]) -> Vec<(Millis, bool)> {
+    let found: Vec<_> = (0..).zip(times).map(|(name, time)| found(name, *time)).collect();
+    admit(&stream(Source::Scloud), window, &found, &Delivered::default(), live, 0, begun)
+        .iter()
+        .map(|new| (new.admitted.time, new.admitted.late))
+        .collect()
+}
+
+#[test]
+fn a_record_is_late_where_the_live_pass_had_read_its_place() {
+    let times = [8_000, 9_000, 14_999, 15_000, 20_000, 21_000];
+    let late = |live| -> Vec<bool> {
+        admitted(window(10_000, 20_000), live, None, &times).into_iter().map(|(_, late)| late).collect()
+    };
+    // The place of one that shows a time outside is the window.
+    assert_eq!(late(15_000), [false, true, true, false, false, false]);
+    assert_eq!(late(20_000), [true, true, true, true, false, true]);
+    assert_eq!(late(19_999), [false, true, true, true, false, false]);
+}
+
+#[test]
+fn only_the_unit_before_the_beginning_is_asked_for_by_nobody() {
+    let times = [8_999, 9_000, 9_999, 10_000];
+    let kept = |begun| -> Vec<Millis> {
+        admitted(window(10_000, 20_000), 0, begun, &times).into_iter().map(|(time, _)| time).collect()
+    };
+    assert_eq!(kept(Some(10_000)), [8_999, 10_000]);
+    assert_eq!(kept(Some(9_000)), times, "that window was asked for before");
+    assert_eq!(kept(None), times);
+}
+
+#[test]
+fn skew_is_how_far_from_the_end_on_which_it_is_filed_a_record_outside_lies() {
+    let skew = |times: &[Option<Millis>]| {
+        let found: Vec<_> = times.iter().map(|time| Found { raw: vec![Bytes::new(); 2], ..found(1, *time) }).collect();
+        admit::skew(window(10_000, 20_000), 1000, &found)
+    };
+    assert_eq!(skew(&[None, Some(9_000), Some(15_000), Some(20_000)]), (0, 0));
+    assert_eq!(skew(&[Some(8_999)]), (11_001, 0), "as far as rounding goes");
+    assert_eq!((skew(&[Some(8_000)]), skew(&[Some(7_999)])), ((12_000, 0), (12_001, 2)));
+    assert_eq!(skew(&[Some(20_001)]), (11_001, 0));
+    assert_eq!((skew(&[Some(21_000)]), skew(&[Some(21_001)])), ((12_000, 0), (12_001, 2)));
+    assert_eq!(skew(&[Some(-10_000_000), Some(7_999)]), (MOST_SKEW, 4));
+}
+
+#[test]
+fn what_lies_further_back_than_is_remembered_by_time_is_remembered_alone() {
+    let memory = |skew| Memory { window: window(10_000_000, 10_060_000), unit: 1000, skew };
+    let (own, capped) = (memory(MOST_SKEW - 1), memory(MOST_SKEW));
+    let bound = 10_000_000 - 1000 - MOST_SKEW;
+    for (memory, bound) in [(own, bound), (capped, bound + 60_000)] {
+        let alone = [None, Some(bound - 1), Some(bound)].map(|time| memory.is_alone(time));
+        assert_eq!(alone, [true, true, false]);
+    }
+    assert_eq!((own.may_be_alone(Some(bound)), own.may_be_alone(Some(bound - 1))), (false, true));
+    assert!(capped.may_be_alone(Some(10_000_000)), "another window may have remembered it so");
+}
+
+#[test]
+fn what_is_delivered_is_counted_however_it_is_remembered() {
+    let mut delivered = Delivered::default();
+    assert!(delivered.is_empty());
+    delivered.set_unplaced(print(7), 2, 50_000);
+    assert_eq!((delivered.unplaced(print(7)), delivered.unplaced(print(8))), (Some((2, 50_000)), None));
+    let found = [Found { raw: vec![Bytes::new(); 4], ..found(7, 5_000) }, found(8, 5_000)];
+    let new = admit(&stream(Source::Scloud), window(0, 10_000), &found, &delivered, 0, 0, None);
+    assert_eq!(new.len(), 3, "two of four were delivered");
+    delivered.add(&new[..1], window(0, 10_000));
+    assert_eq!(delivered.unplaced(print(7)), Some((3, 50_000)), "a later window has listed it");
+    delivered.add(&new[1..], window(0, 90_000));
+    assert_eq!(delivered.unplaced(print(7)), Some((4, 90_000)));
+    assert_eq!((delivered.count(print(7)), delivered.count(print(8))), (4, 1));
+    delivered.add_placed(print(9), 1);
+    assert_eq!((delivered.len(), delivered.is_empty()), (3, false));
+}
+
+/// A cursor with these marks.
+fn cursor(live: Millis, overlap: Millis, sweeps: [Millis; 2]) -> Cursor {
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule(), 0);
+    (cursor.live, cursor.overlap) = (live, overlap);
+    cursor.sweeps = BTreeMap::from([(10_000, sweeps[0]), (60_000, sweeps[1])]);
+    cursor
+}
+
+#[test]
+fn a_mark_is_ahead_where_it_cannot_have_come_by_now() {
+    // A unit and a second may be rounding.
+    let ahead = |live, overlap, sweeps| cursor(live, overlap, sweeps).is_ahead_of(100_000);
+    assert!(!ahead(102_000, 99_000, [92_000, 42_000]));
+    assert!(ahead(102_001, 99_000, [92_000, 42_000]));
+    assert!(ahead(99_000, 102_001, [92_000, 42_000]));
+    assert!(ahead(102_000, 99_000, [92_001, 42_000]));
+    assert!(!ahead(102_000, 102_000, [102_000, 102_000]), "it has just begun");
+    assert!(ahead(102_001, 102_001, [102_001, 102_001]));
+    assert!(!ahead(0, 0, [0, 0]));
+}
+
+#[test]
+fn marks_are_put_back_to_what_was_read_and_not_before_the_beginning() {
+    let now = |claimed| Now { sure: 40_000, latest: 40_000, claimed };
+    let mut back = cursor(90_000, 90_000, [90_000, 30_000]);
+    back.read_at = Some(50_000);
+    back.put_back(&schedule(), now(50_000));
+    assert_eq!(back, Cursor { read_at: Some(50_000), ..cursor(48_000, 45_000, [40_000, 0]) });
+    // It was not read at a time that nothing claims to be over.
+    let mut back = cursor(90_000, 90_000, [90_000, 30_000]);
+    back.read_at = Some(50_000);
+    back.put_back(&schedule(), now(49_999));
+    assert_eq!(back, Cursor { read_at: Some(-20_000), ..cursor(-22_000, -25_000, [-30_000, -80_000]) });
+}
+
+#[test]
+fn skipping_moves_no_mark_back() {
+    let mut skipped = cursor(90_000, 80_000, [70_000, 30_000]);
+    skipped.skip_to(75_000);
+    assert_eq!(skipped, cursor(90_000, 80_000, [75_000, 75_000]));
+}
+
+#[test]
+fn a_live_pass_that_is_far_behind_catches_up_behind_others() {
+    let mut cursor = Cursor::new(stream(Source::Genauth), &schedule(), 0);
+    let plan = |cursor: &Cursor, poll, now| {
+        let job = cursor.plan_live(&Schedule { unit: 1, poll, ..schedule() }, now).unwrap();
+        (job.priority, job.range)
+    };
+    assert_eq!(plan(&cursor, 2000, 62_000), (Priority::Live, window(0, 60_000)));
+    assert_eq!(plan(&cursor, 2000, 62_001), (Priority::CatchUp, window(0, 60_001)));
+    // Three polls, where those are longer than a minute.
+    assert_eq!(plan(&cursor, 30_000, 92_000).0, Priority::Live);
+    assert_eq!(plan(&cursor, 30_000, 92_001).0, Priority::CatchUp);
+    cursor.set_to(10_000);
+    assert_eq!(plan(&cursor, 2000, 72_000), (Priority::Live, window(10_000, 70_000)));
+}
+
+#[test]
+fn a_window_that_moves_no_mark_does_not_count() {
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule(), 0);
+    cursor.advance(&schedule(), window(0, 60_000), 1_000_000);
+    assert_eq!((cursor.floor(), cursor.read_at), (60_000, Some(1_000_000)));
+    cursor.advance(&schedule(), window(0, 60_000), 2_000_000);
+    assert_eq!(cursor.read_at, Some(1_000_000));
+}
+
+#[test]
+fn what_may_be_readable_beyond_what_is_over_is_read_once_a_poll() {
+    let cursor = Cursor::new(stream(Source::Genauth), &schedule(), 0);
+    let schedule = Schedule { unit: 1, ..schedule() };
+    let now = |sure, latest| Now { sure, latest, claimed: latest };
+    let mut fore = Fore::default();
+    let range = |fore: &Fore, now, all| fore.plan(&cursor, &schedule, now, all).map(|job| job.range);
+    assert_eq!(range(&fore, now(10_000, 15_000), false), None, "too little");
+    assert_eq!(range(&fore, now(10_000, 15_001), false), Some(window(0, 13_001)));
+    assert_eq!(range(&fore, now(10_000, 15_001), true), Some(window(0, 13_001)));
+    fore.read(&schedule, window(0, 13_001), now(10_000, 15_001), Vec::new());
+    assert_eq!(range(&fore, now(11_999, 99_000), false), None, "in the same poll");
+    assert_eq!(range(&fore, now(12_000, 99_000), false), Some(window(0, 97_000)));
+    assert_eq!(range(&fore, now(12_000, 99_000), true), None, "it has come to the end");
+    fore.read(&schedule, window(0, 96_999), now(12_000, 99_000), Vec::new());
+    assert_eq!(range(&fore, now(12_000, 99_000), true), Some(window(0, 97_000)), "not to this one");
+}
+
+#[test]
+fn one_claim_is_enough_where_the_live_pass_stands_beyond_what_is_over() {
+    let schedule = Schedule { unit: 1, ..schedule() };
+    let now = Now { sure: 10_000, latest: 10_000, claimed: 90_000 };
+    let plan = |live| {
+        let cursor = Cursor::new(stream(Source::Genauth), &schedule, live);
+        Fore::default().plan(&cursor, &schedule, now, false).map(|job| (job.pass, job.range))
+    };
+    assert_eq!(plan(10_000), None);
+    assert_eq!(plan(10_001), Some((Pass::Fore, window(10_001, 88_000))));
+}
+
+#[test]
+fn how_far_it_is_read_goes_by_records_and_else_by_doubling() {
+    const HOUR: Millis = 3_600_000;
+    let schedule = Schedule { unit: 1, ..schedule() };
+    let cursor = Cursor::new(stream(Source::Genauth), &schedule, 0);
+    let now = |poll: Millis| Now { sure: poll * 2000, latest: 100 * HOUR, claimed: 100 * HOUR };
+    let mut fore = Fore::default();
+    let mut poll = 0;
+    let mut read = |listed: &[Millis]| {
+        poll += 1;
+        let job = fore.plan(&cursor, &schedule, now(poll), false).unwrap();
+        fore.read(&schedule, job.range, now(poll), listed.to_vec());
+        job.range
+    };
+    assert_eq!(read(&[]), window(0, HOUR));
+    assert_eq!(read(&[1, 2, 3, 4]), window(0, 2 * HOUR), "four may all be absurd");
+    assert_eq!(read(&[9_000, 10_000, HOUR, HOUR, HOUR, HOUR]), window(0, 4 * HOUR));
+    let from = 7_000;
+    assert_eq!(read(&[10_000, HOUR, HOUR, HOUR, HOUR]), window(from, from + HOUR), "behind the fifth newest");
+    assert_eq!(read(&[9_000, HOUR, HOUR, HOUR, HOUR]), window(from, from + 2 * HOUR), "no further: nothing new");
+    assert_eq!(read(&[]), window(from, from + 4 * HOUR), "nor back");
+    // The end is no reason to reach further.
+    let mut fore = Fore::default();
+    let near = Now { sure: 0, latest: 10_000, claimed: 10_000 };
+    fore.read(&schedule, window(0, 8_000), near, Vec::new());
+    assert_eq!(fore.plan(&cursor, &schedule, now(1), false).unwrap().range, window(0, HOUR));
+}
+
+#[test]
+fn a_cursor_tells_what_it_knows_and_no_more() {
+    let json = |known: &Known| serde_json::to_string(known).unwrap();
+    let mut known = Known::default();
+    assert_eq!((json(&known), known.reach()), ("{}".to_owned(), 600_000));
+    known.saw(700_000);
+    known.saw(5);
+    assert_eq!((json(&known), known.reach()), (r#"{"skew":700000}"#.to_owned(), 700_000));
+}
+
+fn gap(from: Millis, to: Millis) -> Gap {
+    Gap { from, to, reason: GapReason::Unreadable }
+}
+
+#[test]
+fn gaps_are_one_only_where_they_touch_and_have_one_reason() {
+    let mut known = Known::default();
+    let other = Gap { reason: GapReason::TooDeep, ..gap(120, 130) };
+    for new in [gap(100, 200), other, gap(150, 300), gap(50, 100), gap(400, 500)] {
+        assert!(known.add_gap(new), "{new:?}");
+    }
+    assert_eq!(known.gaps, [gap(50, 300), other, gap(400, 500)]);
+    assert!(!known.add_gap(gap(50, 300)) && !known.add_gap(other));
+    known.ask_anew(400);
+    assert_eq!(known.gaps, [gap(50, 300), other], "what is read again is none");
+    known.ask_anew(125);
+    assert_eq!(known.gaps, [gap(50, 125), Gap { to: 125, ..other }]);
+}
+
+#[test]
+fn the_two_oldest_of_too_many_gaps_become_one() {
+    let mut known = Known::default();
+    (0..100).for_each(|n| drop(known.add_gap(gap(n * 10, n * 10 + 5))));
+    assert_eq!((known.gaps.len(), known.gaps[0]), (100, gap(0, 5)));
+    known.add_gap(gap(1000, 1005));
+    assert_eq!((known.gaps.len(), known.gaps[0], known.gaps[1]), (100, gap(0, 15), gap(20, 25)));
+}
+
+#[test]
+fn keys_name_their_lane() {
+    let lane = LaneKey::new("s", "k");
+    assert_eq!(lane.cursor(), b"cs\0k\0");
+    assert_eq!(LaneKey::names(&lane.cursor()), Some(("s".to_owned(), "k".to_owned())));
+    for key in [lane.cursor(), lane.unplaced(print(1)), lane.deltas(window(0, 1)).start] {
+        assert_eq!(LaneKey::stream_of(&key).as_deref(), Some("s"));
+        assert_eq!(LaneKey::names(&key).is_some(), key == lane.cursor());
+        assert_eq!(LaneKey::all_cursors().contains(&key), key == lane.cursor());
+    }
+    let [deltas, unplaced] = lane.remembered();
+    for from in [-9_000_000_000_000_000_000, -1, 0, 9_000_000_000_000_000_000] {
+        assert!(deltas.contains(&lane.deltas(window(from, from + 1)).start), "{from}");
+        assert!(!deltas.contains(&LaneKey::new("s", "l").deltas(window(from, from + 1)).start));
+    }
+    assert!(unplaced.contains(&lane.unplaced(print(0xff))) && !unplaced.contains(&lane.cursor()));
+}
+
+#[test]
+fn a_window_needs_the_deltas_of_its_intervals_each_once() {
+    let lane = LaneKey::new("s", "k");
+    let deltas = |from, to| lane.deltas(window(from, to));
+    assert_eq!(deltas(0, 10_000).end, deltas(10_000, 20_000).start);
+    assert_eq!(deltas(0, 10_001).end, deltas(20_000, 30_000).start);
+    assert_eq!(deltas(9_999, 10_000), deltas(0, 10_000));
+    // A delta that came twice would count its events twice, and what is new would be taken for delivered.
+    let of = |times: &[Millis]| {
+        let found: Vec<_> = times.iter().map(|time| found(1, *time)).collect();
+        lane.deltas_of(window(0, 10_000), &found)
+    };
+    assert_eq!(of(&[5, 9_999]), [deltas(0, 10_000)]);
+    assert_eq!(of(&[15_000, 16_000, 25_000, 45_000, 46_000]), [deltas(0, 30_000), deltas(40_000, 50_000)]);
+    assert_eq!(of(&[-15_000, -14_000, 5]), [deltas(-20_000, -10_000), deltas(0, 10_000)]);
+}
+
+#[test]
+fn a_delta_is_of_the_interval_that_its_key_names() {
+    let lane = LaneKey::new("s", "k");
+    for from in [-20_000, 0, 20_000] {
+        let key = [lane.deltas(window(from, from + 10_000)).start, 7_u64.to_be_bytes().to_vec()].concat();
+        assert_eq!(LaneKey::interval(&key), Some(window(from, from + 10_000)));
+    }
+    assert_eq!(LaneKey::interval(b"short"), None);
+    for (whole, of) in
+        [((10_000, 20_000), (5, 25_000)), ((10_000, 20_000), (10_000, 20_000)), ((-10_000, 0), (-15_000, 5))]
+    {
+        assert_eq!(LaneKey::whole_intervals(window(of.0, of.1)), window(whole.0, whole.1), "{of:?}");
+    }
+    assert_eq!(LaneKey::whole_intervals(window(10_001, 20_000)), window(20_000, 20_000));
+}
+
+#[test]
+fn a_delta_tells_how_many_events_it_is_of() {
+    let mut delivered = Delivered::default();
+    let delta = [&[7; 16][..], &[0, 3], &[8; 16], &[1, 0]].concat();
+    assert_eq!(store::add_delta(&mut delivered, &delta).unwrap(), 259);
+    assert_eq!((delivered.count(print(7)), delivered.count(print(8))), (3, 256));
+    assert!(store::add_delta(&mut delivered, &delta[1..]).is_err());
+}
+
+/// Commits the last part of `window`.
+fn commit(window: Window, skew: Millis, found: &[Found], part: &[New], delivered: &Delivered) -> Commit {
+    let schedule = Schedule { settle: 0, overlap: 0, sweeps: Vec::new(), ..schedule() };
+    let cursor = Cursor::new(stream(Source::Scloud), &schedule, window.from);
+    let known = Known { skew, ..Known::default() };
+    let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule, found, known: &known };
+    store::commit(&LaneKey::new("s", "k"), &cursor, read, part, true, delivered)
+}
+
+#[test]
+fn what_a_pass_may_list_once_more_is_not_forgotten() {
+    // A unit before the floor, and as far behind that as records may lie: 19 s.
+    let commit = commit(window(0, 620_000), 0, &[], &[], &Delivered::default());
+    let forgotten: Vec<_> = commit.changes.delete_ranges.into_iter().map(|range| range.end).collect();
+    assert_eq!(forgotten, [LaneKey::new("s", "k").deltas(window(10_000, 20_000)).start]);
+    let nothing_moves = self::commit(window(0, 1), 0, &[], &[], &Delivered::default());
+    assert_eq!(nothing_moves.changes.delete_ranges, []);
+}
+
+/// The counts under a fingerprint that a commit writes, and until when each is remembered.
+fn alone(commit: &Commit, name: u8) -> Vec<(u32, Millis)> {
+    let key = LaneKey::new("s", "k").unplaced(print(name));
+    let values = commit.changes.puts.iter().filter(|(put, _)| *put == key).map(|(_, value)| value);
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | i64::from(*byte));
+    values.map(|value| (u32::try_from(number(&value[..4])).unwrap(), number(&value[4..]))).collect()
+}
+
+#[test]
+fn what_is_listed_again_is_remembered_for_longer() {
+    let mut delivered = Delivered::default();
+    delivered.set_unplaced(print(7), 2, 0);
+    let again = [found(7, None)];
+    // That is written down when it has moved by five minutes.
+    assert_eq!(alone(&commit(window(0, 300_000), 0, &again, &[], &delivered), 7), []);
+    assert_eq!(alone(&commit(window(0, 300_001), 0, &again, &[], &delivered), 7), [(2, 300_001)]);
+    // Once, where one more of its kind is delivered.
+    let three = [Found { raw: vec![Bytes::new(); 3], ..found(7, None) }];
+    let new = admit(&stream(Source::Scloud), window(0, 300_001), &three, &delivered, 0, 0, None);
+    assert_eq!(alone(&commit(window(0, 300_001), 0, &three, &new, &delivered), 7), [(3, 300_001)]);
+}
+
+#[test]
+fn what_was_remembered_by_its_time_is_remembered_alone_before_that_is_forgotten() {
+    let mut delivered = Delivered::default();
+    delivered.add_placed(print(7), 2);
+    let (start, end) = (100_000_000, 100_060_000);
+    let old = end - 1000 - MOST_SKEW - 1;
+    let written =
+        |found: &[Found], skew| alone(&commit(window(start, end), skew, found, &[], &delivered), found_name(found));
+    assert_eq!(written(&[found(7, old)], MOST_SKEW), [(2, end)]);
+    assert_eq!(written(&[found(7, old + 1)], MOST_SKEW), [], "it is remembered by its time still");
+    assert_eq!(written(&[found(8, old)], MOST_SKEW), [], "it was not delivered");
+}
+
+fn found_name(found: &[Found]) -> u8 {
+    found[0].fingerprint.0[0]
+}
+
+#[test]
+fn a_count_is_forgotten_ten_minutes_behind_the_floor() {
+    let value = [&7_u32.to_be_bytes()[..], &60_000_i64.to_be_bytes()].concat();
+    assert!(!store::is_forgotten(&value, 660_000).unwrap());
+    assert!(store::is_forgotten(&value, 660_001).unwrap());
+}
