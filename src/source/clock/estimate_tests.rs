@@ -217,6 +217,125 @@ fn memory_is_bounded() {
     assert!(told.estimate.witnesses.len() <= WITNESSES);
 }
 
+/// An answer that was there at once, `off` from steady time.
+fn at_once(now: Millis, off: i64) -> Dated {
+    Dated { date: now + off, sent: now, received: now }
+}
+
+#[test]
+fn a_stream_that_is_polled_rarely_does_not_forget_between_two_answers() {
+    for (every, rest) in [(600_000, 8), (10_000, 30)] {
+        let mut told = Told::new(0, 0);
+        told.answers(10, 0, 0).answers(1, -3_600_000, 0);
+        for answer in 1..=rest {
+            told.now += every;
+            told.estimate.observe(at_once(told.now, 0), 0);
+            assert!(is_about(told.off().0 + 3_600_000), "{answer} at {every}: {:?}", told.off());
+        }
+        told.now += every;
+        told.estimate.observe(at_once(told.now, 0), 0);
+        assert!(is_right(told.off().0), "{every}: {:?}", told.off());
+        assert!(told.estimate.claims.is_empty(), "nor is it kept");
+    }
+}
+
+#[test]
+fn a_doubt_says_how_far_how_long_and_whether_it_lasts() {
+    let said = |told: &Told| {
+        let doubt = told.estimate.doubt(told.now).unwrap();
+        (doubt.lasts, doubt.message)
+    };
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0);
+    told.estimate.observe(at_once(told.now, -7_200_500), 0);
+    told.now += 10_500;
+    let (lasts, message) = said(&told);
+    let says = |message: &str, parts: &[&str]| parts.iter().all(|part| message.contains(part));
+    assert!(!lasts && says(&message, &["is 7199 s behind", "said 10 s ago", "answers of 300 s"]), "{message}");
+    told.estimate.observe(at_once(told.now, -7_200_500), 0);
+    assert!(said(&told).0);
+    // Dates of no year: one, another within a minute, and one when that is forgotten.
+    let mut told = Told::new(0, 0);
+    for (pause, lasts) in [(0, false), (60_000, true), (60_001, false)] {
+        told.now += pause;
+        told.estimate.observe(Dated { date: 0, ..at_once(told.now, 0) }, 0);
+        assert_eq!(said(&told).0, lasts, "{pause}");
+    }
+    told.now += 10_500;
+    assert!(says(&said(&told).1, &["said 10 s ago", "answers of 60 s"]));
+    // Clocks that are five seconds apart are near enough.
+    let mut told = Told::new(0, 0);
+    told.estimate.observe(at_once(told.now, -7_000), 0);
+    assert_eq!((told.estimate.established(), told.estimate.doubt(told.now)), (-1_000, None));
+    let mut told = Told::new(0, 0);
+    told.estimate.observe(at_once(told.now, -7_001), 0);
+    assert!(told.estimate.doubt(told.now).is_some());
+}
+
+#[test]
+fn the_first_answer_says_how_far_a_wall_clock_may_be_ahead() {
+    let mut told = Told::new(300, 0);
+    assert_eq!(told.estimate.established(), -700);
+    told.estimate.observe(Dated { date: START, sent: START + 890, received: START + 900 }, 300);
+    assert_eq!(told.estimate.established(), -900);
+    told.estimate.observe(Dated { date: START, sent: START + 890, received: START + 950 }, 300);
+    assert_eq!(told.estimate.established(), -900, "later ones only tell more");
+}
+
+#[test]
+fn the_lowest_of_all_claims_counts_as_far_as_it_may_mean() {
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0);
+    told.estimate.observe(at_once(told.now, -7_200_000), 0);
+    told.estimate.observe(at_once(told.now, -3_600_000), 0);
+    assert_eq!(told.off().0, -7_200_000);
+}
+
+#[test]
+fn three_answers_over_half_a_minute_agree() {
+    let slept = 7_200_000;
+    for (third, agreed) in [(30_000, true), (29_999, false)] {
+        let mut told = Told::new(0, 0);
+        told.answers(10, 0, 0);
+        let start = told.now;
+        for after in [0, third] {
+            told.now = start + after;
+            told.estimate.observe(at_once(told.now, slept), slept);
+            assert!(is_right(told.off().0), "two are too few");
+        }
+        told.estimate.observe(at_once(told.now, slept), slept);
+        assert_eq!(is_about(told.off().0 - slept), agreed, "{third}");
+    }
+}
+
+#[test]
+fn clocks_that_drift_apart_are_followed_no_faster_than_clocks_drift() {
+    let followed = |passed: Millis, wall: i64| {
+        let mut told = Told::new(0, 0);
+        told.answers(10, 0, 0);
+        told.now += passed;
+        told.truth = -1_500;
+        told.answers(40, 0, wall);
+        let established = told.estimate.established();
+        assert!(is_about(established) || is_about(established + 1_500));
+        established < -1_400
+    };
+    // In 50 minutes they may be 2 seconds apart, in 8 minutes not even one and a half.
+    assert!(followed(3_000_000, 100_000));
+    assert!(!followed(500_000, 100_000));
+    assert!(!followed(3_000_000, 1_800), "this machine's clock bears the established one out");
+}
+
+#[test]
+fn records_bear_clocks_out_that_are_behind_steady_time() {
+    let mut told = Told::new(3_600_000, -100_000);
+    told.answers(60, 0, 3_600_000).lists(20).answers(40, 0, 3_600_000);
+    assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
+    let mut told = Told::new(-100_000, -100_000);
+    told.answers(10, 0, -100_000).lists(5).answers(100, -3_600_000, -100_000);
+    assert!(is_right(told.off().0), "{:?}", told.off());
+}
+
 /// What a part of the world does for some seconds.
 #[derive(Debug, Clone)]
 pub struct Spell {
