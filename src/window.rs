@@ -135,6 +135,9 @@ mod tests {
             density.comfortable()
         };
         assert_eq!((next(1, 0), next(1, 1)), (12_500, 12_500), "four times as long at most, half-way");
+        let mut density = Density::new(1, 1000);
+        (0..30).for_each(|_| density.saw(Window { from: 0, to: density.comfortable() }, 0));
+        assert!((86_000_000..=86_400_000).contains(&density.comfortable()), "a day at most");
         assert_eq!((next(1, 1250), next(1000, 1250)), (4500, 4000), "half-way, a multiple of the unit");
         assert_eq!(
             (next(1, 2000), next(1, 2001), next(1, 4000)),

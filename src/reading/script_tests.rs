@@ -91,7 +91,10 @@ fn a_page_that_is_too_large_is_asked_for_smaller_before_it_is_cut() {
         asked.push((request.from, request.to, request.limit));
         // One record of the first unit is.
         let is_in = request.from < 0 && request.position == Position::First;
-        if is_in { reading.too_large() } else { drop(reading.give(counted(0, Vec::new()))) }
+        match is_in {
+            true => reading.too_large(),
+            false => drop(reading.give(counted(0, Vec::new()))),
+        }
     }
     let unit = |from: Millis, limit| (from - 1, from + 1, limit);
     let smaller = [(-1, 4, 50), (-1, 4, 25), (-1, 4, 12), (-1, 2, 12)];
@@ -169,6 +172,41 @@ fn a_run_whose_total_grows_while_a_record_stands_on_two_pages_is_cut_at_once() {
         reading.give(counted(161, records(49, 50)));
         assert_eq!(next(&reading), Some((-1, 1, false)));
     }
+}
+
+#[test]
+fn a_total_that_grows_cuts_nothing_where_no_record_stands_on_two_pages() {
+    for (again, cut) in [(Some(record(1, 7)), true), (None, false)] {
+        let mut reading = Reading::new(Rules { page_limit: 2, ..numbered() }, window(0, 90), None);
+        reading.give(counted(9, vec![record(0, 5), record(1, 7)]));
+        reading.give(counted(10, again.into_iter().chain([record(2, 8), record(3, 8)]).take(2).collect()));
+        assert_eq!(next(&reading).is_some_and(|(_, to, first)| first && to < 90), cut);
+    }
+}
+
+#[test]
+fn units_read_alone_must_make_up_what_the_whole_counts() {
+    let mut reading = Reading::new(Rules { page_limit: 2, ..numbered() }, window(0, 90), None);
+    // One is hidden where the second stands twice.
+    reading.give(counted(4, vec![record(0, 5), record(1, 5)]));
+    reading.give(counted(4, vec![record(1, 5), record(2, 7)]));
+    reading.give(counted(4, Vec::new()));
+    assert_eq!(next(&reading), Some((5, 5, true)));
+    reading.give(counted(3, vec![record(0, 5), record(1, 5)]));
+    reading.give(counted(3, vec![record(3, 5)]));
+    assert_eq!(reading.end(), Some(End::Complete(Outcome::Reread)));
+    assert_eq!(reading.into_found().len(), 4);
+}
+
+#[test]
+fn twins_that_come_together_make_up_for_twins_that_do_not() {
+    let mut reading = Reading::new(tokens(), window(0, 1000), None);
+    reading.give(token("more", [records(0, 2), records(0, 1)].concat()));
+    reading.give(page(records(0, 1)));
+    assert_eq!((reading.proven(), next(&reading)), (0, Some((-1000, 1000, true))));
+    // Two of the first are known, and two of the second are seen now.
+    assert_eq!(reading.give(page([records(0, 2), records(1, 1)].concat())), None);
+    assert_eq!((reading.proven(), reading.was_contrary()), (1, false));
 }
 
 #[test]
@@ -360,10 +398,9 @@ fn a_unit_in_doubt_counts_after_six_readings_that_show_nothing_new() {
     let runs = |listed: &dyn Fn(usize) -> Vec<crate::event::Listed>, circle: usize| {
         let mut reading = Reading::new(tokens(), window(0, 1000), None);
         let runs = limits_of(&mut reading, |reading, request, run| {
-            if run == circle && request.position != Position::First {
-                drop(reading.give(token("more", Vec::new())));
-            } else {
-                in_doubt(reading, request, listed(run));
+            match run == circle && request.position != Position::First {
+                true => drop(reading.give(token("more", Vec::new()))),
+                false => in_doubt(reading, request, listed(run)),
             }
         });
         assert_eq!(reading.end(), Some(End::Complete(Outcome::Unstable)));

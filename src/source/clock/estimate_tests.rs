@@ -336,6 +336,27 @@ fn records_bear_clocks_out_that_are_behind_steady_time() {
     assert!(is_right(told.off().0), "{:?}", told.off());
 }
 
+#[test]
+fn records_at_the_edge_of_what_is_established_prove_no_more() {
+    let witnessed = || {
+        let mut told = Told::new(0, 0);
+        (0..5).for_each(|number| told.estimate.witness(record(number), 0));
+        told
+    };
+    let mut told = witnessed();
+    for after in [0, 15_000, 15_000] {
+        told.now += after;
+        told.estimate.observe(at_once(told.now, 600_000), 0);
+    }
+    assert_eq!(told.estimate.established(), -1_000);
+    // A minute behind them is no more than their times and the API's may differ by.
+    for (behind, sure) in [(61_000, -61_000), (61_001, -1_000)] {
+        let mut told = witnessed();
+        told.estimate.observe(at_once(told.now, -behind), 0);
+        assert_eq!(told.off().0, sure);
+    }
+}
+
 /// What a part of the world does for some seconds.
 #[derive(Debug, Clone)]
 pub struct Spell {
