@@ -82,6 +82,22 @@ fn a_unit_that_is_refused_is_asked_for_with_fewer_records_and_then_given_up() {
 }
 
 #[test]
+fn gaps_apart_or_of_other_reasons_are_told_apart() {
+    let mut reading = Reading::new(numbered(), window(0, 4), None);
+    limits_of(&mut reading, |reading, request, _| match (request.from, request.to) {
+        (0, 2) => drop(reading.give(counted(0, Vec::new()))),
+        (2, 4) if request.position == Position::First => drop(reading.give(counted(3, records(0, 2)))),
+        (2, 4) => drop(reading.give(counted(3, Vec::new()))),
+        _ => reading.refused(),
+    });
+    let unreadable = [(0, 1, GapReason::Unreadable), (2, 3, GapReason::Unreadable)];
+    assert_eq!(
+        (&reasons(&reading)[..2], &reasons(&reading)[2..]),
+        (&unreadable[..], &[(3, 4, GapReason::Contradiction)][..])
+    );
+}
+
+#[test]
 fn a_page_that_is_too_large_is_asked_for_smaller_before_it_is_cut() {
     let mut reading = Reading::new(numbered(), window(0, 4), None);
     assert_eq!(reading.limit(), 50);
