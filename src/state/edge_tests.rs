@@ -88,7 +88,8 @@ fn what_lies_further_back_than_is_remembered_by_time_is_remembered_alone() {
         let alone = [None, Some(bound - 1), Some(bound)].map(|time| memory.is_alone(time));
         assert_eq!(alone, [true, true, false]);
     }
-    assert_eq!((own.may_be_alone(Some(bound)), own.may_be_alone(Some(bound - 1))), (false, true));
+    // One that lies before what is asked for by more than rounding may be astray.
+    assert_eq!([9_998_000, 9_997_999].map(|time| own.may_be_alone(Some(time))), [false, true]);
     assert!(capped.may_be_alone(Some(10_000_000)), "another window may have remembered it so");
 }
 
@@ -385,6 +386,39 @@ fn what_was_remembered_by_its_time_is_remembered_alone_before_that_is_forgotten(
     assert_eq!(written(&[found(7, old)], MOST_SKEW), [(2, end)]);
     assert_eq!(written(&[found(7, old + 1)], MOST_SKEW), [], "it is remembered by its time still");
     assert_eq!(written(&[found(8, old)], MOST_SKEW), [], "it was not delivered");
+}
+
+#[test]
+fn what_is_astray_is_remembered_alone() {
+    let (start, end) = (100_000_000, 100_060_000);
+    // As far back as is remembered by time once the window is committed.
+    let kept = end - 1000 - 600_000;
+    let written = |time| {
+        let astray = [found(7, time)];
+        let new = admit(&stream(Source::Scloud), window(start, end), &astray, &Delivered::default(), 0, 0, None);
+        alone(&commit(window(start, end), 0, &astray, &new, &Delivered::default()), 7)
+    };
+    assert_eq!((written(kept - 1), written(kept)), (vec![(1, end)], vec![]));
+    // Of a long window all that it was asked for is forgotten with it.
+    let long = [found(7, start)];
+    let new = admit(&stream(Source::Scloud), window(start, end + 900_000), &long, &Delivered::default(), 0, 0, None);
+    assert_eq!(alone(&commit(window(start, end + 900_000), 0, &long, &new, &Delivered::default()), 7), []);
+}
+
+#[test]
+fn what_was_empty_before_the_first_record_is_read_again() {
+    let mut cursor = cursor(50_000, 40_000, [30_000, 20_000]);
+    cursor.known.silent = None;
+    let before = cursor.clone();
+    cursor.hear(window(50_000, 60_000));
+    assert_eq!(cursor, before, "something was listed before");
+    cursor.known.silent = Some(10_000);
+    cursor.hear(window(50_000, 60_000));
+    assert_eq!((cursor.live, cursor.overlap, cursor.floor()), (10_000, 10_000, 10_000));
+    assert_eq!(cursor.known.silent, None);
+    let mut first = Cursor { known: Known { silent: Some(50_000), ..Known::default() }, ..before.clone() };
+    first.hear(window(50_000, 60_000));
+    assert_eq!(first, before, "nothing lies before the first window");
 }
 
 fn found_name(found: &[Found]) -> u8 {
