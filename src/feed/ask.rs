@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bounds::Question;
 use super::doubt::{Neighbourhood, Witness, Worth};
-use super::places::Place;
+use super::places::{self, Place};
 use super::trouble::{Kind, Say};
 use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
@@ -79,8 +79,9 @@ impl Feed {
         if read.window.shard == Shard::WHOLE {
             read = self.believe_place(read, asks).await?;
             read = self.believe(read, asks).await?;
-            if self.question_bounds(&mut read, asks).await {
+            if let Some(lied) = self.question_bounds(&mut read, asks).await {
                 read = self.read_once(window, asks).await?;
+                read.window.gaps.extend(lied);
             }
         }
         read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
@@ -237,17 +238,21 @@ impl Feed {
         let place = |read: &Read| Place::of(window, self.rules.unit, &read.window.found);
         if lock(&self.learnt).places.saw(place(&read)) {
             self.metrics.doubted();
-            for wait in Neighbourhood::default().patience(true) {
+            let strays = |read: &Read| places::strays(window, self.rules.unit, &read.window.found);
+            let (mut agreed, mut waits) = (0, Waits::new());
+            while let Some(patience) = Neighbourhood::default().patience(true).get(agreed) {
                 self.metrics.error(FetchReason::Doubtful);
                 let message = "the API lists what lies elsewhere than what is asked for: not believed, asking again";
                 self.failed(Kind::Answers, FetchReason::Doubtful, message, false);
-                tokio::time::sleep(*wait).await;
-                read = self.read_once(window, asks).await?;
-                if !place(&read).is_outside() {
+                tokio::time::sleep((*patience).max(if agreed == 0 { waits.next_wait() } else { Duration::ZERO })).await;
+                let again = self.read_once(window, asks).await?;
+                agreed = if strays(&read).is_subset(&strays(&again)) { agreed + 1 } else { 0 };
+                read = again;
+                if strays(&read).is_empty() {
                     break;
                 }
             }
-            if place(&read).is_outside() {
+            if !strays(&read).is_empty() {
                 lock(&self.learnt).places.stray();
             }
             self.worked(Kind::Answers);
@@ -343,17 +348,17 @@ impl Feed {
     }
 
     /// Asks a control question where it seems that the API does not go by the bounds that it is asked for: see
-    /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one. `true` where the API does, but
-    /// what it has listed for this one is worth another look.
-    async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) -> bool {
+    /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one. `Some` where the API does, but
+    /// what it has listed for this one is worth another look: what it must have lied about before.
+    async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) -> Option<Vec<Gap>> {
         let WindowRead { window, found, gaps, .. } = &mut read.window;
         let (window, unit) = (*window, self.rules.unit);
         let question = lock(&self.bounds).saw(window, unit, found);
-        let Some(Question { record, away }) = question else {
+        let Some(Question { record, time, away }) = question else {
             if lock(&self.bounds).are_believed() {
                 self.worked(Kind::Bounds);
             }
-            return false;
+            return None;
         };
         let limit = self.rules.page_limit;
         let control = PageRequest { from: away - unit, to: away, limit, position: Position::First };
@@ -363,13 +368,12 @@ impl Feed {
         for wait in [Duration::ZERO].iter().chain(patience) {
             tokio::time::sleep(*wait).await;
             // Whoever does not answer now is asked with the next window.
-            let Ok(page) = self.ask_once(&control, asks).await else { return false };
-            let listed = |found: &&Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
-            // A single record may be one that is listed whatever is asked, beside what is asked for.
-            if found.iter().filter(listed).nth(1).is_none() {
-                lock(&self.bounds).count();
+            let Ok(page) = self.ask_once(&control, asks).await else { return None };
+            let listed = |found: &Found| page.records.iter().any(|listed| listed.fingerprint == found.fingerprint);
+            if !found.iter().any(listed) {
+                let lied = lock(&self.bounds).count(window, record, time);
                 self.worked(Kind::Bounds);
-                return believed;
+                return believed.then_some(lied);
             }
         }
         gaps.extend(lock(&self.bounds).count_not(record));
@@ -377,7 +381,7 @@ impl Feed {
         let message = "the API lists the same records whatever bounds are asked for: such a source cannot be read completely, \
                        and what it was asked for is a gap";
         self.failed(Kind::Bounds, FetchReason::Doubtful, message, true);
-        false
+        None
     }
 
     /// Whether no pass is to read the window again.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::event::{Fingerprint, Millis};
 use crate::reading::{Found, Gap, GapReason};
-use crate::state::admit::is_outside;
+use crate::state::admit::{MOST_SKEW, is_outside};
 use crate::window::Window;
 
 /// Readings that are remembered, and how much of each: enough that two that list the same have some in common.
@@ -24,8 +24,9 @@ const TRUSTED: u32 = 64;
 /// What is to be asked: whether the interval that ends at `away` lists `record`, or anything else of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Question {
-    /// A record that the window lists.
+    /// A record that the window lists, and the time that it shows.
     pub record: Fingerprint,
+    pub time: Option<Millis>,
     /// The end of the interval.
     pub away: Millis,
 }
@@ -45,28 +46,34 @@ impl Bounds {
     pub(super) fn saw(&mut self, window: Window, unit: Millis, found: &[Found]) -> Option<Question> {
         let stray = |found: &&Found| found.time.is_some_and(|time| is_outside(window, unit, time));
         let apart = |other: &Window| other.to + 2 * unit < window.from || window.to + 2 * unit < other.from;
+        let mut sketch: Vec<_> = found.iter().map(|found| found.fingerprint).collect();
+        sketch.sort_unstable();
+        sketch.truncate(SKETCH);
+        // One that is listed beside different others is pinned: bounds count for the others.
+        let is_pinned = |record: &Found| {
+            let with = |list: &&[Fingerprint]| list.contains(&record.fingerprint);
+            let others = self.recent.iter().map(|(_, other)| other.as_slice()).filter(with);
+            let lists: Vec<&[Fingerprint]> = others.chain([sketch.as_slice()]).collect();
+            lists.iter().enumerate().any(|(at, one)| lists[at + 1..].iter().any(|other| are_different(one, other)))
+        };
         let listed = |record: &&Found| {
             let mut others = self.recent.iter().filter(|(other, _)| apart(other));
-            others.any(|(_, sketch)| sketch.contains(&record.fingerprint))
+            others.any(|(_, other)| other.contains(&record.fingerprint)) && !is_pinned(record)
         };
         self.trusted = self.trusted.saturating_sub(1);
         // Who always lists the same lists it here, too.
-        self.ignored &= !found.is_empty();
+        let suspect = found.iter().find(|record| !is_pinned(record));
+        self.ignored &= suspect.is_some();
         let suspect = match self.ignored {
-            true => found.first(),
+            true => suspect,
             false if self.trusted == 0 => found.iter().filter(stray).find(listed),
             false => None,
         };
         let question = suspect.map(|Found { fingerprint, time, .. }| {
             let away = window.from - AWAY;
             let near = time.is_some_and(|time| (away - AWAY / 2..away + AWAY / 2).contains(&time));
-            Question { record: *fingerprint, away: if near { away - 2 * AWAY } else { away } }
+            Question { record: *fingerprint, time: *time, away: if near { away - 2 * AWAY } else { away } }
         });
-        let mut sketch: Vec<_> = found.iter().map(|found| found.fingerprint).collect();
-        if sketch.len() > SKETCH {
-            sketch.select_nth_unstable(SKETCH);
-            sketch.truncate(SKETCH);
-        }
         sketch.extend(question.map(|question| question.record));
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
@@ -80,17 +87,35 @@ impl Bounds {
         !self.ignored
     }
 
-    /// The control question was answered as it should be.
-    pub(super) fn count(&mut self) {
+    /// The control question was answered as it should be: what is given up of what was asked for before, since `record`, of
+    /// this time, was the answer to another question there.
+    pub(super) fn count(&mut self, window: Window, record: Fingerprint, time: Option<Millis>) -> Vec<Gap> {
         (self.ignored, self.trusted) = (false, TRUSTED);
+        let far = |of: &Window| time.is_some_and(|time| time < of.from - MOST_SKEW || of.to + MOST_SKEW < time);
+        let lied = |(of, sketch): &&(Window, Vec<Fingerprint>)| *of != window && far(of) && sketch.contains(&record);
+        self.recent.iter().filter(lied).map(gap).collect()
     }
 
     /// `record` is listed whatever is asked: what is given up of what was asked for lately.
     pub(super) fn count_not(&mut self, record: Fingerprint) -> Vec<Gap> {
         self.ignored = true;
-        let listed = self.recent.iter().filter(|(_, sketch)| sketch.contains(&record));
-        listed.map(|(Window { from, to }, _)| Gap { from: *from, to: *to, reason: GapReason::Bounds }).collect()
+        self.recent.iter().filter(|(_, sketch)| sketch.contains(&record)).map(gap).collect()
     }
+}
+
+const fn gap((Window { from, to }, _): &(Window, Vec<Fingerprint>)) -> Gap {
+    Gap { from: *from, to: *to, reason: GapReason::Bounds }
+}
+
+/// Whether each of two lists, of which the smallest fingerprints are known, has what the other has not: not the same list,
+/// before and after something was added.
+fn are_different(one: &[Fingerprint], other: &[Fingerprint]) -> bool {
+    let lacks = |from: &[Fingerprint], other: &[Fingerprint]| {
+        // What a list has beyond its sketch is not known.
+        let is_known = |record| other.len() < SKETCH || Some(record) <= other.iter().max();
+        from.iter().any(|record| is_known(record) && !other.contains(record))
+    };
+    lacks(one, other) && lacks(other, one)
 }
 
 #[cfg(test)]
@@ -114,7 +139,7 @@ mod tests {
         let newest = [record(1, 905_000)];
         assert_eq!(bounds.saw(window(900_000), UNIT, &newest), None, "there it belongs");
         assert_eq!(bounds.saw(window(890_000), UNIT, &newest), None, "or at the edge");
-        let Question { record, away } = bounds.saw(window(200_000), UNIT, &newest).unwrap();
+        let Question { record, away, .. } = bounds.saw(window(200_000), UNIT, &newest).unwrap();
         assert_eq!((record, away), (newest[0].fingerprint, START + 200_000 - AWAY));
         let gaps = |bounds: &mut Bounds, record| -> Vec<Millis> {
             bounds.count_not(record).iter().map(|gap| gap.from - START).collect()
@@ -136,12 +161,36 @@ mod tests {
         let generous = [record(1, 500_000)];
         let mut asked = 0;
         for n in 0..200 {
-            if bounds.saw(window(n % 2 * 100_000), UNIT, &generous).is_some() {
+            if let Some(Question { record, time, .. }) = bounds.saw(window(n % 2 * 100_000), UNIT, &generous) {
                 asked += 1;
-                bounds.count();
+                assert_eq!(bounds.count(window(n % 2 * 100_000), record, time), [], "it is generous");
             }
         }
         assert!((2..=4).contains(&asked), "{asked} questions");
+    }
+
+    #[test]
+    fn a_record_that_is_pinned_beside_others_is_no_reason_to_ask() {
+        let mut bounds = Bounds::default();
+        let with = |number| [record(1, 5_000_000), record(number, i64::from(number) * 100_000)];
+        assert_eq!(bounds.saw(window(200_000), UNIT, &with(2)), None);
+        assert_eq!(bounds.saw(window(300_000), UNIT, &with(3)), None);
+        assert_eq!(bounds.saw(window(400_000), UNIT, &with(3)[..1]), None);
+        // What grows is the same list.
+        let mut bounds = Bounds::default();
+        assert_eq!(bounds.saw(window(200_000), UNIT, &with(2)[..1]), None);
+        assert!(bounds.saw(window(300_000), UNIT, &with(3)).is_some());
+    }
+
+    #[test]
+    fn what_was_the_answer_to_another_question_is_given_up_where_it_counted() {
+        let mut bounds = Bounds::default();
+        let cached = [record(1, 500_000)];
+        let (far, here) = (window(9_000_000), window(0));
+        assert_eq!(bounds.saw(far, UNIT, &cached), None);
+        let Question { record, time, .. } = bounds.saw(here, UNIT, &cached).unwrap();
+        let lied = bounds.count(here, record, time);
+        assert_eq!(lied, [Gap { from: far.from, to: far.to, reason: GapReason::Bounds }]);
     }
 
     #[test]
