@@ -61,41 +61,6 @@ impl Place {
     }
 }
 
-/// What lies outside.
-pub(super) fn strays(window: Window, unit: Millis, found: &[Found]) -> HashSet<Fingerprint> {
-    let outside = found.iter().filter(|found| found.time.is_some_and(|time| is_outside(window, unit, time)));
-    outside.map(|found| found.fingerprint).collect()
-}
-
-/// How many windows listed what belongs to them.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    placed: u32,
-    strays: bool,
-}
-
-impl Place {
-    pub(super) fn of(window: Window, unit: Millis, found: &[Found]) -> Self {
-        let (mut all, mut outside, mut far) = (0u64, 0u64, 0u64);
-        let wide = Window { from: window.from - MOST_SKEW, to: window.to + MOST_SKEW };
-        for (time, rows) in found.iter().filter_map(|found| Some((found.time?, found.raw.len() as u64))) {
-            all += rows;
-            outside += if is_outside(window, unit, time) { rows } else { 0 };
-            far += if is_outside(wide, unit, time) { rows } else { 0 };
-        }
-        match all {
-            0 => Self::Unknown,
-            _ if 2 * far > all => Self::FarOutside,
-            _ if outside > 0 => Self::Outside,
-            _ => Self::Inside,
-        }
-    }
-
-    pub(super) const fn is_outside(self) -> bool {
-        matches!(self, Self::Outside | Self::FarOutside)
-    }
-}
-
 impl Places {
     /// Takes note of a window; whether it is doubted.
     pub(super) fn saw(&mut self, place: Place) -> bool {
