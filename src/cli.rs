@@ -144,9 +144,11 @@ pub enum CursorCommand {
     Set(CursorSetArgs),
     /// Forgets where lanes stand: they begin again at their stream's `start`
     Delete(CursorDeleteArgs),
-    /// Writes where lanes stand, and what they remember, to stdout, for `import` with another checkpoint
+    /// Writes where lanes stand, and what they remember, to stdout, for `import` with another checkpoint; its last line
+    /// says how many entries these are, and their hash
     Export(CursorExportArgs),
-    /// Takes what `export` wrote over into this config's checkpoint, instead of what it has of the same lanes
+    /// Takes what `export` wrote over into this config's checkpoint, instead of what it has of the same lanes; refuses an
+    /// export that was cut or changed, and one of version 0.1.0, which does not say where it ends
     Import(CursorImportArgs),
     /// Takes a checkpoint for right that was refused: an older copy that was put back, one that was lost, another group's
     Accept(CursorAcceptArgs),

@@ -28,6 +28,36 @@ async fn a_second_process_on_the_same_folder_is_refused() {
     first.drain().await;
 }
 
+/// C6: what an export lacks would come a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_was_cut_is_refused_and_changes_nothing() {
+    let simulator = simulate(history(300)).await;
+    let config = Config::of(&simulator);
+    config.catch_up().await;
+    let whole = config.command(&["cursor", "export"], &[]).await.stdout;
+    let lines: Vec<&str> = whole.lines().collect();
+    assert!(lines.len() > 6, "{} lines", lines.len());
+    let mut moved = Config::of(&simulator);
+    moved.streams.clone_from(&config.streams);
+    let path = moved.folder.path().join("cursors.ndjson");
+    let import = async |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        moved.command(&["cursor", "import"], &["--from", path.to_str().unwrap(), "--yes"]).await
+    };
+    for kept in [lines.len() / 3, lines.len() - 1] {
+        let cut = import(&(lines[..kept].join("\n") + "\n")).await;
+        assert_eq!((cut.code, cut.stdout.as_str()), (Some(2), ""), "{cut:?}");
+        let said = "is not whole: its last line does not say how many entries it has; nothing was imported; run `trailcast \
+                    cursor export` again";
+        assert!(cut.stderr.contains(said), "{cut:?}");
+        assert_eq!(moved.command(&["cursor", "show"], &["--json"]).await.stdout.trim(), "[]");
+    }
+    let imported = import(&whole).await;
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    let shown = async |config: &Config| config.command(&["cursor", "show"], &["--json"]).await.stdout;
+    assert_eq!(shown(&moved).await, shown(&config).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_format_is_refused() {
     let simulator = simulate(history(300)).await;

@@ -354,8 +354,12 @@ async fn put_ahead(config: &Config, time: Millis, as_old: bool) {
         }
         lines.push(entry.to_string());
     }
+    // The last line says what is before it.
+    lines.pop();
+    let before = lines.join("\n") + "\n";
+    let end = serde_json::json!({ "entries": lines.len() - 1, "blake3": blake3::hash(before.as_bytes()).to_string() });
     let path = config.folder.path().join("ahead.ndjson");
-    std::fs::write(&path, lines.join("\n")).unwrap();
+    std::fs::write(&path, format!("{before}{end}")).unwrap();
     let imported = config.command(&["cursor", "import"], &["--from", path.to_str().unwrap(), "--yes"]).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");
 }
