@@ -230,8 +230,15 @@ impl Lane {
                 done.push(job.pass);
             }
             let before = cursor.marks();
+            let began = std::time::Instant::now();
             let listed = self.work(&mut cursor, Task { job, as_of: at, until }, &shutdown).await?;
-            if job.pass == Pass::Fore {
+            if job.pass == Pass::Fore
+                && listed.is_empty()
+                && began.elapsed() >= Duration::from_millis(poll.unsigned_abs())
+                && !all
+            {
+                fore.was_too_much(&self.feed.schedule, now);
+            } else if job.pass == Pass::Fore {
                 fore.read(&self.feed.schedule, job.range, now, listed);
             } else if cursor.marks() == before && !self.live_is_due(&cursor) {
                 // Whatever holds it back, asking at once would not help.

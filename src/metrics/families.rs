@@ -108,7 +108,7 @@ impl Families {
             clock_offset: declare.gauge("clock_offset_seconds", "The server's clock minus this machine's.", STREAM),
             clock_in_doubt: declare.gauge(
                 "clock_in_doubt",
-                "1 while the server's Date contradicts what its clock is known to be, 0 otherwise.",
+                "1 while the server's Date contradicts what its clock is known to be, or there is none; 0 otherwise.",
                 STREAM,
             ),
             rate_limit_wait: declare.float_counter(

@@ -17,7 +17,10 @@ pub fn wrong(options: &Options, now: Millis, age: Millis, before: u64, hash: u64
     let begun = age >= millis(options.date_after);
     let over = options.date_for.is_some_and(|lasts| age >= millis(options.date_after) + millis(lasts));
     let spent = options.date_answers > 0 && before >= options.date_answers;
-    let is_off = options.date_off != 0 || !options.date_random.is_zero() || options.date_year.is_some();
+    let is_off = options.date_off != 0
+        || !options.date_random.is_zero()
+        || options.date_year.is_some()
+        || options.date_unreadable;
     if !is_off || !begun || over || spent || !happens(mix(hash, 1), options.date_share) {
         return None;
     }

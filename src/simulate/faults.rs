@@ -167,9 +167,12 @@ fn respond(world: &World, source: Source, nonce: u64, reply: Reply) -> Response 
     let date = world.api(source).count(|stats| {
         let wrong = dates::wrong(&world.options, now, age, stats.dates_off, mix(nonce, 4));
         stats.dates_off += u64::from(wrong.is_some());
-        wrong.unwrap_or(now)
+        match wrong {
+            Some(_) if world.options.date_unreadable => "what time is it?".to_owned(),
+            wrong => http_date(wrong.unwrap_or(now)),
+        }
     });
-    if let Ok(date) = HeaderValue::try_from(http_date(date)) {
+    if let Ok(date) = HeaderValue::try_from(date) {
         headers.insert(header::DATE, date);
     }
     if let Ok(id) = HeaderValue::try_from(format!("{nonce:016x}")) {

@@ -107,6 +107,10 @@ pub struct Options {
     #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1970..=9999), help_heading = "Clocks")]
     pub date_year: Option<i16>,
 
+    /// Say no time at all: a Date that nobody can read
+    #[arg(long, help_heading = "Clocks")]
+    pub date_unreadable: bool,
+
     /// Share of answers whose Date is off, drawn for each: with 0.5, as of two nodes
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "Clocks")]
     pub date_share: f64,
@@ -285,7 +289,7 @@ impl Options {
                 *share = preset;
             }
         }
-        if self.date_off == 0 && self.date_random.is_zero() && self.date_year.is_none() {
+        if self.date_off == 0 && self.date_random.is_zero() && self.date_year.is_none() && !self.date_unreadable {
             self.date_random = Duration::from_secs(3600);
             self.date_share = 0.02;
         }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | this machine's wall clock at the start | until answers and a witness say otherwise; one that is not of our century never |
 //! | the `Date` of an answer that the API itself gave | to a second and the request's duration. Behind what is established: at once, as the lowest time that counts. Ahead: when all answers say so for `AGREED_FOR` and a witness bears it out |
+//! | no `Date` that can be read, from all answers | that the wall clock at the start is all there is, and may be behind by a day: told once `ANSWERS_COUNT` answers had none |
 //! | the wall clock as it is later | as a witness alone: a machine that slept finds both clocks ahead |
 //! | records | as a witness alone: none is from the future. The estimate rises to the time of the `WITNESSES`th newest, no further, and falls to what all answers say if they come up to that and not beyond; and a `Date` far behind them, where they bear out the estimate, is no evidence |
 //!
@@ -124,6 +125,11 @@ impl ServerClock {
     pub(super) fn observe(&self, dated: Dated) {
         let wall = clock::now().saturating_sub(clock::steady());
         self.lock().observe(dated, wall);
+    }
+
+    /// Takes in one that has no `Date`, or none that can be read.
+    pub(super) fn observe_undated(&self) {
+        self.lock().observe_undated(clock::steady());
     }
 
     /// The server's now for the date of a signature.

@@ -121,10 +121,11 @@ impl Http {
         &self.clock
     }
 
-    /// An answer is the API's own: what time it says it is counts.
+    /// An answer is the API's own: what time it says it is counts, and that it says none.
     pub(super) fn believe(&self, dated: Option<Dated>) {
-        if let Some(dated) = dated {
-            self.clock.observe(dated);
+        match dated {
+            Some(dated) => self.clock.observe(dated),
+            None => self.clock.observe_undated(),
         }
     }
 

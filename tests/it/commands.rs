@@ -53,6 +53,18 @@ async fn check_shows_how_far_clocks_are_apart() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_that_no_answer_has_a_date() {
+    let simulator = simulate(Options { date_unreadable: true, ..history(300) }).await;
+    let answer = Config::of(&simulator).command(&["check"], &[]).await;
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    for stream in [" streams.users ", " streams.cloud "] {
+        let line = answer.stdout.lines().find(|line| line.contains(stream)).unwrap();
+        assert!(line.contains("its answers have no Date that can be read") && !line.contains("its clock is"), "{line}");
+        assert!(line.starts_with("warning"), "{line}");
+    }
+}
+
 /// What `check` says of a source whose answers lie so, and how it ends.
 async fn checked(lies: Options, source: &str) -> (Value, Option<i32>) {
     let simulator = simulate(lies).await;

@@ -25,8 +25,13 @@ async fn ask(client: &Client) -> Result<(State, String), FetchError> {
     let first = PageRequest { from: now - HOUR, to: now, limit: client.page_limit(), position: Position::First };
     let Fetched { page, timing } = fetch(client, &first).await?;
     let answers = format!("{} {} answers in {} ms", client.source(), client.tenant(), timing.requests.as_millis());
-    let offset = client.clock().offset().unwrap_or(0);
-    let clock = format!("its clock is {} s from this machine's", seconds(offset));
+    let offset = client.clock().offset();
+    let clock = match offset {
+        Some(offset) => format!("its clock is {} s from this machine's", seconds(offset)),
+        None => "its answers have no Date that can be read, so this machine's clock alone says what time it is: look that it \
+                 is right, and whether a proxy takes the Date away"
+            .to_owned(),
+    };
     let (state, what) = if page.records.is_empty() {
         let day = fetch(client, &PageRequest { from: now - 24 * HOUR, ..first }).await?.page;
         silence(&page, &day)
@@ -35,7 +40,8 @@ async fn ask(client: &Client) -> Result<(State, String), FetchError> {
     } else {
         (State::Ok, page.total.map_or("records".to_owned(), |total| format!("{total} records")) + " in the last hour")
     };
-    let state = if state == State::Ok && offset.abs() >= APART { State::Warning } else { state };
+    let is_doubtful = offset.is_none_or(|offset| offset.abs() >= APART);
+    let state = if state == State::Ok && is_doubtful { State::Warning } else { state };
     Ok((state, format!("{answers}: {what}; {clock}")))
 }
 

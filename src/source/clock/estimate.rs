@@ -26,6 +26,8 @@ const RECORDS_APART: i64 = 60_000;
 const AHEAD_COUNTS: Millis = 60_000;
 const BEHIND_COUNTS: Millis = 300_000;
 const ANSWERS_COUNT: u64 = 8;
+/// How far this machine's clock may be behind where nothing else says what time it is: zones are less than that apart.
+const UNDATED_BEHIND: i64 = 86_400_000;
 /// The most times that are kept beside the established one.
 const CLAIMS: usize = 64;
 /// What two clocks that are both right may drift apart, as a part of the time that passes.
@@ -113,6 +115,13 @@ struct Claim {
     number: u64,
 }
 
+/// Answers in a row without a `Date` that could be one.
+#[derive(Debug, Clone, Copy)]
+struct Undated {
+    first: Millis,
+    answers: u64,
+}
+
 /// Answers in a row that say about the same.
 #[derive(Debug, Clone, Copy)]
 struct Agreement {
@@ -140,7 +149,9 @@ pub(super) struct Estimate {
     witnesses: Vec<(i64, Fingerprint)>,
     /// Answers whose `Date` no clock shows, and when the last of them came.
     insane: Option<(u32, Millis)>,
-    /// All answers so far.
+    /// What the last answers say nothing by, if they do.
+    undated: Option<Undated>,
+    /// All answers so far with a `Date`.
     answers: u64,
 }
 
@@ -158,6 +169,7 @@ impl Estimate {
             last: None,
             witnesses: Vec::new(),
             insane: None,
+            undated: None,
             answers: 0,
         }
     }
@@ -189,6 +201,12 @@ impl Estimate {
         }
         if answers_ahead > 1 {
             latest = claimed;
+        }
+        if let Some(undated) = self.undated.filter(|_| self.last.is_none()) {
+            // The wall clock alone says what time it is, and may be behind: what lies beyond is read all the same, as where
+            // clocks contradict each other. It moves no mark.
+            claimed = claimed.max(sure.saturating_add(UNDATED_BEHIND));
+            latest = if undated.answers < ANSWERS_COUNT { latest } else { claimed };
         }
         Now { sure: at(sure), latest: at(latest), claimed: at(claimed) }
     }
@@ -226,7 +244,38 @@ impl Estimate {
             "the server's Date is {seconds} s {side} its clock as it was established and went on: \
              not believed without a witness, and nothing counts as read beyond the lower of the two; {until}"
         );
-        (answers > 0).then_some(Doubt { lasts: answers > 1, message })
+        if answers > 0 {
+            return Some(Doubt { lasts: answers > 1, message });
+        }
+        self.silence(now)
+    }
+
+    /// Where no answer says what time it is, for so long that it is no accident.
+    fn silence(&self, now: Millis) -> Option<Doubt> {
+        let undated = self.undated.filter(|undated| undated.answers >= ANSWERS_COUNT)?;
+        let seconds = now.saturating_sub(undated.first) / 1000;
+        let message = if self.last.is_some() {
+            // What was established goes on for a while without: it drifts by little.
+            if now - undated.first < BEHIND_COUNTS {
+                return None;
+            }
+            format!(
+                "the server's answers have had no Date that can be read for {seconds} s: its clock goes on from what they said \
+                 before by this machine's elapsed time alone"
+            )
+        } else {
+            let behind = match self.borne_out().map(|newest| newest.saturating_sub(self.established.high)) {
+                Some(newer) if newer > NEAR => format!(" (it is: records are {} s newer)", newer / 1000),
+                _ => String::new(),
+            };
+            format!(
+                "the server's answers have no Date that can be read: this machine's clock alone says what time it is. Where it \
+                 is behind{behind}, what lies up to a day beyond is read all the same; where it is ahead, events come late, by \
+                 a sweep, and what the oldest sweep does not reach is lost: set it right, and look whether a proxy takes the \
+                 Date away"
+            )
+        };
+        Some(Doubt { lasts: true, message: format!("{message}; in doubt until an answer has one") })
     }
 
     /// A record was listed whose time is `ahead` of steady time.
@@ -239,6 +288,12 @@ impl Estimate {
         self.witnesses.truncate(WITNESSES);
     }
 
+    /// An answer came without a `Date` that can be read.
+    pub fn observe_undated(&mut self, now: Millis) {
+        let undated = self.undated.get_or_insert(Undated { first: now, answers: 0 });
+        undated.answers += 1;
+    }
+
     /// An answer came, while the wall clock was `wall` ahead of steady time.
     pub fn observe(&mut self, dated: Dated, wall: i64) {
         let now = dated.received;
@@ -248,10 +303,11 @@ impl Estimate {
         if !is_sane(dated.date) {
             let answers = self.insane.filter(|(_, last)| now - last <= AHEAD_COUNTS).map_or(0, |(answers, _)| answers);
             self.insane = Some((answers.saturating_add(1), now));
+            self.observe_undated(now);
             return;
         }
         let said = Interval::of(dated);
-        self.last = Some(said);
+        (self.last, self.undated) = (Some(said), None);
         if !self.founded {
             (self.founded, self.established, self.since) = (true, said, now);
         }

@@ -486,3 +486,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn without_a_date_the_wall_clock_is_all_there_is_and_that_is_told() {
+    let undated = |told: &mut Told, seconds: i64| {
+        for _ in 0..seconds {
+            told.now += 1_000;
+            told.estimate.observe_undated(told.now);
+        }
+    };
+    // An hour behind: marks stay there, and what lies beyond is read.
+    let mut told = Told::new(-3_600_000, 0);
+    undated(&mut told, 7);
+    assert_eq!(told.estimate.doubt(told.now), None, "a few are nothing");
+    assert!(told.off().1 < 0, "{:?}", told.off());
+    undated(&mut told, 1);
+    let doubt = told.estimate.doubt(told.now).expect("told");
+    assert!(doubt.lasts && doubt.message.contains("Where it is behind, what lies"), "{doubt:?}");
+    told.lists(20);
+    let (sure, latest) = told.off();
+    assert!(is_about(sure + 3_600_000) && is_about(latest + 3_600_000 - UNDATED_BEHIND), "{sure} {latest}");
+    let doubt = told.estimate.doubt(told.now).expect("told");
+    assert!(doubt.message.contains("behind (it is: records are 359"), "{doubt:?}");
+    // Once there is a `Date` it counts as ever.
+    told.answers(60, 0, -3_600_000);
+    let (sure, latest) = told.off();
+    assert!(is_about(latest) && sure <= 0, "{sure} {latest}");
+
+    // It was known once: nothing is read beyond, and it is told when it has lasted.
+    let mut told = Told::new(0, 0);
+    told.answers(10, 0, 0);
+    undated(&mut told, 299);
+    assert_eq!(told.estimate.doubt(told.now), None);
+    undated(&mut told, 5);
+    assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
+    let doubt = told.estimate.doubt(told.now).expect("told");
+    assert!(doubt.message.contains("have had no Date that can be read for 30"), "{doubt:?}");
+    told.answers(1, 0, 0);
+    assert_eq!(told.estimate.doubt(told.now), None);
+}

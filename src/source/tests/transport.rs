@@ -363,3 +363,36 @@ async fn authorities_that_are_replaced_count_at_the_next_request() {
     first(&client).await.expect_err("not trusted yet");
     assert_eq!(first(&client).await.expect("a page").records.len(), 1);
 }
+
+#[tokio::test]
+async fn answers_without_a_date_are_told_and_a_few_are_nothing() {
+    let dated = "date: Sat, 05 Jan 2030 10:00:00 GMT";
+    for unreadable in [&[][..], &["date: 5 January"], &["date: 1893837600"], &["date: "]] {
+        let mut answers = 0;
+        let server = Server::start(move |_| {
+            answers += 1;
+            let headers: &[&str] = if answers == 20 { &[dated] } else { unreadable };
+            let status = if answers > 20 { 502 } else { 200 };
+            Reply::new(status, headers, r#"{"RetCode":0,"Events":[]}"#)
+        })
+        .await;
+        let client = scloud_client(&server.endpoint);
+        for answer in 1..20 {
+            first(&client).await.expect("a page");
+            let (doubt, now) = (client.clock().doubt(), client.clock().now());
+            assert_eq!(doubt.is_some(), answer >= 8, "{unreadable:?}: {doubt:?} after {answer}");
+            assert_eq!(now.latest > now.sure, answer >= 8, "{unreadable:?}: {now:?} after {answer}");
+        }
+        assert_eq!(client.clock().offset(), None);
+        let doubt = client.clock().doubt().expect("told");
+        assert!(doubt.lasts && doubt.message.contains("this machine's clock alone says what time it is"), "{doubt:?}");
+        first(&client).await.expect("a page");
+        let told = |client: &Client| client.clock().doubt().filter(|doubt| doubt.message.contains("no Date"));
+        assert_eq!(told(&client), None, "{unreadable:?}: one has come");
+        // An error's is not looked at.
+        for _ in 0..20 {
+            first(&client).await.expect_err("502");
+        }
+        assert_eq!(told(&client), None, "{unreadable:?}");
+    }
+}
