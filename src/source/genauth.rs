@@ -18,7 +18,8 @@ use url::Url;
 
 use self::auth::{Auth, Token};
 use super::http::{Answer, Http, parsed};
-use super::list::{List, count, int, text};
+use super::list::{List, count, int, text, under_another_name};
+use super::members::{Said, members};
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{GenauthAuth, GenauthConfig, GenauthFilter, StreamConfig};
 use crate::event::Source;
@@ -182,14 +183,12 @@ fn is_first(request: &PageRequest) -> bool {
     matches!(request.position, Position::First | Position::Number(1))
 }
 
-/// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    status_code: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    data: Data<'a>,
+members! {
+    /// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
+    struct Envelope<'a> {
+        status_code: &'a RawValue = "statusCode",
+        data: Data<'a> = "data",
+    }
 }
 
 #[derive(Default)]
@@ -201,13 +200,20 @@ enum Data<'a> {
     Members(Members<'a>),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Members<'a> {
-    #[serde(borrow)]
-    total_count: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    list: List<'a>,
+members! {
+    struct Members<'a> {
+        total_count: &'a RawValue = "totalCount",
+        list: List<'a> = "list",
+    }
+}
+
+impl Said for Data<'_> {
+    fn is_said_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Members(one), Self::Members(other)) => one.is_said_by(other),
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
@@ -242,23 +248,20 @@ impl<'de: 'a, 'a> Visitor<'de> for DataVisitor<'a> {
     }
 }
 
-/// The answer of a request that failed: its `data` may be anything.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Failed<'a> {
-    #[serde(borrow)]
-    status_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    api_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
+members! {
+    /// The answer of a request that failed: its `data` may be anything.
+    struct Failed<'a> {
+        status_code: &'a RawValue = "statusCode",
+        api_code: &'a RawValue = "apiCode",
+        message: &'a RawValue = "message",
+    }
 }
 
 /// The page in `answer`. Parsed once when it is one: pages are large, refusals are not.
 fn read(answer: &Answer, first: bool, secrets: &[&str]) -> Result<Page, Refusal> {
     let complaint = match serde_json::from_str::<Envelope<'_>>(answer.body.text()) {
         Ok(envelope) if answer.status.is_success() && int(envelope.status_code) == Some(200) => {
-            return Ok(page(envelope, answer, first)?);
+            return Ok(page(envelope, answer, first, secrets)?);
         }
         Ok(_) => FetchError::malformed("the answer has no statusCode"),
         Err(error) => answer.body.complaint(&error),
@@ -274,12 +277,17 @@ pub(super) fn page_of(answer: &Answer, first: bool) -> Result<Page, FetchError> 
 
 /// The API documents `data` with both members for every answer that succeeds: an answer without them is none, whatever its
 /// `statusCode` says. A count of none beside no list, and no count beside an empty one, can mean only one thing.
-fn page(envelope: Envelope<'_>, answer: &Answer, first: bool) -> Result<Page, FetchError> {
-    let Members { total_count, list } = match envelope.data {
+/// One that lists what it has under another name is none, either.
+fn page(envelope: Envelope<'_>, answer: &Answer, first: bool, secrets: &[&str]) -> Result<Page, FetchError> {
+    let Members { total_count, list } = match envelope.data.unwrap_or_default() {
         Data::Members(members) => members,
-        Data::Nothing => Members { total_count: None, list: List::Nothing },
+        Data::Nothing => Members { total_count: None, list: Some(List::Nothing) },
         Data::Missing => return Err(FetchError::malformed("the answer has no data")),
     };
+    let list = list.unwrap_or_default();
+    if matches!(list, List::Missing | List::Nothing) {
+        under_another_name("list", answer.body.text(), secrets)?;
+    }
     let total = count(total_count)?;
     let (rows, bare) = match (list, total) {
         (List::Rows(rows), _) => (rows, false),

@@ -13,6 +13,7 @@ use url::{Host, Url};
 
 use super::clock::Dated;
 use super::list::{MOST_ROWS, TOO_MANY};
+use super::members::TWO_THINGS;
 use super::tls::Renewable;
 use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
 use crate::blocking::blocking;
@@ -266,6 +267,10 @@ impl Body {
             return FetchError::malformed(format!(
                 "the answer lists more than {MOST_ROWS} records, far more than asked for"
             ));
+        }
+        // Its words are ours.
+        if error.to_string().starts_with(TWO_THINGS) {
+            return FetchError::malformed(error.to_string());
         }
         // Line and column only: the text of the error can quote the body.
         let place = format!("line {}, column {}", error.line(), error.column());

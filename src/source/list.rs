@@ -11,6 +11,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use serde_json::value::RawValue;
 
 use super::FetchError;
+use super::members::{Said, listing};
+use crate::quote::Secrets;
 
 /// The most records that an answer may list. An API may overlook the limit that was asked for; twenty times the most
 /// that both document is no page any more.
@@ -41,6 +43,17 @@ pub(super) enum List<'a> {
 impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+impl Said for List<'_> {
+    fn is_said_by(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rows(rows), Self::Rows(others)) => {
+                rows.len() == others.len() && rows.iter().zip(others).all(|(row, other)| row.is_said_by(other))
+            }
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
     }
 }
 
@@ -95,6 +108,18 @@ impl<'de: 'a, 'a> Visitor<'de> for ListVisitor<'a> {
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
         Ok(List::Wrong)
     }
+}
+
+/// An answer that has no list under the name of `list`: one that has it under another is no page. An API that changed, or
+/// what stands before it, would count as silent for ever.
+pub(super) fn under_another_name(list: &str, answer: &str, secrets: &[&str]) -> Result<(), FetchError> {
+    let Some(name) = listing(answer) else { return Ok(()) };
+    // Not `quote`, which knows no such words: a name as members have one names nobody.
+    let is_name = name.len() <= 60 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    let name = if is_name { Secrets::of(secrets.iter().copied()).hide(&name) } else { "…".to_owned() };
+    Err(FetchError::malformed(format!(
+        "the answer has no {list}, and lists something as {name}, which is not documented"
+    )))
 }
 
 /// A value that should be a whole number, tolerating a string of one and any spelling of it.

@@ -9,6 +9,7 @@ mod genauth;
 mod http;
 mod limiter;
 mod list;
+mod members;
 mod question;
 mod scloud;
 #[cfg(test)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 
 use super::http::{Answer, Http, parsed};
-use super::list::{List, int, text, token};
+use super::list::{List, int, text, token, under_another_name};
+use super::members::members;
 use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
 use crate::config::{ScloudConfig, StreamConfig};
 use crate::event::Source;
@@ -98,25 +98,21 @@ fn signature(parameters: &[(String, String)], key: &SecretString) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    ret_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    next_token: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    events: List<'a>,
+members! {
+    /// The answer. A spelling that can mean only one thing must not stop a stream; another type is an error.
+    struct Envelope<'a> {
+        ret_code: &'a RawValue = "RetCode",
+        message: &'a RawValue = "Message",
+        next_token: &'a RawValue = "NextToken",
+        events: List<'a> = "Events",
+    }
 }
 
 fn read(answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
     let envelope = serde_json::from_str::<Envelope<'_>>(answer.body.text());
     let code = envelope.as_ref().ok().and_then(|envelope| int(envelope.ret_code));
     match (envelope, code) {
-        (Ok(envelope), Some(0)) if answer.status.is_success() => page(envelope, answer),
+        (Ok(envelope), Some(0)) if answer.status.is_success() => page(envelope, answer, secrets),
         (Ok(envelope), Some(code)) if code != 0 => {
             let said = quote(&text(envelope.message).unwrap_or_default(), &Secrets::of(secrets.iter().copied()));
             Err(refusal(code, &said, answer))
@@ -134,9 +130,14 @@ pub(super) fn page_of(answer: &Answer) -> Result<Page, FetchError> {
 }
 
 /// An answer without `Events` is a page, since the API documents every member but `RetCode` as optional: what it is
-/// worth is seen by whoever knows what the window should hold.
-fn page(envelope: Envelope<'_>, answer: &Answer) -> Result<Page, FetchError> {
-    let (rows, bare) = match envelope.events {
+/// worth is seen by whoever knows what the window should hold. But one that lists what it has under another name has not
+/// nothing to list.
+fn page(envelope: Envelope<'_>, answer: &Answer, secrets: &[&str]) -> Result<Page, FetchError> {
+    let events = envelope.events.unwrap_or_default();
+    if matches!(events, List::Missing | List::Nothing) {
+        under_another_name("Events", answer.body.text(), secrets)?;
+    }
+    let (rows, bare) = match events {
         List::Rows(rows) => (rows, false),
         List::Missing => (Vec::new(), true),
         List::Nothing => (Vec::new(), false),

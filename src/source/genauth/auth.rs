@@ -10,7 +10,6 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use sha1::Sha1;
@@ -23,6 +22,7 @@ use crate::config::{GenauthBrand, GenauthConfig, Secret};
 use crate::event::Millis;
 use crate::source::http::{Answer, Http, system_time};
 use crate::source::list::{int, text};
+use crate::source::members::members;
 use crate::source::{BuildError, FailureClass, FetchError, FetchReason, Priority, Turn};
 
 const TOKEN: &str = "/api/v3/get-management-token";
@@ -179,26 +179,23 @@ fn sign(text: &str, secret: &SecretString) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    status_code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: Option<Grant<'a>>,
+members! {
+    struct Envelope<'a> {
+        status_code: &'a RawValue = "statusCode",
+        data: Option<Grant<'a>> = "data",
+    }
 }
 
-#[derive(Deserialize)]
-struct Grant<'a> {
-    #[serde(borrow)]
-    access_token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    expires_in: Option<&'a RawValue>,
+members! {
+    struct Grant<'a> {
+        access_token: &'a RawValue = "access_token",
+        expires_in: &'a RawValue = "expires_in",
+    }
 }
 
 fn granted(answer: &Answer, secret: &str) -> Result<Token, Refusal> {
     let complaint = match serde_json::from_str::<Envelope<'_>>(answer.body.text()) {
-        Ok(Envelope { status_code, data: Some(grant) })
+        Ok(Envelope { status_code, data: Some(Some(grant)) })
             if answer.status.is_success() && int(status_code) == Some(200) =>
         {
             match token(&grant) {

@@ -275,3 +275,51 @@ async fn what_stands_around_an_answer_is_not_read() {
         assert_eq!(raws(&first(&genauth_client(&server.endpoint)).await.expect("a page")), ["{}"]);
     }
 }
+
+#[tokio::test]
+async fn a_list_of_another_name_is_no_silence() {
+    for (data, name) in [
+        (r#"{"totalCount":0,"records":[{"a":1}]}"#, "data.records"),
+        (r#"{"totalCount":3,"List":[{"a":1}]}"#, "data.List"),
+        (r#"{"totalCount":0,"list":{},"rows":[{"a":1}]}"#, "data.rows"),
+        (r#"[],"result":{"list":[{"a":1}]}"#, "result.list"),
+    ] {
+        let answer = format!(r#"{{"statusCode":200,"data":{data}}}"#);
+        let server = granting(move |_| Reply::ok(&answer)).await;
+        let error = first(&genauth_client(&server.endpoint)).await.expect_err(data);
+        assert_eq!(error.class, FailureClass::Malformed, "{data}");
+        assert!(error.message.contains(&format!("no list, and lists something as {name},")), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_says_twice_alike_is_read() {
+    let (twice, other) = (r#""statusCode":200,"statusCode":200"#, r#""statusCode":200,"statusCode":500"#);
+    let data = r#""data":{"totalCount":1,"totalCount":1,"list":[{"a":1}]}"#;
+    for (answer, listed) in [
+        (format!("{{{twice},{data}}}"), Some(1)),
+        (format!("{{{twice},{data},{data}}}"), Some(1)),
+        (format!("{{{other},{data}}}"), None),
+        (format!("{{{twice},{data},{}}}", data.replace("\"totalCount\":1,", "")), None),
+        (format!("{{{twice},{data},{}}}", data.replace("[{\"a\":1}]", "[{\"a\":2}]")), None),
+    ] {
+        let said = answer.clone();
+        let server = granting(move |_| Reply::ok(&said)).await;
+        let result = first(&genauth_client(&server.endpoint)).await;
+        match listed {
+            Some(listed) => assert_eq!(result.expect(&answer).records.len(), listed, "{answer}"),
+            None => {
+                let error = result.expect_err(&answer);
+                assert_eq!(error.class, FailureClass::Malformed, "{answer}");
+                assert!(error.message.starts_with("the answer says two things of "), "{}", error.message);
+            }
+        }
+    }
+    // Grants and refusals, too.
+    let granted = r#"{"statusCode":200,"statusCode":200,"data":{"access_token":"t","access_token":"t"}}"#;
+    let refused = r#"{"statusCode":403,"statusCode":403,"message":"no","message":"no"}"#;
+    let server =
+        Server::start(move |request| Reply::ok(if request.path == TOKEN_PATH { granted } else { refused })).await;
+    let error = first(&genauth_client(&server.endpoint)).await.expect_err("refused");
+    assert_eq!(error.class, FailureClass::Refused, "{}", error.message);
+}

@@ -169,3 +169,47 @@ async fn tokens_and_lists_of_another_type_are_no_page() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_list_of_another_name_is_no_silence() {
+    for (members, name) in [
+        (r#""events":[{"Api":"A"}]"#, "events"),
+        (r#""EventList":[{"Api":"A"}],"NextToken":"""#, "EventList"),
+        (r#""Events":null,"Data":{"Events":[{"Api":"A"}]}"#, "Data.Events"),
+        (r#""Events":{},"DataSet":[{"Api":"A"}]"#, "DataSet"),
+        (r#""hush-PUB":[{}]"#, "…-…"),
+        (r#""a@b.c":[{}]"#, "…"),
+    ] {
+        let answer = format!(r#"{{"RetCode":0,{members}}}"#);
+        let server = Server::start(move |_| Reply::ok(&answer)).await;
+        let error = first(&scloud_client(&server.endpoint)).await.expect_err(members);
+        assert_eq!(error.class, FailureClass::Malformed, "{members}");
+        let said = format!("the answer has no Events, and lists something as {name}, which is not documented");
+        assert_eq!(error.message, said, "{members}");
+    }
+    // What is listed under the documented name is all there is.
+    let server = Server::start(|_| Reply::ok(r#"{"RetCode":0,"Events":[],"Notes":[{"a":1}]}"#)).await;
+    assert!(first(&scloud_client(&server.endpoint)).await.expect("a page").records.is_empty());
+}
+
+#[tokio::test]
+async fn what_an_answer_says_twice_alike_is_read() {
+    for (answer, listed) in [
+        (r#"{"RetCode":0,"RetCode":0,"Events":[{"Api":"A"}]}"#, Some(1)),
+        (r#"{"RetCode":0,"Events":[{"Api":"A"}],"RetCode":"0","Events":[{"Api":"A"}]}"#, Some(1)),
+        (r#"{"RetCode":0,"Events":[{"Api":"A"}],"Events":[]}"#, None),
+        (r#"{"RetCode":0,"RetCode":153,"Events":[]}"#, None),
+        (r#"{"RetCode":0,"Events":[],"NextToken":"a","NextToken":"b"}"#, None),
+    ] {
+        let server = Server::start(move |_| Reply::ok(answer)).await;
+        let result = first(&scloud_client(&server.endpoint)).await;
+        match listed {
+            Some(listed) => assert_eq!(result.expect(answer).records.len(), listed, "{answer}"),
+            None => {
+                let error = result.expect_err(answer);
+                assert_eq!(error.class, FailureClass::Malformed, "{answer}");
+                assert!(error.message.starts_with("the answer says two things of "), "{}", error.message);
+            }
+        }
+    }
+}
