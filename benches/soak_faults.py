@@ -72,7 +72,7 @@ def _seconds(rng: random.Random, most: int) -> str:
 LIES = [
     "maintenance", "no-data", "empty", "zero-count", "page-count", "count-alone", "huge-count", "short-list",
     "empty-later-pages", "deep-errors", "mistyped-token", "refused-tokens", "endless-tokens", "long-tokens", "padded",
-    "many-rows", "spelled",
+    "many-rows", "other-answer", "spelled",
 ]
 _OFF = ["60s", "-60s", "20m", "-20m", "8h", "-8h", "1d", "-1d"]
 

@@ -1,8 +1,11 @@
 //! Answers that succeed and are not true: what each API says instead, for a while or now and then.
 
+use std::sync::PoisonError;
+
 use super::clock::millis;
 use super::hash::{happens, mix};
-use super::world::World;
+use super::options::Options;
+use super::world::{Api, World};
 use crate::event::Millis;
 
 /// A way to lie. One that only the other API knows does nothing.
@@ -40,6 +43,8 @@ pub enum Lie {
     Padded,
     /// A list of two million tiny records
     ManyRows,
+    /// The answer to the request before, as of a cache or a mixed-up connection
+    OtherAnswer,
     /// Nothing wrong: a byte order mark, NULs, and {} for an empty list
     Spelled,
 }
@@ -78,6 +83,20 @@ impl World {
         let chosen = if options.lie.is_empty() { &MODERATE[..] } else { &options.lie[..] };
         let place = usize::try_from(mix(nonce, 13) % chosen.len() as u64).unwrap_or(0);
         Some(chosen[place])
+    }
+}
+
+impl Api {
+    /// Keeps an answer for [`Lie::OtherAnswer`], where that may be told.
+    pub fn answered(&self, options: &Options, body: &[u8]) {
+        if options.lie.contains(&Lie::OtherAnswer) {
+            body.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// The last answer that was true, if there was one.
+    pub fn last_answer(&self) -> Option<Vec<u8>> {
+        Some(self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()).filter(|body| !body.is_empty())
     }
 }
 

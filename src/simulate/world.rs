@@ -51,6 +51,8 @@ pub struct Api {
     runs: Mutex<HashMap<u64, (u64, u64)>>,
     /// The present second, and the requests in it.
     second: Mutex<(Millis, u64)>,
+    /// The last answer that was true.
+    pub last: Mutex<Vec<u8>>,
 }
 
 /// One page of records, with what stands around it.
@@ -89,6 +91,7 @@ impl World {
             stats: Mutex::default(),
             runs: Mutex::default(),
             second: Mutex::default(),
+            last: Mutex::default(),
         };
         Self {
             genauth: api(Source::Genauth, genauth::SALT, genauth::CLOCK_UNIT),

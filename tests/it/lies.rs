@@ -57,6 +57,40 @@ async fn an_api_that_says_nothing_for_a_while_is_not_believed() {
     }
 }
 
+/// A cache, or a connection that is mixed up: what adds up in itself is not what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_another_request_is_not_believed() {
+    survives(Lie::OtherAnswer, AMID, LASTS).await;
+    // Now and then, for good.
+    let simulator = simulate(Options { lie: vec![Lie::OtherAnswer], lie_share: 0.01, ..old(3000) }).await;
+    let config = config(&simulator);
+    config.catch_up().await;
+    let stats = simulator.stats();
+    assert!(stats.genauth.lies.min(stats.scloud.lies) > 0, "{stats:?}");
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// Longer than anybody waits for an API that has never listed anything: what it called empty is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_before_the_first_record_is_no_evidence() {
+    let options = Options { lie: vec![Lie::Empty], lie_for: Some(Duration::from_secs(15)), ..old(600) };
+    let simulator = simulate(options).await;
+    let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    let program = config.run();
+    let told = async || (program.logged("has not listed a single record yet").len() == 2).then_some(());
+    program.shows("that nothing is listed", told).await;
+    program.verified(&["users", "cloud"], "out", now() - 900_000).await;
+    let arrived = async || {
+        let events = config.events();
+        let lacks = |source| compare(&simulator, source, (0, Millis::MAX), Millis::MAX, &events).missing.len();
+        (lacks(Source::Genauth) + lacks(Source::Scloud) == 0).then_some(())
+    };
+    program.shows("what it called empty", arrived).await;
+    assert_eq!(program.logged("the API lists its first records").len(), 2, "{}", program.log());
+    program.drain().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_and_lists_that_contradict_each_other_are_no_proof() {
     let lies = [Lie::NoData, Lie::ZeroCount, Lie::PageCount, Lie::CountAlone, Lie::ShortList, Lie::EmptyLaterPages];
