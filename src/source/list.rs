@@ -113,7 +113,8 @@ impl<'de: 'a, 'a> Visitor<'de> for ListVisitor<'a> {
 /// An answer that has no list under the name of `list`: one that has it under another is no page. An API that changed, or
 /// what stands before it, would count as silent for ever.
 pub(super) fn under_another_name(list: &str, answer: &str, secrets: &[&str]) -> Result<(), FetchError> {
-    let Some(name) = listing(answer) else { return Ok(()) };
+    let word = list.to_ascii_lowercase();
+    let Some(name) = listing(answer, word.trim_end_matches('s')) else { return Ok(()) };
     // Not `quote`, which knows no such words: a name as members have one names nobody.
     let is_name = name.len() <= 60 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
     let name = if is_name { Secrets::of(secrets.iter().copied()).hide(&name) } else { "…".to_owned() };

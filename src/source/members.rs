@@ -108,21 +108,24 @@ macro_rules! members {
 }
 pub(super) use members;
 
-/// The name of a member that lists objects, at the top of `object` or some levels below, if there is one. A list that is
-/// written as text is one, too.
-pub(super) fn listing(object: &str) -> Option<String> {
-    listing_in(object, DEEPEST)
+/// The name of a member that lists objects, at the top of `object` or some levels below, if there is one; or of one that
+/// lists nothing, where its name has `word` in it. A list that is written as text is one, too.
+pub(super) fn listing(object: &str, word: &str) -> Option<String> {
+    listing_in(object, Listing { word, depth: DEEPEST })
 }
 
-fn listing_in(object: &str, depth: usize) -> Option<String> {
-    Listing { depth }.deserialize(&mut serde_json::Deserializer::from_str(object)).ok().flatten()
+fn listing_in(object: &str, listing: Listing<'_>) -> Option<String> {
+    listing.deserialize(&mut serde_json::Deserializer::from_str(object)).ok().flatten()
 }
 
-struct Listing {
+#[derive(Clone, Copy)]
+struct Listing<'w> {
+    /// In small letters.
+    word: &'w str,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Listing {
+impl<'de> DeserializeSeed<'de> for Listing<'_> {
     type Value = Option<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -130,7 +133,7 @@ impl<'de> DeserializeSeed<'de> for Listing {
     }
 }
 
-impl<'de> Visitor<'de> for Listing {
+impl<'de> Visitor<'de> for Listing<'_> {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,10 +149,12 @@ impl<'de> Visitor<'de> for Listing {
             }
             let text = value.get().trim_start_matches('"').trim_start();
             let elements = text.trim_start_matches(|c: char| c == '[' || c.is_whitespace());
-            if text.starts_with('[') && elements.starts_with('{') {
+            let is_named = || name.to_ascii_lowercase().contains(self.word);
+            if text.starts_with('[') && (elements.starts_with('{') || elements.starts_with(']') && is_named()) {
                 found = Some(name.into_owned());
             } else if text.starts_with('{') && self.depth > 1 {
-                found = listing_in(value.get(), self.depth - 1).map(|below| format!("{name}.{below}"));
+                found = listing_in(value.get(), Listing { depth: self.depth - 1, ..self })
+                    .map(|below| format!("{name}.{below}"));
             }
         }
         Ok(found)
@@ -206,15 +211,17 @@ mod tests {
             (r#"{"Data":{"Page":{"Events":[{}]}}}"#, Some("Data.Page.Events")),
             (r#"{"Data":"[{\"a\":1}]"}"#, Some("Data")),
             (r#"{"Data":[[{}]]}"#, Some("Data")),
-            (r#"{"RetCode":0,"Unknown":{"x":[1]},"events":[],"Message":"[note] {x}"}"#, None),
+            (r#"{"RetCode":0,"events":[]}"#, Some("events")),
+            (r#"{"RetCode":0,"Data":{"EventSet":[ ]}}"#, Some("Data.EventSet")),
+            (r#"{"RetCode":0,"Unknown":{"x":[1]},"Warnings":[],"Message":"[note] {x}"}"#, None),
             (r#"{"Meta":{"a":{}},"Names":["a","b"]}"#, None),
             ("[{}]", None),
             ("", None),
         ] {
-            assert_eq!(listing(json).as_deref(), name, "{json}");
+            assert_eq!(listing(json, "event").as_deref(), name, "{json}");
         }
         // However deep, it ends.
         let deep = r#"{"a":"#.repeat(100_000) + &"}".repeat(100_000);
-        assert_eq!(listing(&deep), None);
+        assert_eq!(listing(&deep, "event"), None);
     }
 }

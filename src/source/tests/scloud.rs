@@ -177,6 +177,7 @@ async fn a_list_of_another_name_is_no_silence() {
         (r#""EventList":[{"Api":"A"}],"NextToken":"""#, "EventList"),
         (r#""Events":null,"Data":{"Events":[{"Api":"A"}]}"#, "Data.Events"),
         (r#""Events":{},"DataSet":[{"Api":"A"}]"#, "DataSet"),
+        (r#""events":[]"#, "events"),
         (r#""hush-PUB":[{}]"#, "…-…"),
         (r#""a@b.c":[{}]"#, "…"),
     ] {
