@@ -315,7 +315,14 @@ impl Lane {
                     () = shutdown.requested() => return Ok(listed),
                     // While the API is what is waited for, what is on its way comes through and shows.
                     () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
-                    () = &mut enough, if is_fore && until == Until::Shutdown => return Ok(listed),
+                    () = &mut enough, if is_fore => {
+                        // Until caught up it takes as long as it takes, if it still seems that anything may lie there.
+                        let now = self.feed.now();
+                        if until == Until::Shutdown || now.latest.max(now.claimed) <= now.sure {
+                            return Ok(listed);
+                        }
+                        enough.as_mut().reset(tokio::time::Instant::now() + bound);
+                    }
                 }
             };
             match read {

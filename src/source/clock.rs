@@ -132,6 +132,11 @@ impl ServerClock {
         self.lock().observe_undated(clock::steady());
     }
 
+    /// A request for what lies before `to` was refused.
+    pub(super) fn observe_refusal(&self, to: Millis) {
+        self.lock().observe_refusal(to, clock::steady());
+    }
+
     /// The server's now for the date of a signature.
     pub(super) fn signing(&self) -> Millis {
         match self.signing.load(Ordering::Relaxed) {

@@ -168,10 +168,13 @@ impl Client {
         let Self { stream, limiter, memory, largest, .. } = self;
         let mut turn = Turn { stream, limiter, memory, largest: *largest, awaited, rank, timing: Timing::default() };
         let page = match &self.api {
-            Api::Genauth(api) => api.fetch(request, &mut turn).await?,
-            Api::Scloud(api) => api.fetch(request, &mut turn).await?,
+            Api::Genauth(api) => api.fetch(request, &mut turn).await,
+            Api::Scloud(api) => api.fetch(request, &mut turn).await,
         };
-        Ok(Fetched { page, timing: turn.timing })
+        if page.as_ref().is_err_and(|error| error.class == FailureClass::Refused) {
+            self.clock().observe_refusal(request.to);
+        }
+        Ok(Fetched { page: page?, timing: turn.timing })
     }
 }
 

@@ -28,6 +28,8 @@ const BEHIND_COUNTS: Millis = 300_000;
 const ANSWERS_COUNT: u64 = 8;
 /// How far this machine's clock may be behind where nothing else says what time it is: zones are less than that apart.
 const UNDATED_BEHIND: i64 = 86_400_000;
+/// After so many refusals of what lies beyond, each amid answers, it is not asked for any more.
+const REFUSALS: u32 = 3;
 /// The most times that are kept beside the established one.
 const CLAIMS: usize = 64;
 /// What two clocks that are both right may drift apart, as a part of the time that passes.
@@ -151,6 +153,8 @@ pub(super) struct Estimate {
     insane: Option<(u32, Millis)>,
     /// What the last answers say nothing by, if they do.
     undated: Option<Undated>,
+    /// How often an API that answers otherwise has refused what lies beyond, and whether it has answered since.
+    refused_beyond: (u32, bool),
     /// All answers so far with a `Date`.
     answers: u64,
 }
@@ -170,6 +174,7 @@ impl Estimate {
             witnesses: Vec::new(),
             insane: None,
             undated: None,
+            refused_beyond: (0, false),
             answers: 0,
         }
     }
@@ -202,7 +207,8 @@ impl Estimate {
         if answers_ahead > 1 {
             latest = claimed;
         }
-        if let Some(undated) = self.undated.filter(|_| self.last.is_none()) {
+        let is_beyond_read = self.last.is_none() && self.refused_beyond.0 < REFUSALS;
+        if let Some(undated) = self.undated.filter(|_| is_beyond_read) {
             // The wall clock alone says what time it is, and may be behind: what lies beyond is read all the same, as where
             // clocks contradict each other. It moves no mark.
             claimed = claimed.max(sure.saturating_add(UNDATED_BEHIND));
@@ -292,6 +298,15 @@ impl Estimate {
     pub fn observe_undated(&mut self, now: Millis) {
         let undated = self.undated.get_or_insert(Undated { first: now, answers: 0 });
         undated.answers += 1;
+        self.refused_beyond.1 = true;
+    }
+
+    /// A request for what lies before `to` was refused, as some APIs refuse all that has not been yet.
+    pub fn observe_refusal(&mut self, to: Millis, now: Millis) {
+        let (refusals, answered) = &mut self.refused_beyond;
+        if *answered && to.saturating_sub(now.saturating_add(self.established.low)) > APART {
+            (*refusals, *answered) = (refusals.saturating_add(1), false);
+        }
     }
 
     /// An answer came, while the wall clock was `wall` ahead of steady time.

@@ -513,6 +513,18 @@ fn without_a_date_the_wall_clock_is_all_there_is_and_that_is_told() {
     let (sure, latest) = told.off();
     assert!(is_about(latest) && sure <= 0, "{sure} {latest}");
 
+    // An API that refuses what has not been yet is not asked for it again and again; one that refuses everything is.
+    let mut told = Told::new(0, 0);
+    undated(&mut told, 8);
+    for refusals in 1..=4 {
+        for _ in 0..5 {
+            told.estimate.observe_refusal(told.now + 3_600_000, told.now);
+            told.estimate.observe_refusal(told.now - 3_600_000, told.now);
+        }
+        undated(&mut told, 1);
+        assert_eq!(told.off().1 > 0, refusals < 3, "{refusals}: {:?}", told.off());
+    }
+
     // It was known once: nothing is read beyond, and it is told when it has lasted.
     let mut told = Told::new(0, 0);
     told.answers(10, 0, 0);
