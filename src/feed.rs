@@ -118,6 +118,8 @@ struct Learnt {
     endless_waits: Waits,
     /// Since where nothing was ever listed, while that is so.
     silent: Option<Millis>,
+    /// The last gaps that were told.
+    told: VecDeque<Gap>,
 }
 
 /// A reading that other lanes may want, too.
@@ -199,6 +201,7 @@ impl Feed {
                 short_for: 0,
                 endless_waits: Waits::new(),
                 silent: None,
+                told: VecDeque::new(),
             }),
             endless: tokio::sync::Mutex::default(),
             stream,

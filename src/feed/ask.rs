@@ -40,6 +40,9 @@ const CLOCK_WITNESSES: usize = 16;
 const SHARDS: u32 = 2;
 const MOST_SHARDS: u32 = 512;
 
+/// Gaps that are not told again.
+const TOLD: usize = 256;
+
 /// What became of a request.
 enum Asked {
     Page(Page),
@@ -501,7 +504,11 @@ impl Feed {
         let _ = self.fetch(request, asks, LATER_TRIES).await;
     }
 
+    /// Once, however often it is read.
     fn tell_gap(&self, gap: &Gap) {
+        if !lock(&self.learnt).is_new(*gap) {
+            return;
+        }
         let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
         tracing::error!(
             stream = self.stream.name, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
@@ -575,6 +582,18 @@ fn is_elsewhere(witness: Window, request: &PageRequest) -> bool {
 }
 
 impl super::Learnt {
+    /// Whether a gap was not told lately.
+    fn is_new(&mut self, gap: Gap) -> bool {
+        if self.told.contains(&gap) {
+            return false;
+        }
+        if self.told.len() == TOLD {
+            self.told.pop_front();
+        }
+        self.told.push_back(gap);
+        true
+    }
+
     /// Nothing was ever listed since then.
     pub(super) fn keep_silence(&mut self, since: Millis) {
         if self.neighbourhood.best_witness().is_none() {

@@ -330,9 +330,16 @@ impl Lane {
                     if is_fore {
                         listed.extend(read.found.iter().filter_map(|found| found.time));
                     }
+                    let live = parts.cursor(cursor).live;
+                    let floor = parts.cursor(cursor).floor();
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
                     let stepped = stepped.instrument(first.trace.span()).await;
                     stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
+                    // Put back to what was called empty: the rest of the job would count for nothing.
+                    let now = parts.cursor(cursor);
+                    if now.live < live || now.floor() < floor && job.pass != Pass::Live {
+                        return Ok(listed);
+                    }
                 }
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
@@ -423,7 +430,7 @@ impl Lane {
             let before = parts.cursor(cursor);
             let mut commit = store::commit(&self.key(), before, read_at, &part, last, &delivered);
             let (commits, floor_before, floor) = (before.commits, before.floor(), commit.cursor.floor());
-            if commit.cursor.live < before.live {
+            if floor < floor_before {
                 self.tell_heard(&commit.cursor);
             }
             commit.changes.deletes = self.forgotten(floor_before, floor, parts.changes(), shutdown).await?;

@@ -51,11 +51,9 @@ impl Lane {
     /// The first records came behind what was said to be empty.
     pub(super) fn tell_heard(&self, cursor: &Cursor) {
         tracing::info!(
-            stream = self.feed.stream.name, sink = self.sink_name, from = %time(cursor.live),
+            stream = self.feed.stream.name, sink = self.sink_name, from = %time(cursor.floor()),
             "the API lists its first records: what it called empty before them is read once more"
         );
-        self.feed.metrics.put_read_through_back(cursor.live);
-        self.feed.board.put_read_through_back(cursor.live);
     }
 
     /// Counts and shows parts of the log that are given up.

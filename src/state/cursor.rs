@@ -115,13 +115,17 @@ impl Cursor {
         self.known.silent = Some(time);
     }
 
-    /// The first records of all are listed, for `window` or elsewhere. That there were none before was the word of an API that had not
-    /// shown anything yet: all that it called empty is read once more. Nothing of it was delivered, so nothing comes again.
-    pub fn hear(&mut self, window: Window) {
+    /// The first records of all are listed, for `window`, read at the server's time `read_at`, or elsewhere. That there were
+    /// none before was the word of an API that had not shown anything yet: all that it called empty is read once more. Nothing
+    /// of it was delivered, so nothing comes again. Sweeps do it, so that what is new does not wait; but where no sweep reads
+    /// `window` again, the live pass has read nothing else yet, and goes on from there.
+    pub fn hear(&mut self, window: Window, read_at: Millis) {
         let Some(silent) = self.known.silent.take().filter(|silent| *silent < window.from) else { return };
-        for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
-            *mark = silent.min(*mark);
+        let oldest = self.sweeps.keys().next_back().copied().unwrap_or_default();
+        if window.to <= read_at.saturating_sub(oldest) {
+            (self.live, self.overlap) = (silent.min(self.live), silent.min(self.overlap));
         }
+        self.sweeps.values_mut().for_each(|mark| *mark = silent.min(*mark));
     }
 
     /// A time as marks know it: rounded down to the source's clock unit.

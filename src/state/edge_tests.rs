@@ -410,14 +410,22 @@ fn what_was_empty_before_the_first_record_is_read_again() {
     let mut cursor = cursor(50_000, 40_000, [30_000, 20_000]);
     cursor.known.silent = None;
     let before = cursor.clone();
-    cursor.hear(window(50_000, 60_000));
+    cursor.hear(window(50_000, 60_000), 100_000);
     assert_eq!(cursor, before, "something was listed before");
     cursor.known.silent = Some(10_000);
-    cursor.hear(window(50_000, 60_000));
-    assert_eq!((cursor.live, cursor.overlap, cursor.floor()), (10_000, 10_000, 10_000));
+    cursor.hear(window(50_000, 60_000), 100_000);
+    assert_eq!((cursor.live, cursor.overlap), (50_000, 40_000), "what is new does not wait");
+    assert_eq!(cursor.sweeps.values().copied().collect::<Vec<_>>(), [10_000, 10_000]);
+    let mut old = Cursor { known: Known { silent: Some(10_000), ..Known::default() }, ..before.clone() };
+    old.hear(window(50_000, 60_000), 120_000);
+    assert_eq!((old.live, old.overlap, old.floor()), (10_000, 10_000, 10_000), "no sweep reads that window again");
+    let mut unswept = Cursor { sweeps: BTreeMap::new(), ..before.clone() };
+    unswept.known.silent = Some(10_000);
+    unswept.hear(window(50_000, 60_000), 100_000);
+    assert_eq!((unswept.live, unswept.overlap), (10_000, 10_000), "else nobody reads it");
     assert_eq!(cursor.known.silent, None);
     let mut first = Cursor { known: Known { silent: Some(50_000), ..Known::default() }, ..before.clone() };
-    first.hear(window(50_000, 60_000));
+    first.hear(window(50_000, 60_000), 100_000);
     assert_eq!(first, before, "nothing lies before the first window");
 }
 

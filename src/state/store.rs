@@ -254,7 +254,7 @@ pub fn commit(
         next.advance(read.schedule, read.window, read.read_at);
     }
     if !read.found.is_empty() || next.known.witness.is_some() {
-        next.hear(read.window);
+        next.hear(read.window, read.read_at);
     }
     let unit = read.schedule.unit;
     // No window that is still to be read lists anything older: each asks for one unit before its start, and no record was

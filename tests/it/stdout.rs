@@ -44,7 +44,8 @@ async fn blocked(config: &Config) -> Program {
         let lag = program.metric("trailcast_delivery_lag_seconds{sink=\"out\",stream=\"users\"}").await?;
         let read = program.metric("trailcast_records_total{stream=\"users\"}").await?;
         least = least.min(lag);
-        (read > 1_000.0 && lag > least + 1.0).then_some(())
+        // A busy machine pauses for a moment, too.
+        (read > 1_000.0 && lag > least + 5.0).then_some(())
     };
     program.shows("a lag that grows", stuck).await;
     program
