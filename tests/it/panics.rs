@@ -29,10 +29,13 @@ use crate::program::{Config, history, simulate, until};
 /// How often it panics.
 const FAULTS: u32 = 4;
 
-/// A store whose commits panic, after some that do not: as often as is said.
+/// How often each event arrived, by whether it is SCloud's and its id.
+type Arrived = Arc<Mutex<BTreeMap<(bool, String), u32>>>;
+
+/// A store whose commits panic once GenAuth's events have arrived, as often as is said.
 struct Faulty {
     store: MemoryStore,
-    commits: AtomicU32,
+    arrived: Arrived,
     left: AtomicU32,
 }
 
@@ -46,7 +49,7 @@ impl Store for Faulty {
     }
 
     fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
-        let some = self.commits.fetch_add(1, Ordering::Relaxed) >= 2;
+        let some = self.arrived.lock().unwrap().keys().any(|(is_cloud, _)| !is_cloud);
         let is_left = |left: u32| left.checked_sub(1);
         let faults = some && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok();
         assert!(!faults, "a fault that names secret-4711");
@@ -114,7 +117,7 @@ async fn a_lane_that_panics_is_begun_again_and_no_other_notices() {
         tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || to.clone()).finish(),
     );
     let simulator = simulate(history(500)).await;
-    let arrived: Arc<Mutex<BTreeMap<(bool, String), u32>>> = Arc::default();
+    let arrived = Arrived::default();
     let arrives = Arc::clone(&arrived);
     let url = receiver(move |records| {
         let mut arrived = arrives.lock().unwrap();
@@ -131,7 +134,8 @@ async fn a_lane_that_panics_is_begun_again_and_no_other_notices() {
     let loaded = config::load(&config.file()).unwrap();
     let sink = Arc::new(Sink::build(&loaded.config.sinks["out"]));
     let (metrics, board, (_trigger, shutdown)) = (Metrics::new(), StatusBoard::default(), shutdown::channel());
-    let faulty = Faulty { store: MemoryStore::default(), commits: AtomicU32::new(0), left: AtomicU32::new(FAULTS) };
+    let left = AtomicU32::new(FAULTS);
+    let faulty = Faulty { store: MemoryStore::default(), arrived: Arc::clone(&arrived), left };
     let faulty = Arc::new(faulty);
     let stores: [(&str, Arc<dyn Store>); 2] =
         [("users", Arc::clone(&faulty) as _), ("cloud", Arc::new(MemoryStore::default()))];
