@@ -93,7 +93,8 @@ const GROWTH: u64 = 64 << 20;
 /// is well again once it has come back.
 async fn away(broker: &mut Broker, simulator: &Simulator, mut config: Config, gone: impl AsyncFnOnce(&Program)) {
     for stream in &mut config.streams {
-        stream.keys.push(("rate_limit", "20".to_owned()));
+        // Slowly enough that a busy machine does not get to the end meanwhile.
+        stream.keys.push(("rate_limit", "12".to_owned()));
     }
     let program = config.run();
     delivers_more(&program, 2000.0).await;
