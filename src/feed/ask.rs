@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::bounds::Question;
-use super::doubt::{Neighbourhood, Witness, Worth};
+use super::doubt::{PATIENCE, Witness, Worth};
 use super::places::{self, Place};
 use super::trouble::{Kind, Say};
 use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{Breach, End, Found, Gap, Listed, Reading, Rules, Shard};
+use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans;
@@ -78,16 +78,14 @@ impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
         let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited });
-        let mut read = self.read_once(window, asks).await?;
-        if read.window.shard == Shard::WHOLE {
-            read = self.believe_place(read, asks).await?;
-            read = self.believe(read, asks).await?;
-            if let Some(lied) = self.question_bounds(&mut read, asks).await {
-                read = self.read_once(window, asks).await?;
-                read.window.gaps.extend(lied);
-            }
+        let mut read = self.read_believed(window, asks).await?;
+        if let Some(lied) = self.question_bounds(&mut read, asks).await {
+            read = self.read_believed(window, asks).await?;
+            read.window.gaps.extend(lied);
         }
-        read.window.gaps.iter().for_each(|gap| self.tell_gap(gap));
+        // That bounds do not count is a state, not one line for each window.
+        let gaps = read.window.gaps.iter().filter(|gap| gap.reason != GapReason::Bounds);
+        gaps.for_each(|gap| self.tell_gap(gap));
         if read.window.gaps.is_empty() {
             self.worked(Kind::Runs);
         }
@@ -126,6 +124,16 @@ impl Feed {
                 "the API no longer lists all that it listed before, as when records are deleted: not waited for"
             );
         }
+    }
+
+    /// Reads a window, and again until what it lists is believed; a part of one is.
+    async fn read_believed(&self, window: Window, asks: Asks<'_>) -> Result<Read, Overflow> {
+        let read = self.read_once(window, asks).await?;
+        if read.window.shard != Shard::WHOLE {
+            return Ok(read);
+        }
+        let read = self.believe_place(read, asks).await?;
+        self.believe(read, asks).await
     }
 
     /// Another part of a clock unit that is too large to be held at once, of which the first was read at `read_at`.
@@ -242,20 +250,21 @@ impl Feed {
         if lock(&self.learnt).places.saw(place(&read)) {
             self.metrics.doubted();
             let strays = |read: &Read| places::strays(window, self.rules.unit, &read.window.found);
-            let (mut agreed, mut waits) = (0, Waits::new());
-            while let Some(patience) = Neighbourhood::default().patience(true).get(agreed) {
+            let (mut listed, mut agreed, mut waits) = (strays(&read), 0, Waits::new());
+            while !listed.is_empty()
+                && let Some(patience) = PATIENCE.get(agreed)
+            {
                 self.metrics.error(FetchReason::Doubtful);
                 let message = "the API lists what lies elsewhere than what is asked for: not believed, asking again";
                 self.failed(Kind::Answers, FetchReason::Doubtful, message, false);
-                tokio::time::sleep((*patience).max(if agreed == 0 { waits.next_wait() } else { Duration::ZERO })).await;
-                let again = self.read_once(window, asks).await?;
-                agreed = if strays(&read).is_subset(&strays(&again)) { agreed + 1 } else { 0 };
-                read = again;
-                if strays(&read).is_empty() {
-                    break;
-                }
+                let wait = if agreed == 0 { waits.next_wait().max(*patience) } else { *patience };
+                tokio::time::sleep(wait).await;
+                read = self.read_once(window, asks).await?;
+                let again = strays(&read);
+                agreed = if listed.is_subset(&again) { agreed + 1 } else { 0 };
+                listed = again;
             }
-            if !strays(&read).is_empty() {
+            if !listed.is_empty() {
                 lock(&self.learnt).places.stray();
             }
             self.worked(Kind::Answers);
@@ -354,7 +363,7 @@ impl Feed {
     /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one. `Some` where the API does, but
     /// what it has listed for this one is worth another look: what it must have lied about before.
     async fn question_bounds(&self, read: &mut Read, asks: Asks<'_>) -> Option<Vec<Gap>> {
-        let WindowRead { window, found, gaps, .. } = &mut read.window;
+        let WindowRead { window, found, gaps, shard: Shard::WHOLE, .. } = &mut read.window else { return None };
         let (window, unit) = (*window, self.rules.unit);
         let question = lock(&self.bounds).saw(window, unit, found);
         let Some(Question { record, time, away }) = question else {
@@ -367,7 +376,7 @@ impl Feed {
         let control = PageRequest { from: away - unit, to: away, limit, position: Position::First };
         // A cache, too, answers the same to everything, for a while.
         let believed = lock(&self.bounds).are_believed();
-        let patience = if believed { Neighbourhood::default().patience(true) } else { &[] };
+        let patience = if believed { PATIENCE } else { &[] };
         for wait in [Duration::ZERO].iter().chain(patience) {
             tokio::time::sleep(*wait).await;
             // Whoever does not answer now is asked with the next window.

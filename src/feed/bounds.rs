@@ -47,8 +47,10 @@ impl Bounds {
         let stray = |found: &&Found| found.time.is_some_and(|time| is_outside(window, unit, time));
         let apart = |other: &Window| other.to + 2 * unit < window.from || window.to + 2 * unit < other.from;
         let mut sketch: Vec<_> = found.iter().map(|found| found.fingerprint).collect();
-        sketch.sort_unstable();
-        sketch.truncate(SKETCH);
+        if sketch.len() > SKETCH {
+            sketch.select_nth_unstable(SKETCH);
+            sketch.truncate(SKETCH);
+        }
         // One that is listed beside different others is pinned: bounds count for the others.
         let is_pinned = |record: &Found| {
             let with = |list: &&[Fingerprint]| list.contains(&record.fingerprint);
@@ -61,14 +63,13 @@ impl Bounds {
             others.any(|(_, other)| other.contains(&record.fingerprint)) && !is_pinned(record)
         };
         self.trusted = self.trusted.saturating_sub(1);
-        // Who always lists the same lists it here, too.
-        let suspect = found.iter().find(|record| !is_pinned(record));
-        self.ignored &= suspect.is_some();
         let suspect = match self.ignored {
-            true => suspect,
+            true => found.iter().find(|record| !is_pinned(record)),
             false if self.trusted == 0 => found.iter().filter(stray).find(listed),
             false => None,
         };
+        // Who always lists the same lists it here, too.
+        self.ignored &= suspect.is_some();
         let question = suspect.map(|Found { fingerprint, time, .. }| {
             let away = window.from - AWAY;
             let near = time.is_some_and(|time| (away - AWAY / 2..away + AWAY / 2).contains(&time));

@@ -25,6 +25,9 @@ const REMEMBERED: usize = 16;
 /// Witnesses remembered.
 const WITNESSES: usize = 4;
 
+/// How long to wait before each of the times that something is asked again, where nothing else tells: all must agree.
+pub(super) const PATIENCE: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
 /// What a window's reading is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worth {
@@ -113,11 +116,10 @@ impl Neighbourhood {
     /// How long to wait before each of the times that a doubted window is asked again: all must agree. An API whose
     /// silences have turned out to be true again and again is asked less; a window that is read again later, too.
     pub(super) fn patience(&self, last: bool) -> &'static [Duration] {
-        const LONG: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
         const SHORT: &[Duration] = &[Duration::from_millis(500), Duration::from_secs(1)];
         const NONE: &[Duration] = &[Duration::ZERO];
         match self.honest {
-            0..3 if last => LONG,
+            0..3 if last => PATIENCE,
             0..10 => SHORT,
             _ => NONE,
         }
@@ -125,7 +127,7 @@ impl Neighbourhood {
 
     /// The same for an API that has never listed anything.
     pub(super) fn patience_with_nothing(&self) -> &'static [Duration] {
-        if self.empty { &[] } else { Self::default().patience(true) }
+        if self.empty { &[] } else { PATIENCE }
     }
 
     /// A doubted silence was true.

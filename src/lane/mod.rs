@@ -330,14 +330,12 @@ impl Lane {
                     if is_fore {
                         listed.extend(read.found.iter().filter_map(|found| found.time));
                     }
-                    let live = parts.cursor(cursor).live;
-                    let floor = parts.cursor(cursor).floor();
+                    let mark = parts.cursor(cursor).mark_of(job.pass);
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
                     let stepped = stepped.instrument(first.trace.span()).await;
                     stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
                     // Put back to what was called empty: the rest of the job would count for nothing.
-                    let now = parts.cursor(cursor);
-                    if now.live < live || now.floor() < floor && job.pass != Pass::Live {
+                    if parts.cursor(cursor).mark_of(job.pass) < mark {
                         return Ok(listed);
                     }
                 }

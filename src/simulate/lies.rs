@@ -1,11 +1,9 @@
 //! Answers that succeed and are not true: what each API says instead, for a while or now and then.
 
-use std::sync::PoisonError;
-
 use super::clock::millis;
 use super::hash::{happens, mix};
 use super::options::Options;
-use super::world::{Api, World};
+use super::world::{Api, World, locked};
 use crate::event::Millis;
 
 /// A way to lie. One that only the other API knows does nothing.
@@ -90,13 +88,13 @@ impl Api {
     /// Keeps an answer for [`Lie::OtherAnswer`], where that may be told.
     pub fn answered(&self, options: &Options, body: &[u8]) {
         if options.lie.contains(&Lie::OtherAnswer) {
-            body.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
+            body.clone_into(&mut locked(&self.last));
         }
     }
 
     /// The last answer that was true, if there was one.
     pub fn last_answer(&self) -> Option<Vec<u8>> {
-        Some(self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()).filter(|body| !body.is_empty())
+        Some(locked(&self.last).clone()).filter(|body| !body.is_empty())
     }
 }
 

@@ -235,6 +235,15 @@ impl Cursor {
         }
     }
 
+    /// The mark that a pass goes on from.
+    #[must_use]
+    pub fn mark_of(&self, pass: Pass) -> Millis {
+        match pass {
+            Pass::Live | Pass::Fore => self.live,
+            Pass::Sweep(age) => *self.sweeps.get(&age).unwrap_or(&self.live),
+        }
+    }
+
     /// Its marks: what a job that was of use has moved.
     #[must_use]
     pub fn marks(&self) -> Vec<Millis> {
