@@ -135,9 +135,20 @@ pub fn compare(
 /// # Panics
 /// Unless every event arrived, and once.
 pub fn assert_all_arrived(simulator: &Simulator, readable_by: Millis, events: &[Event]) {
+    assert_arrived(simulator, (0, Millis::MAX), readable_by, 0, events);
+}
+
+/// The same of what happened in `range`, where more than so many records of each source did.
+pub fn assert_arrived(
+    simulator: &Simulator,
+    range: (Millis, Millis),
+    readable_by: Millis,
+    more_than: usize,
+    events: &[Event],
+) {
     for source in [Source::Genauth, Source::Scloud] {
-        let difference = compare(simulator, source, (0, Millis::MAX), readable_by, events);
-        assert!(difference.expected > 0, "{source}: nothing happened, so nothing was shown");
+        let difference = compare(simulator, source, range, readable_by, events);
+        assert!(difference.expected > more_than, "{source}: too little happened to show anything: {difference}");
         difference.assert_none();
     }
 }

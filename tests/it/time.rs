@@ -10,7 +10,7 @@ use serde_json::Value;
 use trailcast::event::{Millis, Source};
 use trailcast::simulate::{Options, Simulator, SourceStats, Times};
 
-use crate::ledger::{Event, assert_all_arrived, compare, counted};
+use crate::ledger::{Event, assert_all_arrived, assert_arrived, compare, counted};
 use crate::program::{Config, Program, Stream, history, simulate, until};
 use crate::trouble::{Gate, gate};
 
@@ -128,12 +128,7 @@ async fn holds(Case { what, options, lasts, shows, adapt }: Case) {
     assert_eq!(doubted, [shows; 2], "{what}");
     assert!(waited < 8_000, "{what}: it took {waited} ms more");
     let events: Vec<Event> = config.events().into_iter().filter(|event| event.time < range.1).collect();
-    for source in [Source::Genauth, Source::Scloud] {
-        let difference = compare(&simulator, source, range, Millis::MAX, &events);
-        assert!(difference.expected > 100, "{what}: {difference}");
-        assert!(difference.missing.is_empty() && difference.repeated.is_empty(), "{what}: {difference}");
-        difference.assert_none();
-    }
+    assert_arrived(&simulator, range, Millis::MAX, 100, &events);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,11 +292,7 @@ async fn where_a_lane_begins_waits_for_nothing() {
     program.drain().await;
     assert!(simulator.stats().genauth.dates_off > 0 && simulator.stats().scloud.dates_off > 0);
     let events: Vec<Event> = config.events().into_iter().filter(|event| (begun..end).contains(&event.time)).collect();
-    for source in [Source::Genauth, Source::Scloud] {
-        let difference = compare(&simulator, source, (begun, end), Millis::MAX, &events);
-        assert!(difference.expected > 50, "{difference}");
-        difference.assert_none();
-    }
+    assert_arrived(&simulator, (begun, end), Millis::MAX, 50, &events);
 }
 
 /// T11
