@@ -5,6 +5,7 @@
 
 mod ask;
 mod bounds;
+mod caps;
 mod clocks;
 mod doubt;
 mod places;
@@ -28,6 +29,7 @@ use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::Place;
 use crate::window::{Density, Window, floor_to};
 use bounds::Bounds;
+use caps::Caps;
 use clocks::Doubts;
 use doubt::Neighbourhood;
 use places::Places;
@@ -109,6 +111,7 @@ struct Learnt {
     neighbourhood: Neighbourhood,
     everywhere: Everywhere,
     places: Places,
+    caps: Caps,
     /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
     page_limit: u32,
     limit_for: u32,
@@ -188,6 +191,7 @@ impl Feed {
             everywhere: Listed::default(),
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
+            cap: None,
         };
         Self {
             learnt: Mutex::new(Learnt {
@@ -196,6 +200,7 @@ impl Feed {
                 neighbourhood: Neighbourhood::default(),
                 everywhere: Everywhere::default(),
                 places: Places::default(),
+                caps: Caps::default(),
                 page_limit: client.page_limit(),
                 limit_for: 0,
                 short_for: 0,

@@ -180,6 +180,7 @@ pub fn reading(data: &[u8]) {
         everywhere: reading::Listed { rows: u64::from(how >> 2 & 3) * 8, bytes: 0 },
         shard: Shard::WHOLE,
         deepest: 100,
+        cap: (how & 2 == 0).then_some(7),
     };
     let window = Window { from: 0, to: 1 + i64::from(how >> 1 & 7) * 5 };
     let mut reading = Reading::new(rules, window, None);

@@ -82,6 +82,15 @@ impl Density {
         self.length
     }
 
+    /// From here on a window should hold `target_rows`.
+    pub fn aim(&mut self, target_rows: u64) {
+        let length = i128::from(self.length) * i128::from(target_rows.max(1)) / i128::from(self.target_rows.max(1));
+        // The longer one is learnt again.
+        let length = i64::try_from(length).unwrap_or(LONGEST).min(self.length);
+        self.length = (length / self.unit * self.unit).max(self.unit);
+        self.target_rows = target_rows.max(1);
+    }
+
     /// Learns that `window` held `rows` or more, which was too many: the next one is shorter than either was.
     pub fn overflowed(&mut self, window: Window, rows: u64) {
         let before = self.length.min(window.len() / 2);
@@ -144,6 +153,17 @@ mod tests {
             (3750, 2498, 1250),
             "at once where it is less than half"
         );
+    }
+
+    #[test]
+    fn windows_that_are_to_hold_less_are_shorter_at_once_and_longer_only_as_it_shows() {
+        let mut density = Density::new(1000, 1000);
+        density.aim(500);
+        assert_eq!((density.comfortable(), density.target_rows), (2000, 500));
+        density.aim(1000);
+        assert_eq!((density.comfortable(), density.target_rows), (2000, 1000));
+        density.aim(0);
+        assert_eq!((density.comfortable(), density.target_rows), (1000, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::bounds::Question;
 use super::doubt::{PATIENCE, Witness, Worth};
 use super::places::{self, Place};
 use super::trouble::{Kind, Say};
-use super::{Feed, Overflow, RECORD_BYTES, Wanted, WindowRead, lock};
+use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
@@ -165,11 +165,12 @@ impl Feed {
     async fn read_with(&self, rules: Rules, window: Window, asks: Asks<'_>) -> Result<Option<Read>, Overflow> {
         let clock = self.client.clock();
         let began = clock.begin();
-        let (inclusive, page_limit, everywhere, mut broken) = {
+        let (inclusive, page_limit, everywhere, cap, mut broken) = {
             let learnt = lock(&self.learnt);
-            (learnt.inclusive, learnt.page_limit, learnt.everywhere.listed(), learnt.short_for > 0)
+            let Learnt { inclusive, page_limit, everywhere, caps, .. } = &*learnt;
+            (*inclusive, *page_limit, everywhere.listed(), caps.known(), learnt.short_for > 0)
         };
-        let mut reading = Reading::new(Rules { page_limit, everywhere, ..rules }, window, inclusive);
+        let mut reading = Reading::new(Rules { page_limit, everywhere, cap, ..rules }, window, inclusive);
         let mut waits = Waits::new();
         let mut bare = false;
         while let Some(request) = reading.next() {
@@ -204,6 +205,7 @@ impl Feed {
         let mut learnt = lock(&self.learnt);
         learnt.inclusive = reading.inclusive().or(learnt.inclusive);
         learnt.keep_limit(reading.limit(), self.rules.page_limit);
+        self.learn_cap(&mut learnt, &reading);
         // Once is a token that has run out.
         learnt.short_for = if reading.broken() > 1 { LIMIT_KEPT } else { learnt.short_for.saturating_sub(1) };
         let outcome = match reading.end() {
@@ -233,6 +235,25 @@ impl Feed {
         let window =
             WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: spans::Place::here() };
         Ok(Some(Read { window, rows, own: own.rows, bare, contrary, outcome }))
+    }
+
+    fn learn_cap(&self, learnt: &mut Learnt, reading: &Reading) {
+        if !learnt.caps.saw(reading.most_listed(), reading.capped()) {
+            return;
+        }
+        let (stream, rows) = (&self.stream.name, self.rules.max_rows / SURPRISE);
+        let cap = learnt.caps.known();
+        // Half of it, so that a surprise fits.
+        learnt.density.aim(cap.map_or(rows, |cap| rows.min(cap / 2)));
+        match cap {
+            Some(cap) => tracing::warn!(
+                stream,
+                cap,
+                "the API lists and counts so many records of a query and no more, though there are more: asked for less at a \
+                 time"
+            ),
+            None => tracing::info!(stream, "the API lists more records of a query than it did"),
+        }
     }
 
     /// A run that does not end costs many requests, so all windows wait for that in one line.
@@ -590,7 +611,7 @@ fn is_elsewhere(witness: Window, request: &PageRequest) -> bool {
     witness.to < request.from || request.to < witness.from
 }
 
-impl super::Learnt {
+impl Learnt {
     /// Whether a gap was not told lately.
     fn is_new(&mut self, gap: Gap) -> bool {
         if self.told.contains(&gap) {

@@ -30,7 +30,10 @@
 //! nothing shifts. A clock unit that holds more than a page is read with
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
 //! sweeps raise it. Under-counts heal; over-counts cannot happen.
+//!
+//! A limit that nobody tells cuts list and count alike, so that they agree. Limits are round numbers: see `cap`.
 
+mod cap;
 mod everywhere;
 mod gap;
 mod run;
@@ -75,6 +78,8 @@ pub struct Rules {
     pub shard: Shard,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
     pub deepest: u64,
+    /// The most records that a query lists and counts, where that is known not to be all: see [`Reading::capped`].
+    pub cap: Option<u64>,
 }
 
 /// Whether asking for `[t, t]` lists the records of `t`: unknown until tried, then remembered for the stream.
@@ -162,11 +167,13 @@ struct Piece {
     quiet: u32,
     /// Not to be asked for as `[t, t]`: that listed nothing.
     wide: bool,
+    /// One of two halves that show whether a limit has cut the whole, which listed so many records.
+    half_of: Option<u64>,
 }
 
 impl Piece {
     fn new(window: Window, unit: Millis, limit: u32) -> Self {
-        Self { window, unit: window.len() <= unit, limit, attempt: 0, void: 0, quiet: 0, wide: false }
+        Self { window, unit: window.len() <= unit, limit, attempt: 0, void: 0, quiet: 0, wide: false, half_of: None }
     }
 }
 
@@ -181,6 +188,14 @@ enum Todo {
         bounds: (Millis, Millis),
         total: Option<u64>,
         doubted: Vec<Fingerprint>,
+        /// What the run listed.
+        rows: u64,
+    },
+    /// Once the halves of a piece are read of which `listed` records were listed: they hold no more than the `known` then.
+    Compare {
+        piece: Piece,
+        listed: u64,
+        known: u64,
     },
 }
 
@@ -202,6 +217,11 @@ pub struct Reading {
     proven: u32,
     broken: u32,
     contrary: bool,
+    /// The most rows that a run listed, and as many as one did that had left out others.
+    most: u64,
+    capped: Option<u64>,
+    /// The halves of the piece that is to be compared next that listed as many as it did.
+    full: Vec<Piece>,
     end: Option<End>,
 }
 
@@ -223,6 +243,9 @@ impl Reading {
             proven: 0,
             broken: 0,
             contrary: false,
+            most: 0,
+            capped: None,
+            full: Vec::new(),
             end: None,
         };
         reading.turn();
@@ -397,10 +420,13 @@ impl Reading {
                     self.run = Some((piece, self.begin(piece)));
                     return;
                 }
-                Todo::Check { piece, run, bounds, total, doubted } => {
+                Todo::Compare { piece, listed, known } => self.compare(piece, listed, known),
+                Todo::Check { piece, run, bounds, total, doubted, rows } => {
                     let listed_again = doubted.iter().all(|&doubted| self.tally.listed_since(run, doubted));
                     let made_up = total.is_none_or(|total| self.tally.rows_within(run, bounds) >= total);
-                    if !listed_again || !made_up {
+                    if listed_again && made_up {
+                        self.question_cap(piece, rows);
+                    } else {
                         self.narrow(piece);
                     }
                 }
@@ -430,9 +456,11 @@ impl Reading {
             }
             self.inclusive = Some(true);
         }
+        self.most = self.most.max(run.rows());
         let forgets = run.forgets(&self.tally, piece.window);
         if !forgets && run.proves(&self.tally) {
             self.proven += 1;
+            self.question_cap(piece, run.rows());
             return None;
         }
         if forgets || run.contradicts_itself() {
@@ -458,7 +486,8 @@ impl Reading {
         if run.settles_by_units() && few && !units.is_empty() {
             self.settle(Outcome::Reread);
             let doubted = units.values().copied().collect();
-            self.todo.push(Todo::Check { piece, run: run.number(), bounds: run.bounds(), total: run.total(), doubted });
+            let (number, bounds, total, rows) = (run.number(), run.bounds(), run.total(), run.rows());
+            self.todo.push(Todo::Check { piece, run: number, bounds, total, doubted, rows });
             for &unit in units.keys().rev() {
                 let window = Window { from: unit, to: unit + self.rules.unit };
                 self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));

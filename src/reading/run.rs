@@ -253,6 +253,11 @@ impl Run {
         }
     }
 
+    /// Rows that it listed.
+    pub(super) const fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Rows in all, as far as known: the total, or what was listed so far.
     pub(super) fn rows_known(&self) -> u64 {
         self.total.unwrap_or(0).max(self.rows)

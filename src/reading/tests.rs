@@ -51,6 +51,8 @@ pub(crate) mod world {
         /// How long the source takes to answer.
         pub(crate) answer: Millis,
         pub(crate) page_limit: u32,
+        /// The first so many records of a query are listed and counted, and no others; 0 for all.
+        pub(crate) cap: usize,
     }
 
     /// Nothing but records in their order.
@@ -71,6 +73,7 @@ pub(crate) mod world {
             shifts_at: 0,
             answer: 0,
             page_limit: 50,
+            cap: 0,
         }
     }
 
@@ -87,12 +90,13 @@ pub(crate) mod world {
             untimed_share in prop_oneof![4 => Just(0.0), 1 => 0.0f64..0.05],
             answer in prop_oneof![0i64..10, 10i64..300],
             page_limit in 5u32..20,
+            cap in prop_oneof![5 => Just(0), 1 => Just(50), 1 => Just(100), 1 => Just(128)],
         ) -> WorldOptions {
             // A clock unit must fit a page, in all likelihood, or nothing is promised.
             let rate = if paging == Paging::Tokens { rate.min(f64::from(page_limit) / 6.0) } else { rate };
             WorldOptions {
                 seed, paging, order, exclusive, rate, seconds: 90, late_share, late_most, twin_share, untimed_share,
-                untimed_everywhere: false, skew: (0, 0), shifts_at: 0, answer, page_limit,
+                untimed_everywhere: false, skew: (0, 0), shifts_at: 0, answer, page_limit, cap,
             }
         }
     }
@@ -140,6 +144,7 @@ pub(crate) mod world {
             everywhere: reading::Listed::default(),
             shard: Shard::WHOLE,
             deepest: 1000,
+            cap: None,
         }
     }
 
@@ -236,6 +241,9 @@ pub(crate) mod world {
                 }
                 Order::Random => listed.shuffle(&mut self.rng),
             }
+            if self.options.cap > 0 {
+                listed.truncate(self.options.cap);
+            }
             let limit = request.limit as usize;
             let from = match &request.position {
                 Position::First => 0,
@@ -316,6 +324,35 @@ proptest! {
 
 fn quiet(paging: Paging, rate: f64) -> WorldOptions {
     WorldOptions { paging, rate, ..world::calm() }
+}
+
+/// Whichever end of an interval a limit leaves, wherever in it most records lie; one clock unit cannot be asked for by
+/// halves.
+#[test]
+fn what_a_limit_hides_is_found_by_halves() {
+    for (paging, order) in [(Paging::Numbered, Order::Oldest), (Paging::Tokens, Order::Newest)] {
+        for window in [(-100_000, 90_000), (0, 90_000), (0, 190_000)] {
+            let window = Window { from: window.0, to: window.1 };
+            let options = WorldOptions { order, cap: 100, page_limit: 70, ..quiet(paging, 3.0) };
+            let mut world = World::new(options);
+            world.now = 1_000_000;
+            let reading = read(&mut world, window, None);
+            assert_eq!((reading.capped(), reading.most_listed(), reading.gaps().len()), (Some(100), 100, 0));
+            assert!(world.truth.len() > 250, "{}", world.truth.len());
+            assert_eq!(reading.into_found().len(), world.truth.len(), "{paging:?} {window:?}: {} pages", world.pages);
+        }
+    }
+    for (limit, gaps) in [(None, 0), (Some(100), 1)] {
+        let mut world = World::new(WorldOptions { cap: 100, ..quiet(Paging::Numbered, 300.0) });
+        world.truth.iter_mut().for_each(|truth| (truth.time, truth.filed) = (5, 5));
+        world.now = 1_000_000;
+        let mut reading = Reading::new(Rules { cap: limit, ..world.rules() }, Window { from: 5, to: 6 }, None);
+        while let Some(request) = reading.next() {
+            reading.give(world.answer(&request));
+        }
+        assert_eq!(reading.gaps().len(), gaps);
+        assert!(gaps == 0 || reading.gaps()[0].reason == GapReason::TooDeep);
+    }
 }
 
 #[test]

@@ -77,6 +77,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, help_heading = "Pages")]
     pub max_rows: u64,
 
+    /// List and count the oldest so many records of a query and no more, as if there were no others; 0 for no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
+    pub cap: u64,
+
     /// SCloud: share of pages that are empty though more follow
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Pages")]
     pub empty_pages: f64,

@@ -142,6 +142,12 @@ impl Rows {
         Self::Chosen((total.saturating_sub(count)..total).map(|rank| self.nth(rank)).collect())
     }
 
+    /// The oldest `count` of them.
+    #[must_use]
+    pub fn oldest(self, count: u64) -> Self {
+        Self::Chosen((0..self.len().min(count)).map(|rank| self.nth(rank)).collect())
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> u64 {

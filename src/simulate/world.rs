@@ -156,10 +156,11 @@ impl World {
             timeless.advance(&api.history, self.clock.now(), has_none);
             rows = rows.and(timeless.readable(self.clock.now()));
         }
-        match filter {
+        let rows = match filter {
             Some(filter) => rows.filter(&api.history, filter),
             None => rows,
-        }
+        };
+        if self.options.cap > 0 { rows.oldest(self.options.cap) } else { rows }
     }
 
     /// One page of `rows`, counted.

@@ -325,6 +325,7 @@ fn records_that_every_window_lists_make_no_window_shorter() {
 #[test]
 fn the_model_does_what_it_claims() {
     let options = WorldOptions {
+        cap: 0,
         seed: 3,
         paging: Paging::Numbered,
         order: Order::Newest,

@@ -70,6 +70,17 @@ async fn the_answer_to_another_request_is_not_believed() {
     assert_all_arrived(&simulator, Millis::MAX, &config.events());
 }
 
+/// Count and list agree, and are not all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_nobody_tells_is_found_out() {
+    let simulator = simulate(Options { cap: 100, ..old(6000) }).await;
+    let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+    let lines = config.catch_up().await;
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("so many records of a query and no more")).collect();
+    assert!(told.len() == 2 && told.iter().all(|line| line.contains("\"cap\":100,")), "{lines:#?}");
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
 /// Longer than anybody waits for an API that has never listed anything: what it called empty is read again.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_before_the_first_record_is_no_evidence() {
