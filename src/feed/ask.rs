@@ -14,7 +14,7 @@ use crate::event::Millis;
 use crate::memory::Awaited;
 use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
-use crate::source::{FailureClass, FetchError, FetchReason, Page, PageRequest, Position, Priority, Rank};
+use crate::source::{FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans;
 use crate::window::{Window, floor_to};
 
@@ -39,6 +39,9 @@ const CLOCK_WITNESSES: usize = 16;
 /// the tries before the last cost is less than the last, and each part is all of the unit's pages once more.
 const SHARDS: u32 = 2;
 const MOST_SHARDS: u32 = 512;
+
+/// What the API keeps grows older while the first of it is asked for: so long.
+const SPARE: Millis = 60_000;
 
 /// Gaps that are not told again.
 const TOLD: usize = 256;
@@ -580,10 +583,17 @@ impl Feed {
         }
     }
 
-    /// The oldest time that can still be read, with an hour to spare: the bound moves while a window is read.
+    /// The oldest time that the API still gives at the server's time `now`: the least there can be of what it documents.
     #[must_use]
-    pub fn oldest_readable(&self) -> Option<Millis> {
-        self.client.history().map(|history| floor_to(self.now().sure - millis(history) + 3_600_000, self.rules.unit))
+    pub fn oldest_kept(&self, now: Now) -> Option<Millis> {
+        self.client.history().map(|history| now.sure - millis(history))
+    }
+
+    /// The oldest time that whoever begins at `now` can read: the bound moves on while the first window is asked for, and the
+    /// API may refuse what lies beyond it.
+    #[must_use]
+    pub fn oldest_readable(&self, now: Now) -> Option<Millis> {
+        self.oldest_kept(now).map(|kept| floor_to(kept + SPARE, self.rules.unit))
     }
 }
 

@@ -67,7 +67,13 @@ impl Lane {
                 if !feed.is_founded() && shutdown.unless(feed.begun()).await.is_none() {
                     return Ok(None);
                 }
-                let start = self.start(feed.founded(), false);
+                let now = feed.founded();
+                let start = self.start(now, false);
+                if feed.oldest_readable(now) == Some(start) {
+                    // Nobody has read what lies before, nor was it promised: no gap.
+                    let (stream, sink, from) = (&feed.stream.name, &self.sink_name, time(start));
+                    tracing::info!(stream, sink, %from, "start lies as far back as the API keeps records, or further: begins there");
+                }
                 let mut cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, start);
                 cursor.known.question = Some(feed.question().to_owned());
                 self.keep(&cursor, shutdown).await?;
@@ -89,8 +95,11 @@ impl Lane {
             self.keep(&cursor, shutdown).await?;
             self.show_back(&cursor);
         }
-        let oldest = feed.oldest_readable().unwrap_or(Millis::MIN);
-        if cursor.floor() < oldest {
+        let now = feed.now();
+        // A lane that has just begun at the oldest lies a little before it by now, and can read all of it.
+        if let (Some(kept), Some(oldest)) = (feed.oldest_kept(now), feed.oldest_readable(now))
+            && cursor.floor() < kept
+        {
             let (stream, sink) = (&feed.stream.name, &self.sink_name);
             let (from, to) = (time(cursor.floor()), time(oldest));
             tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
@@ -118,7 +127,7 @@ impl Lane {
             Start::At(time) if heard => time.min(now.claimed),
             Start::At(time) => time,
         };
-        start.max(self.feed.oldest_readable().unwrap_or(Millis::MIN))
+        start.max(self.feed.oldest_readable(now).unwrap_or(Millis::MIN))
     }
 
     /// Stores a cursor under which nothing has been delivered.

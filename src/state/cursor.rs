@@ -159,8 +159,9 @@ impl Cursor {
         self.read_at = Some(read);
     }
 
-    /// Gives up what lies before `time`.
+    /// Gives up what lies before `time`: nothing goes back there, either.
     pub fn skip_to(&mut self, time: Millis) {
+        self.known.silent = self.known.silent.map(|silent| silent.max(time));
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time.max(*mark);
         }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+use trailcast::clock::now;
 use trailcast::event::{Millis, Source};
-use trailcast::simulate::{Options, Order, Simulator, SourceStats, Stats};
+use trailcast::simulate::{Options, Order, Simulator, SourceStats, Start, Stats};
 
 use crate::ledger::{Event, assert_all_arrived, assert_arrived, compare, counted};
 use crate::program::{Config, Program, Stream, history, simulate, until};
@@ -251,4 +253,63 @@ async fn the_comparison_sees_every_kind_of_difference() {
     assert_eq!(compared(&|events| events[7].id = events[300].id.clone()), (1, 0, 1, 0));
     let timed = whole.iter().position(|event| event.record.contains("\"userAgent\"")).unwrap();
     assert_eq!(compared(&|events| events[timed].time += 1), (0, 0, 1, 0));
+}
+
+const DAY: Millis = 86_400_000;
+
+fn kept_since() -> Millis {
+    now() - 365 * DAY
+}
+
+/// An hour of records, of which SCloud no longer keeps the first ten minutes, and nothing since.
+async fn long_ago() -> Simulator {
+    let start = Some(Start::At(kept_since() - 600_000));
+    simulate(Options { rate: 0.1, start, events: Some(360), ..Options::default() }).await
+}
+
+fn cloud(simulator: &Simulator, start: &str) -> Config {
+    Config::new([Stream::cloud(&simulator.url()).with("start", start).with("rate_limit", "500")])
+}
+
+/// A lane that begins where SCloud's 365 days do, or before, reads all of them, and nothing is missing that was promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_an_api_keeps_is_read() {
+    let simulator = &long_ago().await;
+    let from = async |start: &str| {
+        let config = cloud(simulator, start);
+        let lines = config.catch_up().await;
+        assert_eq!(lines.iter().filter(|line| line.contains("as far back as the API keeps")).count(), 1, "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("the API no longer gives")), "{lines:#?}");
+        // But for a minute, which the API is to keep while it is asked for the first of it.
+        let range = (kept_since() + 60_000, Millis::MAX);
+        let events: Vec<_> = config.events().into_iter().filter(|event| event.time >= range.0).collect();
+        let difference = compare(simulator, Source::Scloud, range, Millis::MAX, &events);
+        assert!(difference.expected > 250, "{start}: {difference}");
+        difference.assert_none();
+    };
+    tokio::join!(from("365d"), from("500d"));
+}
+
+/// A lane that stands before that gives up what lies between, and the gap is that, from and to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_api_no_longer_keeps_is_a_gap_from_where_the_lane_stood() {
+    let simulator = long_ago().await;
+    let config = cloud(&simulator, "1m");
+    config.catch_up().await;
+    let stands = jiff::Timestamp::from_millisecond((kept_since() - DAY).div_euclid(1000) * 1000).unwrap();
+    let set = config.command(&["cursor", "set"], &["--to", &stands.to_string(), "--yes"]).await;
+    assert_eq!(set.code, Some(0), "{set:?}");
+    let before = kept_since();
+    let mut program = config.start(&["--until-caught-up"], config.append());
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    let lanes: Value = serde_json::from_str(&config.command(&["cursor", "show"], &["--json"]).await.stdout).unwrap();
+    let gaps = lanes[0]["gaps"].as_array().unwrap();
+    assert!(gaps.len() == 1 && gaps[0]["reason"] == "expired", "{lanes}");
+    let time = |member: &str| gaps[0][member].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(time("from"), stands, "{lanes}");
+    let to = time("to").as_millisecond();
+    assert!((before..kept_since() + 60_000).contains(&to), "{lanes}");
+    let difference = compare(&simulator, Source::Scloud, (to, Millis::MAX), Millis::MAX, &config.events());
+    assert!(difference.expected > 250, "{difference}");
+    difference.assert_none();
 }
