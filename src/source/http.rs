@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::StatusCode;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, DATE, HeaderMap, RETRY_AFTER};
 use serde_json::value::RawValue;
 use url::{Host, Url};
 
@@ -15,7 +15,8 @@ use super::clock::Dated;
 use super::list::{MOST_ROWS, TOO_MANY};
 use super::members::TWO_THINGS;
 use super::tls::Renewable;
-use super::{BuildError, FailureClass, FetchError, FetchReason, ServerClock};
+use super::unpack::{self, Gunzip, check_size};
+use super::{BuildError, FetchError, ServerClock};
 use crate::blocking::blocking;
 use crate::clock;
 use crate::config::StreamConfig;
@@ -71,7 +72,7 @@ pub(super) struct Body {
 }
 
 /// Why a body is not had.
-enum Unread {
+pub(super) enum Unread {
     Failed(FetchError),
     /// There is no room for so many bytes now.
     Outgrown(u64),
@@ -143,7 +144,8 @@ impl Http {
         loop {
             room.ready().await;
             let sent = clock::steady();
-            let request = self.client.get().post(url.clone()).headers(headers()?).body(body.clone());
+            let request = self.client.get().post(url.clone()).headers(headers()?).header(ACCEPT_ENCODING, "gzip");
+            let request = request.body(body.clone());
             let response = request.send().await.map_err(|error| {
                 self.client.look_again();
                 FetchError::of_transport(error, "no answer")
@@ -176,24 +178,22 @@ impl Http {
 /// The text of an answer. What room it takes is made before it comes.
 async fn read(mut response: reqwest::Response, room: &mut Room) -> Result<String, Unread> {
     let largest = room.largest();
-    let said = response.content_length().unwrap_or(0).min(largest);
-    let mut body: Vec<u8> = Vec::new();
+    let packed = header(response.headers(), CONTENT_ENCODING)
+        .is_some_and(|coding| ["gzip", "x-gzip"].iter().any(|name| coding.trim().eq_ignore_ascii_case(name)));
     let cut = |error| Unread::Failed(FetchError::of_transport(error, "the answer ended early"));
-    while let Some(chunk) = response.chunk().await.map_err(cut)? {
-        let length = body.len() + chunk.len();
-        check_size(length, largest)?;
-        if length > body.capacity() {
-            // As much again as has come, and no more: what is announced may never come.
-            let most = (2 * length as u64).min(largest);
-            let capacity = if (length as u64..=most).contains(&said) { said } else { most };
-            if !room.grow(capacity) {
-                // If it says how long it is, that is how much it is asked for again with.
-                return Err(Unread::Outgrown(if said > capacity { said } else { largest }));
-            }
-            body.reserve_exact(usize::try_from(capacity).unwrap_or(usize::MAX) - body.len());
+    let body = if packed {
+        let mut gunzip = Gunzip::new(unpack::Body::new(0, room));
+        while let Some(chunk) = response.chunk().await.map_err(cut)? {
+            gunzip = gunzip.take(&chunk).await?;
         }
-        body.extend_from_slice(&chunk);
-    }
+        gunzip.end()?.into_bytes()
+    } else {
+        let mut body = unpack::Body::new(response.content_length().unwrap_or(0), room);
+        while let Some(chunk) = response.chunk().await.map_err(cut)? {
+            body.take(&chunk)?;
+        }
+        body.into_bytes()
+    };
     room.took(body.len() as u64);
     // A byte that is no UTF-8 becomes U+FFFD: a stream must not stand still for one damaged name, and the same
     // bytes give the same record at each read.
@@ -218,17 +218,6 @@ async fn read(mut response: reqwest::Response, room: &mut Room) -> Result<String
         text.shrink_to_fit();
     }
     Ok(text)
-}
-
-fn check_size(size: usize, largest: u64) -> Result<(), Unread> {
-    if size as u64 <= largest {
-        return Ok(());
-    }
-    Err(Unread::Failed(FetchError::new(
-        FailureClass::Malformed,
-        FetchReason::TooLarge,
-        format!("the answer is larger than max_response_size, {largest} bytes"),
-    )))
 }
 
 impl Body {

@@ -15,6 +15,7 @@ mod scloud;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unpack;
 
 use std::borrow::Borrow;
 use std::path::PathBuf;

@@ -58,6 +58,8 @@ fn client(config: &StreamConfig, is_https: bool, is_loopback: bool) -> Result<re
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("trailcast/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
+        // Its decoder takes the first member for all that there is: see `unpack`.
+        .gzip(false)
         .connect_timeout(config.connect_timeout)
         .timeout(config.request_timeout);
     builder = match authorities(config)? {

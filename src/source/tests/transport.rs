@@ -165,6 +165,46 @@ async fn gzip_is_asked_for_and_read() {
     assert_eq!(server.requests()[0].header("accept-encoding"), Some("gzip"));
 }
 
+/// As `flate2` packs it, which the product unpacks with other code of its own.
+fn packed(text: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(text).expect("memory takes all");
+    packed.finish().expect("memory takes all")
+}
+
+#[tokio::test]
+async fn gzip_of_several_members_is_read_whole() {
+    let (first_half, second_half) = PAGE.as_bytes().split_at(PAGE.len() / 2);
+    let members = [packed(first_half), packed(b""), packed(second_half)].concat();
+    let chunks: String = members.iter().map(|byte| format!("1\r\n{}\r\n", char::from(*byte))).collect();
+    let chunks: Vec<u8> = chunks.chars().map(|c| u8::try_from(c).expect("made of a byte")).collect();
+    let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: GZip\r\ntransfer-encoding: chunked\r\n\r\n".as_slice();
+    let bytewise = Reply::cut([head, &chunks, b"0\r\n\r\n"].concat());
+    let coded = |body: Vec<u8>| Reply::new(200, &["content-encoding: gzip"], body);
+    let padded = coded([members.clone(), vec![0; 64]].concat());
+    for reply in [coded(members.clone()), bytewise, padded] {
+        let page = answered_with(reply).await.expect("a page");
+        assert_eq!(raws(&page), [r#"{"OperateTime":1}"#]);
+    }
+
+    // Each member is held against its own checksum, what is not packed is no answer, and all of them are bounded together.
+    let mut damaged = members.clone();
+    let last = damaged.len() - 6;
+    damaged[last] ^= 1;
+    let torn = members[..members.len() - 9].to_vec();
+    let cut_head = members[..packed(first_half).len() + 5].to_vec();
+    for body in [damaged, torn, cut_head, PAGE.as_bytes().to_vec()] {
+        let error = answered_with(coded(body)).await.expect_err("not a page");
+        assert_eq!((error.class, error.reason), (FailureClass::Transient, FetchReason::Malformed), "{}", error.message);
+    }
+    let blanks = packed(&[b' '; 1_000]);
+    let (many, hollow) = (blanks.repeat(4), packed(b"").repeat(200));
+    for body in [many, hollow] {
+        let error = answered_with(coded([packed(PAGE.as_bytes()), body].concat())).await.expect_err("too large");
+        assert_eq!((error.class, error.reason), (FailureClass::Malformed, FetchReason::TooLarge), "{}", error.message);
+    }
+}
+
 #[tokio::test]
 async fn bytes_that_are_no_utf8_stop_nothing() {
     let body = [br#"{"RetCode":0,"Events":[{"UserName":""#.as_slice(), b"\xff\xfe", br#""}]}"#].concat();
