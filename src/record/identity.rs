@@ -1,7 +1,8 @@
 //! The bytes that a fingerprint is taken of.
 //!
 //! A frozen format: every event id ever delivered depends on it. What changes here changes [`VERSION`], and makes
-//! every event within the reach of the sweeps new once more.
+//! every event within the reach of the sweeps new once more. Once it was changed for a few records alone: those with an empty
+//! text, or with a time and no flag, are what the same records are that leave the text out, or say `false`.
 
 use super::field::{Field, Value, parse};
 use super::genauth::UserAction;
@@ -14,7 +15,7 @@ const VERSION: &[u8] = b"trailcast/record/1\0";
 /// What a part of the canonical form is; the byte before it.
 #[derive(Clone, Copy)]
 enum Tag {
-    /// Nothing follows.
+    /// Nothing follows: missing, `null` or an empty text.
     Absent = 0,
     /// A string, decoded.
     Text = 1,
@@ -60,7 +61,7 @@ impl Canonical {
         self.field(record.client_ip);
         self.field(record.event_type);
         self.field(record.event_detail);
-        self.field(record.success);
+        self.flag(record.success, time);
         self.field(record.user_agent);
         self.time(record.timestamp, time);
         self.field(record.request_id);
@@ -69,7 +70,7 @@ impl Canonical {
     fn operation(&mut self, record: &Operation<'_>, time: Option<Millis>) {
         self.field(record.region);
         self.field(record.api);
-        self.field(record.is_success);
+        self.flag(record.is_success, time);
         self.time(record.operate_time, time);
         self.field(record.user_name);
         self.field(record.user_email);
@@ -80,6 +81,16 @@ impl Canonical {
 
     fn field(&mut self, field: Field<'_>) {
         push(&mut self.0, field);
+    }
+
+    /// A server that leaves out what is empty leaves out `false`: where a record is one, as its time shows, a flag that is
+    /// missing is not set.
+    fn flag(&mut self, field: Field<'_>, time: Option<Millis>) {
+        if time.is_some() && is_empty(field) {
+            part(&mut self.0, Tag::Json, b"false");
+        } else {
+            self.field(field);
+        }
     }
 
     /// The instant, however it was written; the field itself where it is none.
@@ -110,9 +121,20 @@ impl Canonical {
     }
 }
 
+/// Missing, `null`, or an empty text: servers that leave out what is empty (Go's `omitempty`), and those that write it, may
+/// stand behind one address.
+fn is_empty(field: Field<'_>) -> bool {
+    match field.value() {
+        Value::Absent => true,
+        Value::Text(text) => text.is_empty(),
+        Value::Json(_) => false,
+    }
+}
+
 fn push(out: &mut Vec<u8>, field: Field<'_>) {
     match field.value() {
         Value::Absent => out.push(Tag::Absent as u8),
+        Value::Text(text) if text.is_empty() => out.push(Tag::Absent as u8),
         Value::Text(text) => part(out, Tag::Text, text.as_bytes()),
         Value::Json(json) => part(out, Tag::Json, &compact(json)),
     }

@@ -35,9 +35,10 @@ pub struct Identity {
 /// nil: records that differ only there are twins, and twins are counted, so that none is lost.
 ///
 /// # What makes them equal
-/// Members in any order, white space, the spelling of escapes, `null` for a missing field, and another offset for
-/// the same instant make no difference. The type does: `"1"` is not `1`. A value of an undocumented type counts as
-/// its JSON text without the white space. Of a repeated member the last counts.
+/// Members in any order, white space, the spelling of escapes, and another offset for the same instant make no difference.
+/// Nor does it whether a server writes what is empty or leaves it out: a missing field, `null`, `""`, an empty list of
+/// resources, and, in a record with a time, `false` for `success` and `IsSuccess`. The type makes one: `"1"` is not `1`. A
+/// value of an undocumented type counts as its JSON text without the white space. Of a repeated member the last counts.
 #[must_use]
 pub fn identify(source: Source, raw: &str) -> Identity {
     identity::identify(source, raw)
