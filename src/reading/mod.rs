@@ -29,7 +29,8 @@
 //! came in before the present page and was not seen: the interval is cut into pieces of about a page, since on one page
 //! nothing shifts. A clock unit that holds more than a page is read with
 //! other page sizes until several readings in a row show nothing new; it then counts as *unstable*, and the
-//! sweeps raise it. Under-counts heal; over-counts cannot happen.
+//! sweeps raise it. Under-counts heal. Over-counts cannot come of reading in pages and again; of a page that lists a record
+//! more often than it exists they can, and nothing contradicts it.
 //!
 //! A limit that nobody tells cuts list and count alike, so that they agree. Limits are round numbers: see `cap`.
 
