@@ -35,7 +35,7 @@ impl Reading {
         let is_known = self.rules.cap == Some(rows);
         let everywhere = self.rules.everywhere.rows;
         // What every window lists every half does.
-        let may_be = is_round(rows, self.rules.page_limit) && rows >= everywhere + LEAST;
+        let may_be = is_round(rows, self.rules.page_limit) && rows >= everywhere + 10;
         if !is_known && !may_be {
             return;
         }
