@@ -15,18 +15,18 @@ pub(super) struct Caps {
 impl Caps {
     /// The most records that a query lists.
     pub(super) fn known(&self) -> Option<u64> {
-        self.suspected.filter(|(_, seen)| *seen >= SEEN).map(|(limit, _)| limit)
+        self.suspected.filter(|(_, seen)| *seen >= SEEN).map(|(cap, _)| cap)
     }
 
     /// A reading listed at most `most` records a run, and `capped` where a limit cut one. Whether what is known has changed.
     pub(super) fn saw(&mut self, most: u64, capped: Option<u64>) -> bool {
         let before = self.known();
-        if self.suspected.is_some_and(|(limit, _)| most > limit) {
+        if self.suspected.is_some_and(|(cap, _)| most > cap) {
             self.suspected = None;
         }
-        if let Some(limit) = capped.filter(|limit| *limit >= most) {
-            let seen = self.suspected.filter(|(suspected, _)| *suspected == limit).map_or(0, |(_, seen)| seen);
-            self.suspected = Some((limit, seen.saturating_add(1)));
+        if let Some(cap) = capped.filter(|cap| *cap >= most) {
+            let seen = self.suspected.filter(|(suspected, _)| *suspected == cap).map_or(0, |(_, seen)| seen);
+            self.suspected = Some((cap, seen.saturating_add(1)));
         }
         before != self.known()
     }

@@ -8,6 +8,8 @@ use super::{GapReason, Piece, Reading, Todo};
 
 /// Fewer records than this are no limit: a page holds more.
 const LEAST: u64 = 50;
+/// Nor is one questioned where a window lists fewer beside what every window lists.
+const FEW: u64 = 10;
 /// Into how many pieces an interval is cut of which a limit hid a part.
 const PIECES: i64 = 4;
 
@@ -32,45 +34,36 @@ impl Reading {
 
     /// A run that proves `piece` listed `rows`: if that may be all that a limit let through, its halves are read.
     pub(super) fn question_cap(&mut self, piece: Piece, rows: u64) {
-        let is_known = self.rules.cap == Some(rows);
-        let everywhere = self.rules.everywhere.rows;
-        // What every window lists every half does.
-        let may_be = is_round(rows, self.rules.page_limit) && rows >= everywhere + 10;
-        if !is_known && !may_be {
-            return;
+        if self.rules.cap == Some(rows) {
+            self.capped = Some(rows);
+            return if piece.unit { self.give_up(piece, GapReason::TooDeep) } else { self.cut(piece, PIECES) };
         }
-        if let Some(whole) = piece.half_of.filter(|_| !is_known) {
+        if let Some(whole) = piece.half_of {
             if whole == rows {
                 self.full.push(Piece { half_of: None, ..piece });
             }
             return;
         }
-        if is_known {
-            self.capped = Some(rows);
-        }
-        match (piece.unit, is_known) {
-            (true, true) => self.give_up(piece, GapReason::TooDeep),
-            (true, false) => {}
-            (false, true) => self.cut(piece, PIECES),
-            (false, false) => {
-                self.todo.push(Todo::Compare { piece, listed: rows, known: self.tally.rows() });
-                for window in piece.window.split(2, self.rules.unit) {
-                    let half = Piece::new(window, self.rules.unit, piece.limit);
-                    self.todo.push(Todo::Read(Piece { half_of: Some(rows), ..half }));
-                }
+        // What every window lists every half does.
+        let may_be = is_round(rows, self.rules.page_limit) && rows >= self.rules.everywhere.rows + FEW;
+        if may_be && !piece.unit {
+            self.todo.push(Todo::Compare { piece, listed: rows, known: self.tally.rows() });
+            for window in piece.window.split(2, self.rules.unit) {
+                let half = Piece::new(window, self.rules.unit, piece.limit);
+                self.todo.push(Todo::Read(Piece { half_of: Some(rows), ..half }));
             }
         }
     }
 
-    /// The halves of `piece` are read, of which `listed` records were listed.
+    /// The halves of `piece` are read, of which `listed` records were listed, when `known` were known in all.
     pub(super) fn compare(&mut self, piece: Piece, listed: u64, known: u64) {
         let full = std::mem::take(&mut self.full);
-        if let ([one], true) = (&full[..], self.tally.rows() == known) {
-            // All of it lies there, and there may be more. Where both list it, each window does.
-            self.question_cap(*one, listed);
-        } else if self.tally.rows() > known {
+        if self.tally.rows() > known {
             self.capped = Some(listed);
             self.cut(piece, PIECES);
+        } else if let [one] = full[..] {
+            // All of it lies there, and there may be more. Where both list it, each window does.
+            self.question_cap(one, listed);
         }
     }
 }

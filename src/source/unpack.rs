@@ -69,7 +69,7 @@ impl Write for Body<'_> {
 }
 
 /// Unpacks gzip (RFC 1952): one member after the other, each with its own checksum. What follows the last and begins none,
-/// as zeros up to a block's end, is left out.
+/// as zeros up to a block's end, is left out: flate2's own decoder of several members takes that for a damaged one.
 pub(super) struct Gunzip<'a> {
     at: At<'a>,
     /// Bytes that came.
