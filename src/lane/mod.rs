@@ -329,6 +329,8 @@ impl Lane {
                 Ok(Ok(read)) => {
                     if is_fore {
                         listed.extend(read.found.iter().filter_map(|found| found.time));
+                        // The records that were too many lie before it.
+                        at_once |= read.found.is_empty();
                     }
                     let mark = parts.cursor(cursor).mark_of(job.pass);
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
