@@ -228,7 +228,8 @@ async fn two_lanes_of_a_stream_share_its_requests() {
 
     let (one, two) = (alone.stats(), shared.stats());
     for (one, two) in [(one.genauth.pages, two.genauth.pages), (one.scloud.pages, two.scloud.pages)] {
-        assert!(two < one + one / 4, "{two} pages for two lanes, {one} for one");
+        // Each for itself they would read twice as many. On a busy machine one gets ahead of the other for a while.
+        assert!(two < one + one / 2, "{two} pages for two lanes, {one} for one");
     }
 }
 

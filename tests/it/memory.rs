@@ -110,8 +110,8 @@ async fn what_nothing_could_hold_takes_no_memory() {
 /// One stream's sink is down and its share full: it holds that, and no more, and the others never notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_sink_is_down_keeps_its_share_and_no_more() {
-    // So large that the windows that are read ahead fill the share, however short they are when the sink is found down.
-    let simulator = simulate(Options { large_share: 0.5, ..history(400) }).await;
+    // So large that a few of them fill the share, however short windows are when the sink is found down.
+    let simulator = simulate(Options { large_share: 1.0, ..history(400) }).await;
     let mut config = Config::of(&simulator);
     // Nobody listens there.
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -125,8 +125,8 @@ async fn a_stream_whose_sink_is_down_keeps_its_share_and_no_more() {
     all_delivered(&program, &["cloud"], 400).await;
     let held = async || program.metric("trailcast_memory_held_bytes{stream=\"users\"}").await;
     let share = program.metric("trailcast_memory_share_bytes{stream=\"users\"}").await.unwrap();
-    // A third, and the window and the part that the lane stands at.
-    program.shows("a share that is used", async || (held().await? > share / 3.0).then_some(())).await;
+    // Two records at least.
+    program.shows("a share that is used", async || (held().await? > share / 6.0).then_some(())).await;
     let held = held().await.unwrap();
     assert!(held <= share, "{held} of {share}");
     program.drain_or_not().await;
