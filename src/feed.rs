@@ -8,6 +8,7 @@ mod bounds;
 mod caps;
 mod clocks;
 mod doubt;
+mod lengths;
 mod places;
 mod trouble;
 
@@ -22,7 +23,7 @@ use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
-use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard};
+use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard, Trusted};
 use crate::retry::Waits;
 use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
@@ -32,6 +33,7 @@ use bounds::Bounds;
 use caps::Caps;
 use clocks::Doubts;
 use doubt::Neighbourhood;
+use lengths::Lengths;
 use places::Places;
 use trouble::Trouble;
 
@@ -70,6 +72,8 @@ pub struct Feed {
     learnt: Mutex<Learnt>,
     /// Whose turn it is to wait for runs to end.
     endless: tokio::sync::Mutex<()>,
+    /// And to ask whether an interval is answered to its ends.
+    controls: tokio::sync::Mutex<()>,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
     doubts: Mutex<Doubts>,
@@ -111,6 +115,7 @@ struct Learnt {
     neighbourhood: Neighbourhood,
     everywhere: Everywhere,
     places: Places,
+    lengths: Lengths,
     caps: Caps,
     /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
     page_limit: u32,
@@ -192,6 +197,8 @@ impl Feed {
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
             cap: None,
+            suspect: u64::MAX,
+            trusted: Trusted::default(),
         };
         Self {
             learnt: Mutex::new(Learnt {
@@ -200,6 +207,7 @@ impl Feed {
                 neighbourhood: Neighbourhood::default(),
                 everywhere: Everywhere::default(),
                 places: Places::default(),
+                lengths: Lengths::default(),
                 caps: Caps::default(),
                 page_limit: client.page_limit(),
                 limit_for: 0,
@@ -209,6 +217,7 @@ impl Feed {
                 told: VecDeque::new(),
             }),
             endless: tokio::sync::Mutex::default(),
+            controls: tokio::sync::Mutex::default(),
             stream,
             metrics,
             board,
@@ -293,7 +302,7 @@ impl Feed {
     #[must_use]
     pub fn comfortable(&self) -> Millis {
         let learnt = lock(&self.learnt);
-        let comfortable = learnt.density.comfortable();
+        let comfortable = learnt.lengths.fit(learnt.density.comfortable());
         if learnt.short_for == 0 {
             return comfortable;
         }
@@ -330,7 +339,8 @@ impl Feed {
         // What is left is cut evenly, so that the last window is not a sliver that costs a page of its own.
         let left = (to - from + comfortable / 4) / comfortable;
         let length = if left <= 1 { to - from } else { comfortable };
-        Window { from, to: from + length.min(to - from) }
+        let length = lock(&self.learnt).lengths.allow(length.min(to - from));
+        Window { from, to: from + floor_to(length, self.rules.unit).max(self.rules.unit) }
     }
 
     /// What counts what it holds.

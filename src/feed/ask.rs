@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::bounds::Question;
 use super::doubt::{PATIENCE, Witness, Worth};
+use super::lengths::{self, Edge, Lengths};
 use super::places::{self, Place};
 use super::trouble::{Kind, Say};
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Reading, Rules, Shard};
+use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans;
@@ -39,6 +40,11 @@ const CLOCK_WITNESSES: usize = 16;
 /// the tries before the last cost is less than the last, and each part is all of the unit's pages once more.
 const SHARDS: u32 = 2;
 const MOST_SHARDS: u32 = 512;
+
+/// Such a part of an interval is asked for where all of it is refused.
+const PART: Millis = 60_000;
+/// So many records of a window mostly show whether it is answered up to its ends.
+const TELLING: f64 = 24.0;
 
 /// What the API keeps grows older while the first of it is asked for: so long.
 const SPARE: Millis = 60_000;
@@ -67,7 +73,7 @@ struct Read {
     bare: bool,
     /// It contradicted itself on the way.
     contrary: bool,
-    outcome: crate::reading::Outcome,
+    outcome: Outcome,
 }
 
 /// Who asks: its place in the limiter's line, and whether a lane waits for it.
@@ -81,11 +87,18 @@ impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
         let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited });
+        // Where much is expected, what comes shows how far it reaches.
+        let tells = lock(&self.learnt).neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING);
+        if !tells {
+            self.believe_length(window, asks).await?;
+        }
         let mut read = self.read_believed(window, asks).await?;
         if let Some(lied) = self.question_bounds(&mut read, asks).await {
             read = self.read_believed(window, asks).await?;
             read.window.gaps.extend(lied);
         }
+        self.learn_length(&read)?;
+        self.believe_length(window, asks).await?;
         // That bounds do not count is a state, not one line for each window.
         let gaps = read.window.gaps.iter().filter(|gap| gap.reason != GapReason::Bounds);
         gaps.for_each(|gap| self.tell_gap(gap));
@@ -168,12 +181,15 @@ impl Feed {
     async fn read_with(&self, rules: Rules, window: Window, asks: Asks<'_>) -> Result<Option<Read>, Overflow> {
         let clock = self.client.clock();
         let began = clock.begin();
-        let (inclusive, page_limit, everywhere, cap, mut broken) = {
+        let (inclusive, mut broken, rules) = {
             let learnt = lock(&self.learnt);
             let Learnt { inclusive, page_limit, everywhere, caps, .. } = &*learnt;
-            (*inclusive, *page_limit, everywhere.listed(), caps.known(), learnt.short_for > 0)
+            let (cap, suspect, trusted) = (caps.known(), caps.suspect(), caps.trusted());
+            let rules =
+                Rules { page_limit: *page_limit, everywhere: everywhere.listed(), cap, suspect, trusted, ..rules };
+            (*inclusive, learnt.short_for > 0, rules)
         };
-        let mut reading = Reading::new(Rules { page_limit, everywhere, cap, ..rules }, window, inclusive);
+        let mut reading = Reading::new(rules, window, inclusive);
         let mut waits = Waits::new();
         let mut bare = false;
         while let Some(request) = reading.next() {
@@ -213,7 +229,7 @@ impl Feed {
         learnt.short_for = if reading.broken() > 1 { LIMIT_KEPT } else { learnt.short_for.saturating_sub(1) };
         let outcome = match reading.end() {
             Some(End::Overflow { rows }) => {
-                learnt.density.overflowed(window, rows.saturating_sub(everywhere.rows).max(self.rules.max_rows));
+                learnt.density.overflowed(window, rows.saturating_sub(rules.everywhere.rows).max(self.rules.max_rows));
                 return Err(Overflow);
             }
             Some(End::Outgrown) => return Ok(None),
@@ -241,7 +257,7 @@ impl Feed {
     }
 
     fn learn_cap(&self, learnt: &mut Learnt, reading: &Reading) {
-        if !learnt.caps.saw(reading.most_listed(), reading.capped()) {
+        if !learnt.caps.saw(reading.most_listed(), reading.capped(), reading.uncapped()) {
             return;
         }
         let (stream, rows) = (&self.stream.name, self.rules.max_rows / SURPRISE);
@@ -383,6 +399,50 @@ impl Feed {
         Ok(read)
     }
 
+    /// What a window shows of how long one may be.
+    fn learn_length(&self, read: &Read) -> Result<(), Overflow> {
+        let (window, lengths) = (read.window.window, &mut lock(&self.learnt).lengths);
+        lengths.saw(window, &read.window.found, read.outcome < Outcome::Split);
+        if self.doubts_length(lengths, window) && lengths.has_grown(window) { Err(Overflow) } else { Ok(()) }
+    }
+
+    /// Whether a window is too long to be believed. What is not over is read again, in shorter ones.
+    fn doubts_length(&self, lengths: &Lengths, window: Window) -> bool {
+        window.to <= self.now().sure && lengths.doubt(window.len())
+    }
+
+    /// Asks a control question where it is not known that an interval as long as `window` is answered up to its ends: see
+    /// [`super::lengths`].
+    async fn believe_length(&self, window: Window, asks: Asks<'_>) -> Result<(), Overflow> {
+        let doubts = || self.doubts_length(&lock(&self.learnt).lengths, window);
+        if !doubts() {
+            return Ok(());
+        }
+        let _turn = self.controls.lock().await;
+        if !doubts() {
+            return Ok(());
+        }
+        let (now, kept) = (self.now(), self.oldest_kept(self.now()));
+        for edge in [Edge::First, Edge::Last] {
+            let control = lock(&self.learnt).lengths.control(window.len(), edge, self.rules.unit, now, kept);
+            let is_answered = match control {
+                Some((Window { from, to }, anchor)) => {
+                    let request = PageRequest { from, to, limit: self.rules.page_limit, position: Position::First };
+                    let page = self.ask_once(&request, asks).await;
+                    page.is_ok_and(|page| page.records.iter().any(|listed| listed.fingerprint == anchor.record))
+                }
+                None => false,
+            };
+            if !is_answered {
+                lock(&self.learnt).lengths.shows_not();
+                tracing::debug!(stream = self.stream.name, ?window, ?edge, "too long to be believed, asking for less");
+                return Err(Overflow);
+            }
+        }
+        lock(&self.learnt).lengths.shows(window.len());
+        Ok(())
+    }
+
     /// Asks a control question where it seems that the API does not go by the bounds that it is asked for: see
     /// [`super::bounds`]. What that shows of the windows before, too, is given up with this one. `Some` where the API does, but
     /// what it has listed for this one is worth another look: what it must have lied about before.
@@ -517,6 +577,9 @@ impl Feed {
                     } else {
                         self.failed(Kind::Requests, error.reason, &error.to_string(), needs_operator);
                     }
+                    if !later && error.class == FailureClass::Refused && self.is_too_long(request, asks).await {
+                        return Asked::Refused;
+                    }
                     if !later && is_of_its_interval(&error, tries) {
                         let witnesses = lock(&self.learnt).neighbourhood.witnesses();
                         for witness in witnesses.iter().filter(|witness| is_elsewhere(**witness, request)) {
@@ -529,6 +592,17 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Whether an interval that is refused may be so for its length: its last minute is answered.
+    async fn is_too_long(&self, request: &PageRequest, asks: Asks<'_>) -> bool {
+        let length = request.to - request.from;
+        let part = PageRequest { from: request.to - PART, limit: 1, ..request.clone() };
+        let is_too_long = length > lengths::SHORT && self.ask_once(&part, asks).await.is_ok();
+        if is_too_long {
+            lock(&self.learnt).lengths.are_refused(length);
+        }
+        is_too_long
     }
 
     /// Asks for the first page of a stream until it comes.

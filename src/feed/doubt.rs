@@ -85,7 +85,7 @@ impl Neighbourhood {
     }
 
     /// Rows to be expected, from the two nearest readings; `None` where nothing is known.
-    fn expected(&self, window: Window) -> Option<f64> {
+    pub(super) fn expected(&self, window: Window) -> Option<f64> {
         let distance = |other: Window| (other.from - window.to).max(window.from - other.to).max(0);
         let mut near: Vec<_> = self.recent.iter().filter(|(other, _)| *other != window).collect();
         near.sort_by_key(|(other, _)| distance(*other));

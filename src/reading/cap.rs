@@ -1,17 +1,23 @@
 //! A limit that nobody tells: the API lists, and counts, so many records of a query and no more.
 //!
-//! Count and list agree then, so nothing else shows it. Such limits are round numbers; of an interval that lists as many the
-//! halves are read, too. What that costs is as much once more, for one interval in fifty of a busy stream and none of a quiet
-//! one. A limit that is not round is not found out.
+//! Count and list agree then, so nothing else shows it. Such a limit is a round number, or at least the most that anything
+//! has listed; of an interval that lists as many the halves are read, too. What that costs is as much once more, for one
+//! interval in fifty of a busy stream and hardly any of a quiet one. A limit of 200 or more that is not round is not found
+//! out.
 
 use super::{GapReason, Piece, Reading, Todo};
 
 /// Fewer records than this are no limit: a page holds more.
 const LEAST: u64 = 50;
+/// So many are, where nothing else than that it is the most makes them suspect.
+const MOST: u64 = 200;
 /// Nor is one questioned where a window lists fewer beside what every window lists.
 const FEW: u64 = 10;
 /// Into how many pieces an interval is cut of which a limit hid a part.
 const PIECES: i64 = 4;
+
+/// Numbers of records that are no limit.
+pub type Trusted = [u64; 4];
 
 /// Whether a limit may be so many records, with pages of `page`.
 fn is_round(rows: u64, page: u32) -> bool {
@@ -32,9 +38,15 @@ impl Reading {
         self.capped
     }
 
+    /// As many records as an interval listed of which the halves listed no more.
+    #[must_use]
+    pub const fn uncapped(&self) -> Option<u64> {
+        self.uncapped
+    }
+
     /// A run that proves `piece` listed `rows`: if that may be all that a limit let through, its halves are read.
     pub(super) fn question_cap(&mut self, piece: Piece, rows: u64) {
-        if self.rules.cap == Some(rows) {
+        if self.rules.cap == Some(rows) || self.capped == Some(rows) {
             self.capped = Some(rows);
             return if piece.unit { self.give_up(piece, GapReason::TooDeep) } else { self.cut(piece, PIECES) };
         }
@@ -45,8 +57,9 @@ impl Reading {
             return;
         }
         // What every window lists every half does.
-        let may_be = is_round(rows, self.rules.page_limit) && rows >= self.rules.everywhere.rows + FEW;
-        if may_be && !piece.unit {
+        let may_be = is_round(rows, self.rules.page_limit) || (self.rules.suspect..MOST).contains(&rows);
+        let may_be = may_be && !self.rules.trusted.contains(&rows);
+        if may_be && rows >= self.rules.everywhere.rows + FEW && !piece.unit {
             self.todo.push(Todo::Compare { piece, listed: rows, known: self.tally.rows() });
             for window in piece.window.split(2, self.rules.unit) {
                 let half = Piece::new(window, self.rules.unit, piece.limit);
@@ -64,6 +77,8 @@ impl Reading {
         } else if let [one] = full[..] {
             // All of it lies there, and there may be more. Where both list it, each window does.
             self.question_cap(one, listed);
+        } else {
+            self.uncapped = Some(listed);
         }
     }
 }

@@ -32,7 +32,7 @@
 //! sweeps raise it. Under-counts heal. Over-counts cannot come of reading in pages and again; of a page that lists a record
 //! more often than it exists they can, and nothing contradicts it.
 //!
-//! A limit that nobody tells cuts list and count alike, so that they agree. Limits are round numbers: see `cap`.
+//! A limit that nobody tells cuts list and count alike, so that they agree: see `cap`.
 
 mod cap;
 mod everywhere;
@@ -49,6 +49,7 @@ use crate::memory::Hold;
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
+pub use cap::Trusted;
 pub use everywhere::{Everywhere, Listed};
 pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
@@ -81,6 +82,10 @@ pub struct Rules {
     pub deepest: u64,
     /// The most records that a query lists and counts, where that is known not to be all: see [`Reading::capped`].
     pub cap: Option<u64>,
+    /// As many may be, and more: what lists so many is questioned.
+    pub suspect: u64,
+    /// Not where it lists one of these, of which halves have listed no more lately.
+    pub trusted: Trusted,
 }
 
 /// Whether asking for `[t, t]` lists the records of `t`: unknown until tried, then remembered for the stream.
@@ -221,6 +226,7 @@ pub struct Reading {
     /// The most rows that a run listed, and as many as one did that had left out others.
     most: u64,
     capped: Option<u64>,
+    uncapped: Option<u64>,
     /// The halves of the piece that is to be compared next that listed as many as it did.
     full: Vec<Piece>,
     end: Option<End>,
@@ -246,6 +252,7 @@ impl Reading {
             contrary: false,
             most: 0,
             capped: None,
+            uncapped: None,
             full: Vec::new(),
             end: None,
         };

@@ -145,6 +145,8 @@ pub(crate) mod world {
             shard: Shard::WHOLE,
             deepest: 1000,
             cap: None,
+            suspect: u64::MAX,
+            trusted: [0; 4],
         }
     }
 
@@ -341,6 +343,20 @@ fn what_a_limit_hides_is_found_by_halves() {
             assert!(world.truth.len() > 250, "{}", world.truth.len());
             assert_eq!(reading.into_found().len(), world.truth.len(), "{paging:?} {window:?}: {} pages", world.pages);
         }
+    }
+    // A limit that is not round, and the most that was listed where there is none.
+    for (cap, found) in [(23, Some(23)), (0, None)] {
+        let mut world = World::new(WorldOptions { cap, ..quiet(Paging::Numbered, 0.8) });
+        world.now = 1_000_000;
+        let (window, all) = (Window { from: 0, to: 90_000 }, world.truth.len());
+        let most = if cap > 0 { cap } else { all } as u64;
+        let mut reading = Reading::new(Rules { suspect: most, ..world.rules() }, window, None);
+        while let Some(request) = reading.next() {
+            reading.give(world.answer(&request));
+        }
+        let uncapped = if cap > 0 { None } else { Some(most) };
+        assert_eq!((reading.capped(), reading.uncapped()), (found, uncapped));
+        assert_eq!(reading.into_found().len(), all);
     }
     for (limit, gaps) in [(None, 0), (Some(100), 1)] {
         let mut world = World::new(WorldOptions { cap: 100, ..quiet(Paging::Numbered, 300.0) });

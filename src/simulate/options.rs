@@ -81,6 +81,15 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
     pub cap: u64,
 
+    /// Answer only the first so much of a longer interval, such as 1h, or the last, such as -1h, as if it ended there
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = offset, allow_hyphen_values = true)]
+    #[arg(help_heading = "Pages")]
+    pub clip: Millis,
+
+    /// Refuse intervals that are longer
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pages")]
+    pub refuse_longer: Option<Duration>,
+
     /// SCloud: share of pages that are empty though more follow
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Pages")]
     pub empty_pages: f64,

@@ -37,6 +37,10 @@ pub struct SourceStats {
     pub too_deep: u64,
     /// Of these: SCloud NextTokens that had expired.
     pub expired_next_tokens: u64,
+    /// Of these: intervals that were too long.
+    pub too_long: u64,
+    /// Answers that left out what others list, and did not count it.
+    pub clipped: u64,
     /// GenAuth: management tokens that were issued.
     pub tokens_issued: u64,
     /// Requests that were throttled because there were too many within a second.

@@ -113,6 +113,15 @@ impl World {
         }
     }
 
+    /// Whether an interval is longer than one that is answered.
+    #[must_use]
+    pub fn refuses(&self, api: &Api, bounds: (Option<Millis>, Option<Millis>)) -> bool {
+        let longest = self.options.refuse_longer.map_or(Millis::MAX, millis);
+        let refuses = matches!(bounds, (Some(from), Some(to)) if to - from > longest);
+        api.count(|stats| stats.too_long += u64::from(refuses));
+        refuses
+    }
+
     /// The records that are readable now, of the times in `bounds` (both ends included, unless the options say
     /// otherwise), and that `filter` is true for.
     #[must_use]
@@ -124,6 +133,14 @@ impl World {
     ) -> Rows {
         let (later, spread) = (self.options.filed_later, millis(self.options.filed_spread));
         let round = millis(self.options.round_bounds);
+        let clip = self.options.clip;
+        let bounds = match bounds {
+            (Some(from), Some(to)) if clip != 0 && to - from > clip.abs() => {
+                api.count(|stats| stats.clipped += 1);
+                if clip > 0 { (Some(from), Some(from + clip)) } else { (Some(to + clip), Some(to)) }
+            }
+            bounds => bounds,
+        };
         let shifted = later != 0 || spread != 0;
         let asked = match bounds {
             _ if self.options.ignore_bounds => (None, None),
@@ -160,7 +177,11 @@ impl World {
             Some(filter) => rows.filter(&api.history, filter),
             None => rows,
         };
-        if self.options.cap > 0 { rows.oldest(self.options.cap) } else { rows }
+        if self.options.cap == 0 || rows.len() <= self.options.cap {
+            return rows;
+        }
+        api.count(|stats| stats.clipped += 1);
+        rows.oldest(self.options.cap)
     }
 
     /// One page of `rows`, counted.

@@ -31,7 +31,7 @@ impl<'a> Body<'a> {
     /// Takes what came; what room it takes is made before.
     pub(super) fn take(&mut self, chunk: &[u8]) -> Result<(), Unread> {
         let (largest, length) = (self.room.largest(), self.bytes.len() + chunk.len());
-        check_size(length, largest)?;
+        check_size(length, largest).map_err(|error| if self.may_be_a_page(chunk) { error } else { no_page() })?;
         if length > self.bytes.capacity() {
             // As much again as has come, and no more: what is announced may never come.
             let most = (2 * length as u64).min(largest);
@@ -45,6 +45,12 @@ impl<'a> Body<'a> {
         }
         self.bytes.extend_from_slice(chunk);
         Ok(())
+    }
+
+    /// Whether what came, `chunk` the last, begins as a page does: with an object, whatever some servers put before it.
+    fn may_be_a_page(&self, chunk: &[u8]) -> bool {
+        let stands_before = |byte: &u8| byte.is_ascii_whitespace() || b"\0\xef\xbb\xbf".contains(byte);
+        self.bytes.iter().chain(chunk).find(|byte| !stands_before(byte)).is_none_or(|first| *first == b'{')
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -143,6 +149,11 @@ fn unread(error: &Error, decoder: &mut GzDecoder<Body<'_>>) -> Unread {
 
 fn garbled(error: &Error) -> Unread {
     Unread::Failed(FetchError::garbled(format!("the answer is not packed as it says, or ended early: {error}")))
+}
+
+/// Fewer records would make no answer smaller that lists none.
+fn no_page() -> Unread {
+    Unread::Failed(FetchError::garbled("the answer is no page, and larger than any: as of a gateway; look at endpoint"))
 }
 
 pub(super) fn check_size(size: usize, largest: u64) -> Result<(), Unread> {

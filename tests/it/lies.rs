@@ -73,12 +73,45 @@ async fn the_answer_to_another_request_is_not_believed() {
 /// Count and list agree, and are not all that there is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_nobody_tells_is_found_out() {
-    let simulator = simulate(Options { cap: 100, ..old(6000) }).await;
-    let config = Config::of(&simulator).starting_at(now() - 1_200_000);
-    let lines = config.catch_up().await;
-    let told: Vec<_> = lines.iter().filter(|line| line.contains("so many records of a query and no more")).collect();
-    assert!(told.len() == 2 && told.iter().all(|line| line.contains("\"cap\":100,")), "{lines:#?}");
-    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+    // A round number, and one that is not and is less than a page.
+    // Of the first, more than three windows may hold.
+    let each = [(100, 16_000), (47, 6_000)].map(|(cap, records)| async move {
+        let simulator = simulate(Options { cap, ..old(records) }).await;
+        let config = Config::of(&simulator).starting_at(now() - 1_200_000);
+        let lines = config.catch_up().await;
+        let told = lines.iter().filter(|line| line.contains("so many records of a query and no more"));
+        let right = format!("\"cap\":{cap},");
+        assert!(told.clone().count() <= 2 && told.clone().all(|line| line.contains(&right)), "{lines:#?}");
+        // It is known for good once it has cut three windows in a row.
+        assert!(cap < 100 || told.count() == 2, "{lines:#?}");
+        let stats = simulator.stats();
+        assert!(stats.genauth.clipped > 10 && stats.scloud.clipped > 10, "{stats:?}");
+        assert_all_arrived(&simulator, Millis::MAX, &config.events());
+    });
+    futures_util::future::join_all(each).await;
+}
+
+/// List and count agree, and what lies beyond is as if it were not: found out before a window is too long. Nor is one that is
+/// refused for its length given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_is_answered_in_part_is_too_long() {
+    let part = Duration::from_secs(1200);
+    let sparse = || Options { rate: 0.005, start: Some(Start::At(now() - 24 * 3_600_000)), ..history(400) };
+    let clips = [1_200_000, -1_200_000].map(|clip| Options { clip, ..sparse() });
+    let cases = clips.into_iter().chain([Options { refuse_longer: Some(part), ..sparse() }, sparse()]);
+    let each = cases.map(|options| async move {
+        let (clip, refuses) = (options.clip, options.refuse_longer.is_some());
+        let simulator = simulate(options).await;
+        let config = Config::of(&simulator).starting_at(now() - 25 * 3_600_000);
+        config.catch_up().await;
+        assert_all_arrived(&simulator, Millis::MAX, &config.events());
+        for stats in [simulator.stats().genauth, simulator.stats().scloud] {
+            assert!((stats.clipped > 0) == (clip != 0) && (stats.too_long > 0) == refuses, "{stats:?}");
+            let most = if clip != 0 || refuses { 700 } else { 150 };
+            assert!(stats.requests < most, "clip {clip}, refuses {refuses}: {} requests", stats.requests);
+        }
+    });
+    futures_util::future::join_all(each).await;
 }
 
 /// Longer than anybody waits for an API that has never listed anything: what it called empty is read again.

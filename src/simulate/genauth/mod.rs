@@ -184,6 +184,9 @@ fn answer_logs(world: &World, path: &str, headers: &HeaderMap, body: &[u8], nonc
             world.options.max_rows
         )));
     }
+    if world.refuses(&world.genauth, (query.start, query.end)) {
+        return Err(Problem::invalid("the interval is too long"));
+    }
     let api = &world.genauth;
     // What is not written as documented has no field that equals anything.
     let wanted = |slot: &Slot| api.history.odd(slot.root).is_none() && query.wants(&api.history, slot);

@@ -164,6 +164,9 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
         None | Some("") => 0,
         Some(token) => resume(world, token, query.run)?,
     };
+    if world.refuses(&world.scloud, (query.begin, query.end)) {
+        return Err(Problem::new(230, "params [EndTime] not available"));
+    }
     let api = &world.scloud;
     let now = world.clock.now();
     let begin = Some(query.begin.unwrap_or(0).max(now - READABLE));

@@ -33,7 +33,7 @@ async fn answered_with(reply: Reply) -> Result<Page, FetchError> {
 async fn what_goes_wrong_on_the_way_is_transient_and_has_a_reason() {
     use FailureClass::{Malformed, Transient};
     use FetchReason as R;
-    let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400)).repeat(3);
+    let chunk = format!("400\r\n{}\r\n", "{".repeat(0x400)).repeat(3);
     let cases = [
         ("closed before an answer", Transient, R::Connect, Reply::cut("")),
         ("closed in the head", Transient, R::Connect, Reply::cut("HTTP/1.1 200 OK\r\nconte")),
@@ -74,7 +74,8 @@ async fn what_goes_wrong_on_the_way_is_transient_and_has_a_reason() {
         ),
         ("other JSON", Malformed, R::Malformed, Reply::ok(r#"{"hello":"world"}"#)),
         ("events of another type", Malformed, R::Malformed, Reply::ok(r#"{"RetCode":0,"Events":7}"#)),
-        ("too large", Malformed, R::TooLarge, Reply::ok("x".repeat(3_000))),
+        ("too large", Malformed, R::TooLarge, Reply::ok(format!("\u{feff} {{{}", "x".repeat(3_000)))),
+        ("too large, and no page", Transient, R::Malformed, Reply::ok(format!("\r\n<html>{}", "x".repeat(3_000)))),
         (
             "too large in chunks",
             Malformed,
