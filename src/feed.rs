@@ -23,7 +23,7 @@ use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
-use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard, Trusted};
+use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard};
 use crate::retry::Waits;
 use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
@@ -197,8 +197,7 @@ impl Feed {
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
             cap: None,
-            suspect: u64::MAX,
-            trusted: Trusted::default(),
+            suspect: None,
         };
         Self {
             learnt: Mutex::new(Learnt {
@@ -312,11 +311,12 @@ impl Feed {
     }
 
     /// How long the windows of `job` may be. Near now all requests that may be in flight share it, so that its last
-    /// events do not wait for page after page; but no window has less than two pages, since the last one is partly
-    /// empty.
+    /// events do not wait for page after page; but what fits two pages is asked for at once, since the last page of each
+    /// window is partly empty.
     #[must_use]
     pub fn longest(&self, job: &Job) -> Millis {
-        if job.priority != Priority::Live {
+        let expected = lock(&self.learnt).neighbourhood.expected(job.range);
+        if job.priority != Priority::Live || expected.is_none_or(|rows| rows <= f64::from(2 * self.rules.page_limit)) {
             return Millis::MAX;
         }
         let share = job.range.len() / self.concurrency.cast_signed();

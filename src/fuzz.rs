@@ -181,8 +181,7 @@ pub fn reading(data: &[u8]) {
         shard: Shard::WHOLE,
         deepest: 100,
         cap: (how & 2 == 0).then_some(7),
-        suspect: if how & 4 == 0 { 11 } else { u64::MAX },
-        trusted: [13, 0, 0, 0],
+        suspect: (how & 4 == 0).then_some(11),
     };
     let window = Window { from: 0, to: 1 + i64::from(how >> 1 & 7) * 5 };
     let mut reading = Reading::new(rules, window, None);

@@ -13,7 +13,7 @@ use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, 
 use crate::clock::millis;
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard};
+use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Paging, Reading, Rules, Shard};
 use crate::retry::{Backoff, Waits};
 use crate::source::{FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
 use crate::telemetry::spans;
@@ -70,6 +70,9 @@ struct Read {
     rows: u64,
     /// Of these, what no other window lists.
     own: u64,
+    /// The most that a query listed of them, and the limit that was known, and looked for more beyond.
+    most: u64,
+    cap: Option<u64>,
     bare: bool,
     /// It contradicted itself on the way.
     contrary: bool,
@@ -148,6 +151,7 @@ impl Feed {
         if read.window.shard != Shard::WHOLE {
             return Ok(read);
         }
+        let read = self.believe_count(read, asks).await?;
         let read = self.believe_place(read, asks).await?;
         self.believe(read, asks).await
     }
@@ -184,9 +188,8 @@ impl Feed {
         let (inclusive, mut broken, rules) = {
             let learnt = lock(&self.learnt);
             let Learnt { inclusive, page_limit, everywhere, caps, .. } = &*learnt;
-            let (cap, suspect, trusted) = (caps.known(), caps.suspect(), caps.trusted());
-            let rules =
-                Rules { page_limit: *page_limit, everywhere: everywhere.listed(), cap, suspect, trusted, ..rules };
+            let cap = caps.known();
+            let rules = Rules { page_limit: *page_limit, everywhere: everywhere.listed(), cap, ..rules };
             (*inclusive, learnt.short_for > 0, rules)
         };
         let mut reading = Reading::new(rules, window, inclusive);
@@ -224,7 +227,10 @@ impl Feed {
         let mut learnt = lock(&self.learnt);
         learnt.inclusive = reading.inclusive().or(learnt.inclusive);
         learnt.keep_limit(reading.limit(), self.rules.page_limit);
-        self.learn_cap(&mut learnt, &reading);
+        let most = reading.most_listed();
+        if learnt.caps.saw(most) {
+            self.learn_cap(&mut learnt);
+        }
         // Once is a token that has run out.
         learnt.short_for = if reading.broken() > 1 { LIMIT_KEPT } else { learnt.short_for.saturating_sub(1) };
         let outcome = match reading.end() {
@@ -253,13 +259,11 @@ impl Feed {
         let witness = lock(&self.learnt).neighbourhood.best_witness();
         let window =
             WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: spans::Place::here() };
-        Ok(Some(Read { window, rows, own: own.rows, bare, contrary, outcome }))
+        Ok(Some(Read { window, rows, own: own.rows, most, cap: rules.cap, bare, contrary, outcome }))
     }
 
-    fn learn_cap(&self, learnt: &mut Learnt, reading: &Reading) {
-        if !learnt.caps.saw(reading.most_listed(), reading.capped(), reading.uncapped()) {
-            return;
-        }
+    /// How much is asked for at a time, by what is known of a limit.
+    fn learn_cap(&self, learnt: &mut Learnt) {
         let (stream, rows) = (&self.stream.name, self.rules.max_rows / SURPRISE);
         let cap = learnt.caps.known();
         // Half of it, so that a surprise fits.
@@ -280,6 +284,54 @@ impl Feed {
         let _turn = self.endless.lock().await;
         let wait = lock(&self.learnt).endless_waits.next_wait();
         tokio::time::sleep(wait).await;
+    }
+
+    /// Looks for more than the most that any query has listed: see [`super::caps`].
+    async fn believe_count(&self, read: Read, asks: Asks<'_>) -> Result<Read, Overflow> {
+        let (window, most) = (read.window.window, read.most);
+        let suspects = || {
+            let learnt = lock(&self.learnt);
+            read.cap != Some(most)
+                && window.len() > self.rules.unit
+                && learnt.caps.suspects(most, learnt.everywhere.listed().rows)
+        };
+        if !suspects() {
+            return Ok(read);
+        }
+        let _turn = self.controls.lock().await;
+        if !suspects() || self.lists_more(window, most, asks).await {
+            return Ok(read);
+        }
+        let parts = self.read_with(Rules { suspect: Some(most), ..self.rules }, window, asks).await?;
+        let Some(parts) = parts.filter(|parts| parts.rows > read.rows) else { return Ok(read) };
+        let mut learnt = lock(&self.learnt);
+        if learnt.caps.cut(most) {
+            self.learn_cap(&mut learnt);
+        }
+        Ok(parts)
+    }
+
+    /// Whether an interval around `window` lists, or counts, more than `listed` records.
+    async fn lists_more(&self, window: Window, listed: u64, asks: Asks<'_>) -> bool {
+        let now = self.now();
+        let kept = self.oldest_kept(now).map_or(Millis::MIN, |kept| floor_to(kept, self.rules.unit) + self.rules.unit);
+        let (from, to) = (window.from - window.len(), window.to + window.len());
+        let to = to.min(floor_to(now.sure, self.rules.unit)).max(window.to);
+        // Who counts need not list.
+        let limit = if self.rules.paging == Paging::Numbered { 1 } else { self.rules.page_limit };
+        let mut request = PageRequest { from: from.max(kept).min(window.from), to, limit, position: Position::First };
+        let mut rows = 0;
+        for _ in 0..=listed / u64::from(limit) + 1 {
+            let Ok(page) = self.ask_once(&request, asks).await else { return false };
+            rows = page.total.unwrap_or(rows + page.records.len() as u64);
+            if rows > listed {
+                lock(&self.learnt).caps.shows(rows);
+                return true;
+            }
+            let Some(token) = page.next_token.filter(|_| page.total.is_none()) else { return false };
+            request.position = Position::Token(token);
+        }
+        false
     }
 
     /// Asks a window again whose records lie elsewhere, though the API has gone by the times that they show: see

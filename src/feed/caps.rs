@@ -1,35 +1,24 @@
-//! Whether the API lists and counts only so many records of a query: see [`crate::reading::Reading::capped`].
+//! Whether the API lists and counts only so many records of a query, and does not say so.
 //!
-//! Until that is known, what a limit may have cut is read by halves; once it is, windows are asked for that hold less.
+//! Pure: no I/O. A limit cannot be as many as a query has listed fewer than; so the most that any lists is suspected. An
+//! interval three times as long is asked for then: where that holds no more, the window is read again in parts. Once a limit
+//! is known, windows are asked for that hold less.
 
-use crate::reading::Trusted;
-
-/// Readings in a row that a limit cut, always the same one, before it is known: what comes in while a window is read looks
-/// like it once.
-const SEEN: u32 = 3;
 /// Fewer records than this are no limit.
 const LEAST: u64 = 10;
-/// Once halves have listed no more than the whole so often, that many records are no limit: that may come about by chance
-/// where they are one.
-const TRIED: u32 = 4;
-/// So many readings that list as many are not questioned then.
-const TRUSTED: u32 = 64;
+/// From so many on it is a round number: many hundreds of records just happen to be the most, and to ask is dear.
+const DEAR: u64 = 200;
+/// Windows that a limit cut, always the same one, before it is known: what comes in while one is read looks like it once.
+const SEEN: u32 = 3;
+/// For so many readings it counts how many records a query has listed: a limit may be new.
+const SHOWN: u32 = 64;
 
 /// What readings have shown of it.
 #[derive(Debug, Default)]
 pub(super) struct Caps {
     suspected: Option<(u64, u32)>,
-    /// The most that any reading has listed.
-    most: u64,
-    /// The last numbers of records that were no limit.
-    trusted: [NoLimit; 4],
-}
-
-/// So many records were no limit, so often; as many readings may list as many.
-#[derive(Debug, Clone, Copy, Default)]
-struct NoLimit {
-    rows: u64,
-    tried: u32,
+    /// A query has listed, or counted, as many, and for how many readings that counts.
+    shown: u64,
     left: u32,
 }
 
@@ -39,47 +28,39 @@ impl Caps {
         self.suspected.filter(|(_, seen)| *seen >= SEEN).map(|(cap, _)| cap)
     }
 
-    /// What may be a limit: as much as has ever been listed, or more.
-    pub(super) fn suspect(&self) -> u64 {
-        self.most.max(LEAST)
+    /// Whether a limit may be as many as a query listed, beside the `everywhere` that all list.
+    pub(super) fn suspects(&self, listed: u64, everywhere: u64) -> bool {
+        let may_be = listed < DEAR || listed.is_multiple_of(100) || listed.is_power_of_two();
+        may_be && listed >= everywhere + LEAST && listed >= self.shown
     }
 
-    /// What is none.
-    pub(super) fn trusted(&self) -> Trusted {
-        self.trusted.map(|known| if known.left > 0 { known.rows } else { 0 })
+    /// A query listed, or counted, as many.
+    pub(super) fn shows(&mut self, listed: u64) {
+        if listed > self.shown {
+            (self.shown, self.left) = (listed, SHOWN);
+        }
     }
 
-    /// A reading listed at most `most` records a run, and `capped` where a limit cut one, or `uncapped` where none did.
-    /// Whether what is known has changed.
-    pub(super) fn saw(&mut self, most: u64, capped: Option<u64>, uncapped: Option<u64>) -> bool {
+    /// A reading listed at most `most` records a query. Whether what is known has changed.
+    pub(super) fn saw(&mut self, most: u64) -> bool {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.shown = 0;
+        }
+        self.shows(most);
         let before = self.known();
-        self.most = self.most.max(most);
-        self.trust(most, capped, uncapped);
         if self.suspected.is_some_and(|(cap, _)| most > cap) {
             self.suspected = None;
-        }
-        if let Some(cap) = capped.filter(|cap| *cap >= most) {
-            let seen = self.suspected.filter(|(suspected, _)| *suspected == cap).map_or(0, |(_, seen)| seen);
-            self.suspected = Some((cap, seen.saturating_add(1)));
         }
         before != self.known()
     }
 
-    fn trust(&mut self, most: u64, capped: Option<u64>, uncapped: Option<u64>) {
-        for known in &mut self.trusted {
-            known.left = known.left.saturating_sub(u32::from(known.rows == most));
-        }
-        // Some part of a log that a limit cuts holds just as many.
-        let is_limit = |rows: u64| capped == Some(rows) || self.suspected.is_some_and(|(cap, _)| cap == rows);
-        if let Some(rows) = uncapped.filter(|rows| !is_limit(*rows)) {
-            let place = self.trusted.iter().position(|known| known.rows == rows).unwrap_or(3);
-            self.trusted[..=place].rotate_right(1);
-            let tried = if self.trusted[0].rows == rows { self.trusted[0].tried + 1 } else { 1 };
-            self.trusted[0] = NoLimit { rows, tried, left: if tried >= TRIED { TRUSTED } else { 0 } };
-        }
-        if let Some(known) = self.trusted.iter_mut().find(|known| Some(known.rows) == capped) {
-            *known = NoLimit::default();
-        }
+    /// A limit cut a window. Whether what is known has changed.
+    pub(super) fn cut(&mut self, cap: u64) -> bool {
+        let before = self.known();
+        let seen = self.suspected.filter(|(suspected, _)| *suspected == cap).map_or(0, |(_, seen)| seen);
+        self.suspected = Some((cap, seen.saturating_add(1)));
+        before != self.known()
     }
 }
 
@@ -90,37 +71,27 @@ mod tests {
     #[test]
     fn a_limit_is_known_once_it_has_cut_often_enough_and_until_more_is_listed() {
         let mut caps = Caps::default();
-        let mut saw = |most, capped| (caps.saw(most, capped, None), caps.known());
-        assert_eq!([saw(100, Some(100)), saw(100, Some(100))], [(false, None); 2]);
-        assert_eq!(saw(80, None), (false, None));
-        assert_eq!([saw(100, Some(100)), saw(100, Some(100))], [(true, Some(100)), (false, Some(100))]);
-        assert_eq!(saw(101, None), (true, None));
+        assert_eq!([caps.cut(100), caps.cut(100)], [false; 2]);
+        assert_eq!((caps.saw(80), caps.known()), (false, None));
+        assert_eq!((caps.cut(100), caps.known()), (true, Some(100)));
+        assert_eq!((caps.saw(100), caps.known()), (false, Some(100)));
+        assert_eq!((caps.saw(101), caps.known()), (true, None));
         // Each time another one, or one of which there was more: what came in while it was read.
-        let others = [saw(100, Some(100)), saw(200, Some(200)), saw(200, Some(200)), saw(300, Some(200))];
-        assert_eq!(others, [(false, None); 4]);
-        assert_eq!(saw(200, Some(200)), (false, None));
+        assert_eq!([caps.cut(100), caps.cut(200), caps.cut(200), caps.cut(300), caps.cut(200)], [false; 5]);
     }
 
     #[test]
-    fn the_most_that_was_listed_is_suspected_until_halves_list_no_more() {
+    fn the_most_that_is_listed_is_suspected_until_more_is_shown() {
         let mut caps = Caps::default();
-        let saw = |caps: &mut Caps, most, uncapped| {
-            caps.saw(most, None, uncapped);
-            (caps.suspect(), caps.trusted()[0])
-        };
-        assert_eq!(saw(&mut caps, 9, None), (LEAST, 0), "fewer are no limit");
-        assert_eq!([saw(&mut caps, 23, None), saw(&mut caps, 17, None)], [(23, 0); 2]);
-        (1..TRIED).for_each(|_| assert_eq!(saw(&mut caps, 23, Some(23)), (23, 0), "by chance"));
-        assert_eq!(saw(&mut caps, 23, Some(23)), (23, 23), "it is none");
-        (0..TRUSTED).for_each(|_| assert_eq!(saw(&mut caps, 22, None), (23, 23)));
-        (1..TRUSTED).for_each(|_| assert_eq!(saw(&mut caps, 23, None), (23, 23)));
-        assert_eq!(saw(&mut caps, 23, None), (23, 0), "it may be one by now");
-        assert_eq!(saw(&mut caps, 24, None), (24, 0));
-        (0..TRIED).for_each(|_| _ = saw(&mut caps, 50, Some(50)));
-        assert_eq!(saw(&mut caps, 23, Some(23)), (50, 23), "it is still known");
-        assert_eq!(caps.trusted(), [23, 50, 0, 0]);
-        caps.saw(50, Some(50), Some(50));
-        caps.saw(50, None, Some(50));
-        assert_eq!(caps.trusted(), [23, 0, 0, 0], "where there are more, some part holds just as many");
+        assert!(!caps.suspects(237, 0) && caps.suspects(300, 0) && caps.suspects(1024, 0));
+        assert!(!caps.suspects(LEAST - 1, 0) && caps.suspects(LEAST, 0) && !caps.suspects(LEAST + 4, 5));
+        caps.saw(23);
+        assert!(caps.suspects(23, 0) && !caps.suspects(22, 0));
+        caps.shows(69);
+        assert!(!caps.suspects(68, 0) && caps.suspects(69, 0));
+        (1..SHOWN).for_each(|_| _ = caps.saw(23));
+        assert!(!caps.suspects(23, 0));
+        caps.saw(23);
+        assert!(caps.suspects(23, 0), "that was long ago");
     }
 }

@@ -49,7 +49,6 @@ use crate::memory::Hold;
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
-pub use cap::Trusted;
 pub use everywhere::{Everywhere, Listed};
 pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
@@ -80,12 +79,10 @@ pub struct Rules {
     pub shard: Shard,
     /// No page is asked for that would reach past this many rows: the API refuses deeper paging.
     pub deepest: u64,
-    /// The most records that a query lists and counts, where that is known not to be all: see [`Reading::capped`].
+    /// The most records that a query lists and counts, where that is known not to be all.
     pub cap: Option<u64>,
-    /// As many may be, and more: what lists so many is questioned.
-    pub suspect: u64,
-    /// Not where it lists one of these, of which halves have listed no more lately.
-    pub trusted: Trusted,
+    /// As many may be.
+    pub suspect: Option<u64>,
 }
 
 /// Whether asking for `[t, t]` lists the records of `t`: unknown until tried, then remembered for the stream.
@@ -173,13 +170,11 @@ struct Piece {
     quiet: u32,
     /// Not to be asked for as `[t, t]`: that listed nothing.
     wide: bool,
-    /// One of two halves that show whether a limit has cut the whole, which listed so many records.
-    half_of: Option<u64>,
 }
 
 impl Piece {
     fn new(window: Window, unit: Millis, limit: u32) -> Self {
-        Self { window, unit: window.len() <= unit, limit, attempt: 0, void: 0, quiet: 0, wide: false, half_of: None }
+        Self { window, unit: window.len() <= unit, limit, attempt: 0, void: 0, quiet: 0, wide: false }
     }
 }
 
@@ -196,12 +191,6 @@ enum Todo {
         doubted: Vec<Fingerprint>,
         /// What the run listed.
         rows: u64,
-    },
-    /// Once the halves of a piece are read of which `listed` records were listed: they hold no more than the `known` then.
-    Compare {
-        piece: Piece,
-        listed: u64,
-        known: u64,
     },
 }
 
@@ -223,12 +212,8 @@ pub struct Reading {
     proven: u32,
     broken: u32,
     contrary: bool,
-    /// The most rows that a run listed, and as many as one did that had left out others.
+    /// The most rows that a run listed.
     most: u64,
-    capped: Option<u64>,
-    uncapped: Option<u64>,
-    /// The halves of the piece that is to be compared next that listed as many as it did.
-    full: Vec<Piece>,
     end: Option<End>,
 }
 
@@ -251,9 +236,6 @@ impl Reading {
             broken: 0,
             contrary: false,
             most: 0,
-            capped: None,
-            uncapped: None,
-            full: Vec::new(),
             end: None,
         };
         reading.turn();
@@ -428,12 +410,11 @@ impl Reading {
                     self.run = Some((piece, self.begin(piece)));
                     return;
                 }
-                Todo::Compare { piece, listed, known } => self.compare(piece, listed, known),
                 Todo::Check { piece, run, bounds, total, doubted, rows } => {
                     let listed_again = doubted.iter().all(|&doubted| self.tally.listed_since(run, doubted));
                     let made_up = total.is_none_or(|total| self.tally.rows_within(run, bounds) >= total);
                     if listed_again && made_up {
-                        self.question_cap(piece, rows);
+                        self.look_for_more(piece, rows);
                     } else {
                         self.narrow(piece);
                     }
@@ -468,7 +449,7 @@ impl Reading {
         let forgets = run.forgets(&self.tally, piece.window);
         if !forgets && run.proves(&self.tally) {
             self.proven += 1;
-            self.question_cap(piece, run.rows());
+            self.look_for_more(piece, run.rows());
             return None;
         }
         if forgets || run.contradicts_itself() {

@@ -90,13 +90,12 @@ pub(crate) mod world {
             untimed_share in prop_oneof![4 => Just(0.0), 1 => 0.0f64..0.05],
             answer in prop_oneof![0i64..10, 10i64..300],
             page_limit in 5u32..20,
-            cap in prop_oneof![5 => Just(0), 1 => Just(50), 1 => Just(100), 1 => Just(128)],
         ) -> WorldOptions {
             // A clock unit must fit a page, in all likelihood, or nothing is promised.
             let rate = if paging == Paging::Tokens { rate.min(f64::from(page_limit) / 6.0) } else { rate };
             WorldOptions {
                 seed, paging, order, exclusive, rate, seconds: 90, late_share, late_most, twin_share, untimed_share,
-                untimed_everywhere: false, skew: (0, 0), shifts_at: 0, answer, page_limit, cap,
+                untimed_everywhere: false, skew: (0, 0), shifts_at: 0, answer, page_limit, cap: 0,
             }
         }
     }
@@ -145,8 +144,7 @@ pub(crate) mod world {
             shard: Shard::WHOLE,
             deepest: 1000,
             cap: None,
-            suspect: u64::MAX,
-            trusted: [0; 4],
+            suspect: None,
         }
     }
 
@@ -328,45 +326,37 @@ fn quiet(paging: Paging, rate: f64) -> WorldOptions {
     WorldOptions { paging, rate, ..world::calm() }
 }
 
-/// Whichever end of an interval a limit leaves, wherever in it most records lie; one clock unit cannot be asked for by
-/// halves.
+/// Whichever end of an interval a limit leaves, wherever in it most records lie; one clock unit cannot be cut.
 #[test]
-fn what_a_limit_hides_is_found_by_halves() {
+fn what_a_limit_hides_is_found_in_parts() {
     for (paging, order) in [(Paging::Numbered, Order::Oldest), (Paging::Tokens, Order::Newest)] {
         for window in [(-100_000, 90_000), (0, 90_000), (0, 190_000)] {
-            let window = Window { from: window.0, to: window.1 };
-            let options = WorldOptions { order, cap: 100, page_limit: 70, ..quiet(paging, 3.0) };
-            let mut world = World::new(options);
-            world.now = 1_000_000;
-            let reading = read(&mut world, window, None);
-            assert_eq!((reading.capped(), reading.most_listed(), reading.gaps().len()), (Some(100), 100, 0));
-            assert!(world.truth.len() > 250, "{}", world.truth.len());
-            assert_eq!(reading.into_found().len(), world.truth.len(), "{paging:?} {window:?}: {} pages", world.pages);
+            for limits in [(None, Some(83)), (Some(83), None), (None, None)] {
+                let window = Window { from: window.0, to: window.1 };
+                let mut world = World::new(WorldOptions { order, cap: 83, page_limit: 70, ..quiet(paging, 3.0) });
+                world.now = 1_000_000;
+                assert!(world.truth.len() > 250, "{}", world.truth.len());
+                let rules = Rules { cap: limits.0, suspect: limits.1, ..world.rules() };
+                let mut reading = Reading::new(rules, window, None);
+                while let Some(request) = reading.next() {
+                    reading.give(world.answer(&request));
+                }
+                assert_eq!((reading.most_listed(), reading.gaps().len()), (83, 0));
+                let all = if limits == (None, None) { 83 } else { world.truth.len() };
+                assert_eq!(reading.into_found().len(), all, "{paging:?} {window:?}: {} pages", world.pages);
+            }
         }
     }
-    // A limit that is not round, and the most that was listed where there is none.
-    for (cap, found) in [(23, Some(23)), (0, None)] {
-        let mut world = World::new(WorldOptions { cap, ..quiet(Paging::Numbered, 0.8) });
-        world.now = 1_000_000;
-        let (window, all) = (Window { from: 0, to: 90_000 }, world.truth.len());
-        let most = if cap > 0 { cap } else { all } as u64;
-        let mut reading = Reading::new(Rules { suspect: most, ..world.rules() }, window, None);
-        while let Some(request) = reading.next() {
-            reading.give(world.answer(&request));
-        }
-        let uncapped = if cap > 0 { None } else { Some(most) };
-        assert_eq!((reading.capped(), reading.uncapped()), (found, uncapped));
-        assert_eq!(reading.into_found().len(), all);
-    }
-    for (limit, gaps) in [(None, 0), (Some(100), 1)] {
+    for (limits, gaps) in [((None, None), 0), ((None, Some(100)), 0), ((Some(100), None), 1)] {
         let mut world = World::new(WorldOptions { cap: 100, ..quiet(Paging::Numbered, 300.0) });
         world.truth.iter_mut().for_each(|truth| (truth.time, truth.filed) = (5, 5));
         world.now = 1_000_000;
-        let mut reading = Reading::new(Rules { cap: limit, ..world.rules() }, Window { from: 5, to: 6 }, None);
+        let rules = Rules { cap: limits.0, suspect: limits.1, ..world.rules() };
+        let mut reading = Reading::new(rules, Window { from: 0, to: 10 }, None);
         while let Some(request) = reading.next() {
             reading.give(world.answer(&request));
         }
-        assert_eq!(reading.gaps().len(), gaps);
+        assert_eq!(reading.gaps().len(), gaps, "only where it is known");
         assert!(gaps == 0 || reading.gaps()[0].reason == GapReason::TooDeep);
     }
 }
