@@ -314,3 +314,87 @@ async fn what_an_api_no_longer_keeps_is_a_gap_from_where_the_lane_stood() {
     assert!(difference.expected > 250, "{difference}");
     difference.assert_none();
 }
+
+/// When the first event came that happened after `began`, and how far the lane had delivered everything by then.
+async fn first_new(program: &Program, config: &Config, began: Millis) -> Millis {
+    let look = async || {
+        let status = program.status().await;
+        let through = status["lanes"][0]["delivered_through"].as_str()?.parse::<jiff::Timestamp>().unwrap();
+        let text = std::fs::read_to_string(config.out()).ok()?;
+        let whole = text.rsplit_once('\n')?.0;
+        let is_new = whole.lines().any(|line| Event::parse(line).time >= began);
+        is_new.then_some(through.as_millisecond())
+    };
+    program.shows("an event that is new", look).await
+}
+
+/// What is new comes before history, and once; so does what was new while history was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_does_not_wait_for_history() {
+    let simulator = simulate(Options { rate: 20.0, ..Options::default() }).await;
+    let began = simulator.now();
+    let start = began.div_euclid(1000) * 1000 - 900_000;
+    let config = Config::new([Stream::users(&simulator.url()).with("rate_limit", "20")]).starting_at(start);
+    let program = config.run();
+    let through = first_new(&program, &config, began).await;
+    assert!(through < began - 60_000, "{} ms before", began - through);
+    let end = simulator.now() / 1000 * 1000;
+    program.verified(&["users"], "out", end).await;
+    let late = program.metric("trailcast_events_late_total{sink=\"out\",stream=\"users\"}").await;
+    assert_eq!(late, Some(0.0), "what is read ahead is not late, nor what comes after it");
+    program.drain().await;
+    let events: Vec<Event> = config.events().into_iter().filter(|event| event.time < end).collect();
+    compare(&simulator, Source::Genauth, (start, end), Millis::MAX, &events).assert_none();
+}
+
+/// A part of history that cannot be read stops neither what is new nor what was read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_does_not_wait_for_what_cannot_be_read() {
+    let began = now();
+    let broken = began - 600_000;
+    let simulator = simulate(Options { fail_at: Some(Start::At(broken)), ..Options::default() }).await;
+    let config = Config::of(&simulator).starting_at(began - 900_000);
+    let program = config.run();
+    for stream in ["users", "cloud"] {
+        let comes = async || {
+            let delivered = program.delivered(stream, "out").await;
+            (delivered > 0.0).then_some(delivered)
+        };
+        let first = program.shows("events", comes).await;
+        // Poll after poll, for as long as the API cannot be read there.
+        let more = async || (program.delivered(stream, "out").await > first + 200.0).then_some(());
+        program.shows("more events", more).await;
+    }
+    let range = (began, began + 5_000);
+    let arrived = async || (crate::time::lacking(&simulator, &config, range) == 0).then_some(());
+    program.shows("all that is new", arrived).await;
+    let status = program.status().await;
+    for lane in status["lanes"].as_array().unwrap() {
+        let through = lane["delivered_through"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        assert!(through.as_millisecond() <= broken + 1000, "{lane}");
+    }
+    let stats = simulator.stats();
+    assert!(stats.genauth.unreadable > 3 && stats.scloud.unreadable > 3, "{stats:?}");
+    program.drain_or_not().await;
+    assert!(counted(&config.events()).values().all(|&times| times == 1), "each event once");
+}
+
+/// What README says a stream costs: a request for each poll, and for each sweep; one more where an empty window is read for
+/// the last time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_stream_costs_a_request_a_poll() {
+    let simulator = simulate(Options { rate: 0.2, ..Options::default() }).await;
+    let quiet = |stream: Stream| stream.with("start", "now").with("sweeps", "[8s]");
+    let (users, cloud) = (Stream::users(&simulator.url()), Stream::cloud(&simulator.url()));
+    let config = Config::new([quiet(users), quiet(cloud)]);
+    let program = config.run();
+    program.verified(&["users", "cloud"], "out", simulator.now()).await;
+    let (begun, before) = (simulator.now(), simulator.stats());
+    program.verified(&["users", "cloud"], "out", begun).await;
+    let (ran, after) = ((simulator.now() - begun).unsigned_abs().div_ceil(1000), simulator.stats());
+    assert!(ran >= 8, "{ran} s");
+    for (before, after) in [(before.genauth, after.genauth), (before.scloud, after.scloud)] {
+        let asked = after.requests - before.requests;
+        assert!((ran..=3 * ran + 6).contains(&asked), "{asked} requests in {ran} s");
+    }
+}
