@@ -100,7 +100,7 @@ async fn run(args: RunArgs) -> Exit {
             }
         }
         Ended::Drained => tracing::info!("drained"),
-        Ended::NotDrained => tracing::error!("not drained in time: the events under way come again with the next run"),
+        Ended::NotDrained => tracing::error!("could not drain: the events under way come again with the next run"),
         // Whatever failed has said so.
         Ended::Failed => {}
     }

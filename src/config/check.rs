@@ -193,7 +193,8 @@ impl<'a> Checker<'a> {
         if let Some(format) = schema["format"].as_str().and_then(syntax::named)
             && !(format.accepts)(text)
         {
-            return self.fault(at, path, format!("expected {}, found another text", format.expected));
+            let found = if text.parse::<f64>().is_ok() { "a number alone" } else { "another text" };
+            return self.fault(at, path, format!("expected {}, found {found}", format.expected));
         }
         Json::from(text)
     }

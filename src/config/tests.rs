@@ -99,6 +99,7 @@ streams:
     sweeps: [1m, [2m]]
     concurrency: 0
     rate_limit: 0
+    overlap: 10
     start: hunter2
     max_response_size: 1MB
   both:
@@ -127,19 +128,20 @@ t.yaml:10:5: streams.users.poll_interval: expected a duration such as `500ms`, `
 t.yaml:11:18: streams.users.sweeps[1]: expected a duration such as `500ms`, `15s`, `1h30m` or `30d`, found a list
 t.yaml:12:5: streams.users.concurrency: expected a whole number from 1 to 64, found another number
 t.yaml:13:5: streams.users.rate_limit: expected a number above 0, found another number
-t.yaml:14:5: streams.users.start: expected `now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`, found another text
-t.yaml:15:5: streams.users.max_response_size: expected a size such as `512KiB` or `16MiB`, found another text
-t.yaml:16:3: streams.both: expected exactly one of the keys `genauth`, `scloud`, found 2
-t.yaml:18:30: streams.both.scloud.private_key: expected a mapping with `env` or `file` or text, found a list
-t.yaml:19:3: streams.text: expected a mapping with `genauth` or `scloud`, found text
-t.yaml:21:3: sinks.out: expected exactly one of the keys `kafka`, `otlp`, `stdout`, found none
-t.yaml:22:5: sinks.out.kafak: unknown key; did you mean `kafka`? known: `kafka`, `otlp`, `stdout`
-t.yaml:23:3: the key `out` is already given in line 21
-t.yaml:25:1: checkpoint: expected exactly one of the keys `file`, `kafka`, `memory`, found none
-t.yaml:26:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
-t.yaml:27:8: log.level: expected `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`, found another text
-t.yaml:27:36: log.format: expected one of `text`, `json`, found nothing
-t.yaml:28:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`, `traces`, `memory`";
+t.yaml:14:5: streams.users.overlap: expected a duration such as `500ms`, `15s`, `1h30m` or `30d`, found a number alone
+t.yaml:15:5: streams.users.start: expected `now`, an age such as `30d`, or a time such as `2026-01-31T00:00:00Z`, found another text
+t.yaml:16:5: streams.users.max_response_size: expected a size such as `512KiB` or `16MiB`, found another text
+t.yaml:17:3: streams.both: expected exactly one of the keys `genauth`, `scloud`, found 2
+t.yaml:19:30: streams.both.scloud.private_key: expected a mapping with `env` or `file` or text, found a list
+t.yaml:20:3: streams.text: expected a mapping with `genauth` or `scloud`, found text
+t.yaml:22:3: sinks.out: expected exactly one of the keys `kafka`, `otlp`, `stdout`, found none
+t.yaml:23:5: sinks.out.kafak: unknown key; did you mean `kafka`? known: `kafka`, `otlp`, `stdout`
+t.yaml:24:3: the key `out` is already given in line 22
+t.yaml:26:1: checkpoint: expected exactly one of the keys `file`, `kafka`, `memory`, found none
+t.yaml:27:10: admin.listen: expected an IP address and a port such as `127.0.0.1:9464` or `[::]:9464`, found another text
+t.yaml:28:8: log.level: expected `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`, found another text
+t.yaml:28:36: log.format: expected one of `text`, `json`, found nothing
+t.yaml:29:1: hunter: unknown key; known: `streams`, `sinks`, `checkpoint`, `dead_letters`, `admin`, `log`, `traces`, `memory`";
     assert_eq!(errors, expected, "\n{errors}");
     assert!(!errors.contains("hunter2"), "no value is ever shown");
 }

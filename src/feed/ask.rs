@@ -11,6 +11,7 @@ use super::places::{self, Place};
 use super::trouble::{Kind, Say};
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::clock::millis;
+use crate::config::units;
 use crate::event::Millis;
 use crate::memory::Awaited;
 use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Paging, Reading, Rules, Shard};
@@ -687,8 +688,8 @@ impl Feed {
             }
             Say::Failing => tracing::warn!(stream, reason = reason.label(), "cannot read, trying again: {message}"),
             Say::Still(since) => {
-                let since = Duration::from_secs(since.as_secs());
-                tracing::error!(stream, reason = reason.label(), ?since, "still cannot read: {message}");
+                let since = told(since);
+                tracing::error!(stream, reason = reason.label(), since, "still cannot read: {message}");
             }
             Say::Well(..) => unreachable!("a failure is no recovery"),
         }
@@ -703,8 +704,8 @@ impl Feed {
             Some((reason, message)) => self.board.failing(reason, message),
             None => {
                 self.board.ok();
-                let after = Duration::from_secs(after.as_secs());
-                tracing::info!(stream = self.stream.name, ?after, "reads again");
+                let after = told(after);
+                tracing::info!(stream = self.stream.name, after, "reads again");
             }
         }
     }
@@ -721,6 +722,12 @@ impl Feed {
     pub fn oldest_readable(&self, now: Now) -> Option<Millis> {
         self.oldest_kept(now).map(|kept| floor_to(kept + SPARE, self.rules.unit))
     }
+}
+
+/// A time that passed, as it is told: in whole seconds, but for what is less than one.
+fn told(time: Duration) -> String {
+    let brief = time < Duration::from_secs(1);
+    units::duration_text(if brief { time } else { Duration::from_secs(time.as_secs()) })
 }
 
 /// Whether a failure is that of a page's place in its run.

@@ -41,6 +41,7 @@ use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::telemetry::spans::{self, WindowOutcome};
 use crate::window::floor_to;
 use read::{Fresh, Reader, Readers};
+pub use safe::belongs;
 use staged::{Of, Parts};
 pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;

@@ -27,6 +27,20 @@ use crate::window::floor_to;
 /// How long a cursor that was put back shows as failing, at least: someone is to see it.
 const SHOWN: Duration = Duration::from_secs(60);
 
+/// Whether a stored cursor is one of what `stream` reads now.
+///
+/// # Errors
+/// It is of another log than the one that is configured, or of another filter.
+pub fn belongs(cursor: &Cursor, stream: &str, reads: &StreamIdentity, question: &str) -> Result<(), LaneError> {
+    if cursor.stream == *reads {
+        // One of before the question was kept is taken for one of this question.
+        let other = cursor.known.question.as_deref().is_some_and(|known| known != question);
+        return if other { Err(LaneError::OtherQuestion { stream: stream.to_owned() }) } else { Ok(()) };
+    }
+    let log = |stream: &StreamIdentity| format!("{} {}", stream.source, stream.tenant);
+    Err(LaneError::OtherLog { stream: stream.to_owned(), configured: log(reads), stored: log(&cursor.stream) })
+}
+
 impl Lane {
     /// The stored cursor, if there is one.
     ///
@@ -37,21 +51,8 @@ impl Lane {
         let Some(value) = self.blocking(move |store| Ok(store.get(&key)?)).await? else { return Ok(None) };
         let cursor = store::parse_cursor(&value)?;
         let stream = &self.feed.stream;
-        if cursor.stream == stream.identity {
-            // One of before the question was kept is taken for one of this question.
-            let other = cursor.known.question.as_deref().is_some_and(|question| question != self.feed.question());
-            return if other {
-                Err(LaneError::OtherQuestion { stream: stream.name.clone() })
-            } else {
-                Ok(Some(cursor))
-            };
-        }
-        let log = |stream: &StreamIdentity| format!("{} {}", stream.source, stream.tenant);
-        Err(LaneError::OtherLog {
-            stream: stream.name.clone(),
-            configured: log(&stream.identity),
-            stored: log(&cursor.stream),
-        })
+        belongs(&cursor, &stream.name, &stream.identity, self.feed.question())?;
+        Ok(Some(cursor))
     }
 
     /// Where the lane goes on, and the server's time once it has been heard. Where it begins is settled and stored before

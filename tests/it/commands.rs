@@ -38,6 +38,25 @@ async fn check_says_what_works_and_what_to_do_where_it_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_tries_where_the_admin_server_listens() {
+    let simulator = simulate(history(300)).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Config::of(&simulator);
+    // One of nobody's, for documentation (RFC 5737).
+    for (address, state, says) in [
+        (taken.local_addr().unwrap().to_string(), "warning", "is in use"),
+        ("192.0.2.1:9464".to_owned(), "FAILED", "one of this machine's"),
+    ] {
+        let text = std::fs::read_to_string(config.file()).unwrap();
+        let file = config.folder.path().join("elsewhere.yaml");
+        std::fs::write(&file, text.replace("127.0.0.1:0", &address)).unwrap();
+        let answer = crate::program::trailcast(&["check", "-c", file.to_str().unwrap()]).await;
+        let line = answer.stdout.lines().find(|line| line.contains(" admin.listen ")).unwrap_or(&answer.stdout);
+        assert!(line.starts_with(state) && line.contains(&address) && line.contains(says), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_shows_how_far_clocks_are_apart() {
     let simulator = simulate(Options { clock_offset: 90_000, ..history(300) }).await;
     let answer = Config::of(&simulator).command(&["check"], &["--json"]).await;

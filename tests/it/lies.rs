@@ -398,6 +398,9 @@ async fn a_cursor_of_another_filter_is_refused_with_what_to_do() {
     let some = config.events().len();
     assert!((1..300).contains(&some), "{some} of 300");
     config.streams[0].source = all;
+    let check = config.command(&["check"], &[]).await;
+    let failed: Vec<_> = check.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+    assert!(check.code == Some(1) && failed.len() == 1 && failed[0].contains("another filter"), "{}", check.stdout);
     let answer = config.command(&["run"], &["--until-caught-up"]).await;
     assert_ne!(answer.code, Some(0));
     assert!(answer.stderr.contains("another filter") && answer.stderr.contains("cursor set"), "{}", answer.stderr);

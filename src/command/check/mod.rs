@@ -5,6 +5,7 @@ mod otlp;
 mod stream;
 
 use std::fmt::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,12 +13,15 @@ use serde::Serialize;
 use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::blocking::blocking;
-use crate::checkpoint::{CheckpointError, FileStore};
+use crate::checkpoint::{CheckpointError, FileStore, Store as _};
 use crate::cli::{CheckArgs, Exit};
 use crate::clock;
 use crate::config::{self, CheckpointConfig, Config, SinkConfig, Start};
-use crate::event::Millis;
+use crate::event::{Millis, StreamIdentity};
+use crate::lane::{LaneError, belongs};
 use crate::source::install_tls_provider;
+use crate::state::cursor::Cursor;
+use crate::state::store::{LaneKey, parse_cursor};
 use crate::telemetry::chain;
 
 /// What was found of one part.
@@ -53,9 +57,12 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         install_tls_provider();
         let clients = app::streams(&loaded.config)
             .map_err(|error| CommandError { message: error.to_string(), exit: Exit::Usage })?;
+        let mut reads = Vec::new();
         for (name, client) in clients {
             progress::step(&format!("asking streams.{name}"));
             findings.push(stream::stream(&name, &client).await);
+            let identity = StreamIdentity { source: client.source(), tenant: client.tenant().to_owned() };
+            reads.push((name, identity, client.question().to_owned()));
         }
         let config = loaded.config;
         progress::step("asking the sinks and the checkpoint");
@@ -63,7 +70,8 @@ pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
         let traces = otlp::traces(&config).await;
         let asking = move || {
             let mut findings = sinks(&config);
-            findings.extend(checkpoint(&config));
+            findings.extend(checkpoint(&config, &reads));
+            findings.extend(admin(config.admin.listen));
             findings
         };
         findings.extend(blocking(asking).await);
@@ -115,26 +123,66 @@ fn age(start: Start, now: Millis) -> Millis {
     }
 }
 
-fn checkpoint(config: &Config) -> Vec<Finding> {
-    let (state, message) = match &config.checkpoint {
+/// The streams, each with the log that it reads and a hash of what it asks for.
+type Reads = [(String, StreamIdentity, String)];
+
+fn checkpoint(config: &Config, reads: &Reads) -> Vec<Finding> {
+    let part = || "checkpoint".to_owned();
+    let path = match &config.checkpoint {
         CheckpointConfig::Kafka(checkpoint) => return kafka::checkpoint(checkpoint, &config.dead_letters),
-        CheckpointConfig::Memory => (State::Warning, "memory: cursors end with the process".to_owned()),
-        // Something is written and synced: a disk may be full, or no longer take anything.
-        CheckpointConfig::File { path } => match FileStore::open(path).and_then(|store| store.prove()) {
-            Ok(()) => (State::Ok, format!("{} can be read and written", path.display())),
-            // Whoever runs on it has opened it, and says itself what fails.
-            Err(CheckpointError::InUse { pid, .. }) => {
-                let by = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                let path = path.display();
-                (
-                    State::Warning,
-                    format!("a trailcast{by} runs on {path}: not tried here, its `/status` says how it is"),
-                )
-            }
-            Err(error) => (State::Failed, chain(&error)),
-        },
+        CheckpointConfig::Memory => {
+            let message = "memory: cursors end with the process".to_owned();
+            return vec![Finding { part: part(), state: State::Warning, message }];
+        }
+        CheckpointConfig::File { path } => path,
     };
-    vec![Finding { part: "checkpoint".to_owned(), state, message }]
+    // Something is written and synced: a disk may be full, or no longer take anything.
+    let (state, message) = match FileStore::open(path).and_then(|store| store.prove().map(|()| store)) {
+        Ok(store) => {
+            let refused = refused(config, &store, reads).into_iter();
+            let refused = refused.map(|message| Finding { part: part(), state: State::Failed, message });
+            let message = format!("{} can be read and written", path.display());
+            return std::iter::once(Finding { part: part(), state: State::Ok, message }).chain(refused).collect();
+        }
+        // Whoever runs on it has opened it, and says itself what fails.
+        Err(CheckpointError::InUse { pid, .. }) => {
+            let by = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            let path = path.display();
+            (State::Warning, format!("a trailcast{by} runs on {path}: not tried here, its `/status` says how it is"))
+        }
+        Err(error) => (State::Failed, chain(&error)),
+    };
+    vec![Finding { part: part(), state, message }]
+}
+
+/// What `run` would say of the stored cursors that it refuses, once for each stream.
+fn refused(config: &Config, store: &FileStore, reads: &Reads) -> Vec<String> {
+    let stored = |stream: &str, sink: &str| -> Result<Option<Cursor>, LaneError> {
+        let value = store.get(&LaneKey::new(stream, sink).cursor())?;
+        Ok(value.map(|value| parse_cursor(&value)).transpose()?)
+    };
+    let of_stream = |(name, identity, question): &(String, StreamIdentity, String)| {
+        let mut sinks = config.streams.get(name)?.sinks.iter();
+        let refused = sinks.find_map(|sink| match stored(name, sink) {
+            Ok(cursor) => cursor.and_then(|cursor| belongs(&cursor, name, identity, question).err()),
+            Err(error) => Some(error),
+        });
+        refused.map(|error| error.to_string())
+    };
+    reads.iter().filter_map(of_stream).collect()
+}
+
+/// Whether the admin server can listen. That something else does is no fault where a trailcast runs already.
+fn admin(address: SocketAddr) -> Option<Finding> {
+    let error = TcpListener::bind(address).err()?;
+    let part = "admin.listen".to_owned();
+    Some(if error.kind() == std::io::ErrorKind::AddrInUse {
+        let message = format!("{address} is in use: as it should be where a trailcast runs with this config already");
+        Finding { part, state: State::Warning, message }
+    } else {
+        let message = format!("cannot listen on {address}: {error}; the address must be one of this machine's");
+        Finding { part, state: State::Failed, message }
+    })
 }
 
 fn text(findings: &[Finding]) -> String {
