@@ -296,7 +296,8 @@ impl Feed {
                 && window.len() > self.rules.unit
                 && learnt.caps.suspects(most, learnt.everywhere.listed().rows)
         };
-        if !suspects() {
+        // Who goes by no bounds lists no less of less.
+        if !suspects() || !lock(&self.bounds).are_believed() {
             return Ok(read);
         }
         let _turn = self.controls.lock().await;
@@ -304,8 +305,11 @@ impl Feed {
             return Ok(read);
         }
         let parts = self.read_with(Rules { suspect: Some(most), ..self.rules }, window, asks).await?;
-        let Some(parts) = parts.filter(|parts| parts.rows > read.rows) else { return Ok(read) };
         let mut learnt = lock(&self.learnt);
+        let Some(parts) = parts.filter(|parts| parts.rows > read.rows) else {
+            learnt.caps.cut_in_vain(most);
+            return Ok(read);
+        };
         if learnt.caps.cut(most) {
             self.learn_cap(&mut learnt);
         }

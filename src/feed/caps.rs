@@ -10,6 +10,9 @@ const LEAST: u64 = 10;
 const DEAR: u64 = 200;
 /// Windows that a limit cut, always the same one, before it is known: what comes in while one is read looks like it once.
 const SEEN: u32 = 3;
+/// Once parts have listed no more than the whole so often, as many are no limit: once, that may come about by chance where they
+/// are one.
+const TRIED: u32 = 4;
 /// For so many readings it counts how many records a query has listed: a limit may be new.
 const SHOWN: u32 = 64;
 
@@ -20,6 +23,8 @@ pub(super) struct Caps {
     /// A query has listed, or counted, as many, and for how many readings that counts.
     shown: u64,
     left: u32,
+    /// As many records were suspected last, in vain, and how often.
+    in_vain: (u64, u32),
 }
 
 impl Caps {
@@ -38,6 +43,15 @@ impl Caps {
     pub(super) fn shows(&mut self, listed: u64) {
         if listed > self.shown {
             (self.shown, self.left) = (listed, SHOWN);
+        }
+    }
+
+    /// The parts of an interval that lists as many list no more.
+    pub(super) fn cut_in_vain(&mut self, listed: u64) {
+        let tried = if self.in_vain.0 == listed { self.in_vain.1 + 1 } else { 1 };
+        self.in_vain = (listed, tried);
+        if tried >= TRIED {
+            self.shows(listed + 1);
         }
     }
 
@@ -93,5 +107,9 @@ mod tests {
         assert!(!caps.suspects(23, 0));
         caps.saw(23);
         assert!(caps.suspects(23, 0), "that was long ago");
+        (1..TRIED).for_each(|_| caps.cut_in_vain(23));
+        assert!(caps.suspects(23, 0), "by chance");
+        caps.cut_in_vain(23);
+        assert!(!caps.suspects(23, 0) && caps.suspects(24, 0));
     }
 }

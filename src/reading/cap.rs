@@ -7,6 +7,9 @@ use super::{GapReason, Piece, Reading};
 
 /// Into how many pieces an interval is cut of which a limit may hide a part.
 const PIECES: i64 = 4;
+/// So many cuts in a row that show nothing new are enough, of an interval that only may be cut short: from a day to a
+/// millisecond it takes as many.
+const MOST_IN_VAIN: u32 = 16;
 
 impl Reading {
     /// The most records that a run listed.
@@ -20,8 +23,15 @@ impl Reading {
         let is_limit = self.rules.cap == Some(rows);
         if piece.unit && is_limit {
             self.give_up(piece, GapReason::TooDeep);
-        } else if !piece.unit && (is_limit || self.rules.suspect == Some(rows)) {
+        } else if !piece.unit && (is_limit || self.rules.suspect == Some(rows) && self.is_worth_a_cut()) {
             self.cut(piece, PIECES);
         }
+    }
+
+    fn is_worth_a_cut(&mut self) -> bool {
+        let known = self.tally.rows();
+        self.in_vain = if known > self.known { 0 } else { self.in_vain + 1 };
+        self.known = known;
+        self.in_vain <= MOST_IN_VAIN
     }
 }

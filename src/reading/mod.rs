@@ -214,6 +214,9 @@ pub struct Reading {
     contrary: bool,
     /// The most rows that a run listed.
     most: u64,
+    /// Rows known when an interval was last cut to look for more, and cuts since that showed none.
+    known: u64,
+    in_vain: u32,
     end: Option<End>,
 }
 
@@ -236,6 +239,8 @@ impl Reading {
             broken: 0,
             contrary: false,
             most: 0,
+            known: 0,
+            in_vain: 0,
             end: None,
         };
         reading.turn();
