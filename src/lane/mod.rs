@@ -211,11 +211,10 @@ impl Lane {
             }
             let before = cursor.marks();
             let began = Instant::now();
-            let is_fore = job.pass == Pass::Fore;
-            let mut reader = if is_fore { fresh.take(job, at, until) } else { readers.take(job, at, until) };
+            let mut reader = readers.take(job, at, until);
             let is_over = self.work(&mut cursor, &mut reader, &fresh, &shutdown).await?;
-            if is_fore {
-                fresh.read(&self.feed.schedule, reader, now, is_over, began.elapsed());
+            if job.pass == Pass::Fore {
+                fresh.read(&self.feed.schedule, job, now, reader.into_listed(), began.elapsed(), all);
             } else if !is_over {
                 readers.keep(reader);
             } else if cursor.marks() == before && !self.live_is_due(&cursor) {
@@ -290,7 +289,6 @@ impl Lane {
         let is_fore = pass == Pass::Fore;
         // Nothing waits for it longer than a poll.
         let bound = Duration::from_millis(self.feed.schedule.poll.unsigned_abs());
-        let began = Instant::now();
         let mut enough = pin!(tokio::time::sleep(bound));
         loop {
             let Some(mut first) = self.next_ahead(reader) else { return Ok(true) };
@@ -307,11 +305,10 @@ impl Lane {
                         // Until caught up it takes as long as it takes; of what lies ahead, if it still seems that anything may.
                         let now = self.feed.now();
                         let lies_ahead = now.latest.max(now.claimed) > now.sure;
-                        if reader.until == Until::CaughtUp && is_fore && !lies_ahead {
+                        if is_fore && (reader.until == Until::Shutdown || !lies_ahead) {
                             return Ok(true);
                         }
-                        let makes_room = || is_fore || self.is_stuck(parts.cursor(cursor), pass, fresh);
-                        if reader.until == Until::Shutdown && makes_room() {
+                        if reader.until == Until::Shutdown && self.is_stuck(parts.cursor(cursor), pass, fresh) {
                             reader.give_back(first);
                             return Ok(false);
                         }
@@ -328,16 +325,12 @@ impl Lane {
                 if parts.cursor(cursor).mark_of(pass) < mark {
                     return Ok(true);
                 }
-                if !is_fore {
-                    enough.as_mut().reset(tokio::time::Instant::now() + bound);
-                }
+                enough.as_mut().reset(tokio::time::Instant::now() + bound);
             }
             if shutdown.is_requested() {
                 return Ok(true);
             }
-            let makes_room =
-                || is_fore && began.elapsed() >= bound || self.gives_way(parts.cursor(cursor), pass, fresh);
-            if reader.until == Until::Shutdown && makes_room() {
+            if reader.until == Until::Shutdown && self.gives_way(parts.cursor(cursor), pass, fresh) {
                 return Ok(false);
             }
         }

@@ -72,6 +72,10 @@ impl Reader {
         self.job.pass
     }
 
+    pub fn into_listed(self) -> Vec<Millis> {
+        self.listed
+    }
+
     /// Takes what was read; nothing where that was too much.
     pub fn take(&mut self, first: &Ahead, read: Result<Arc<WindowRead>, Overflow>) -> Option<Arc<WindowRead>> {
         match read {
@@ -99,11 +103,6 @@ impl Reader {
         self.ahead.push_front(first);
     }
 
-    /// Whether its next window is read, or is yet to be asked for.
-    fn is_ready(&self) -> bool {
-        self.ahead.front().is_none_or(|ahead| ahead.task.is_finished())
-    }
-
     /// Where it goes on.
     fn from(&self) -> Millis {
         self.ahead.front().map_or(self.next, |ahead| ahead.wanted.window().from)
@@ -115,37 +114,27 @@ pub(super) struct Fresh {
     fore: Fore,
     /// Not read before this.
     rests: Instant,
-    /// What is still read of it.
-    reader: Option<Reader>,
 }
 
 impl Fresh {
     pub fn new() -> Self {
-        Self { fore: Fore::default(), rests: Instant::now(), reader: None }
+        Self { fore: Fore::default(), rests: Instant::now() }
     }
 
-    /// What to read at `now`, once a poll: see [`Fore::plan`]. What is still read is waited for first.
+    /// See [`Fore::plan`].
     pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
-        if let Some(reader) = &self.reader {
-            return reader.is_ready().then_some(reader.job);
-        }
         // History has half of the time.
         let rests = cursor.is_far_behind(schedule, now.sure) && Instant::now() < self.rests;
         self.fore.plan(cursor, schedule, now, all).filter(|_| !rests)
     }
 
-    /// A reader of `job`, which was planned.
-    pub fn take(&mut self, job: Job, as_of: Millis, until: Until) -> Reader {
-        self.reader.take().unwrap_or_else(|| Reader::new(job, as_of, until))
-    }
-
-    /// It was read, for as long as it `took`; what is not over goes on.
-    pub fn read(&mut self, schedule: &Schedule, reader: Reader, now: Now, is_over: bool, took: Duration) {
+    /// Takes note of what `job`, planned at `now`, listed, and of how long that took.
+    pub fn read(&mut self, schedule: &Schedule, job: Job, now: Now, listed: Vec<Millis>, took: Duration, all: bool) {
         self.rests = Instant::now() + took;
-        if is_over {
-            self.fore.read(schedule, reader.job.range, now, reader.listed);
+        if listed.is_empty() && took >= Duration::from_millis(schedule.poll.unsigned_abs()) && !all {
+            self.fore.was_too_much(schedule, now);
         } else {
-            self.reader = Some(reader);
+            self.fore.read(schedule, job.range, now, listed);
         }
     }
 }
@@ -159,8 +148,6 @@ impl Readers {
     pub fn take(&mut self, job: Job, as_of: Millis, until: Until) -> Reader {
         let known = self.0.iter().position(|reader| reader.job.pass == job.pass).map(|at| self.0.swap_remove(at));
         match known.filter(|reader| reader.from() == job.range.from && reader.next <= job.range.to) {
-            // As long as nothing comes no more is asked for.
-            Some(reader) if !reader.is_ready() => reader,
             Some(reader) => Reader { job, as_of, until, ..reader },
             None => Reader::new(job, as_of, until),
         }
@@ -172,7 +159,8 @@ impl Readers {
 
     /// The passes whose next window is not read yet.
     pub fn stuck(&self) -> Vec<Pass> {
-        self.0.iter().filter(|reader| !reader.is_ready()).map(Reader::pass).collect()
+        let waits = |reader: &&Reader| reader.ahead.front().is_some_and(|ahead| !ahead.task.is_finished());
+        self.0.iter().filter(waits).map(Reader::pass).collect()
     }
 }
 

@@ -324,6 +324,12 @@ impl Fore {
         if live > now.sure { now.claimed } else { now.latest }
     }
 
+    /// Takes note that what was planned at `now` was more than a poll is long: less is asked for, or it would never be read.
+    pub fn was_too_much(&mut self, schedule: &Schedule, now: Now) {
+        (self.polled, self.ended) = (floor_to(now.sure, schedule.poll), false);
+        self.reach = (self.reach / 2).max(schedule.poll).max(schedule.overlap.saturating_add(schedule.unit));
+    }
+
     /// Takes note that `range` was read at `now`, and of the times that were `listed` there. How far it goes on is known
     /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
     pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
