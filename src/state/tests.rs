@@ -51,9 +51,6 @@ struct Lane {
     most_delivered_in_memory: usize,
     /// So many windows are said to be empty at first.
     silent: usize,
-    /// How often something ahead of the live pass is read, and how often it was.
-    ahead: f64,
-    read_ahead: u64,
 }
 
 impl Lane {
@@ -78,8 +75,6 @@ impl Lane {
             start,
             most_delivered_in_memory: 0,
             silent: 0,
-            ahead: 0.0,
-            read_ahead: 0,
         }
     }
 
@@ -180,9 +175,6 @@ impl Lane {
             let mut windows = 0;
             while from < job.range.to {
                 windows += 1;
-                if rng.random_bool(self.ahead) && !self.read_something_ahead(world, &mut rng, crash_share) {
-                    break;
-                }
                 assert!(windows < 10_000, "{job:?} is read in windows that are far too short: {:?}", self.cursor);
                 let to = (from + self.density.comfortable()).min(job.range.to);
                 let window = Window { from, to };
@@ -193,19 +185,6 @@ impl Lane {
                 from = if self.done(job.pass, window) { to } else { from };
             }
         }
-    }
-
-    /// Wherever the live pass has not been yet, whatever else is read meanwhile; `false` if it crashed on the way.
-    fn read_something_ahead(&mut self, world: &mut World, rng: &mut StdRng, crash_share: f64) -> bool {
-        let unit = self.schedule.unit;
-        let (live, now) = (self.cursor.live, world.now.div_euclid(unit) * unit);
-        if live >= now {
-            return true;
-        }
-        let from = live + rng.random_range(0..=(now - live) / unit - 1) * unit;
-        let to = (from + rng.random_range(1..=20_000 / unit) * unit).min(now);
-        self.read_ahead += 1;
-        self.step(world, Window { from, to }, rng, crash_share)
     }
 
     fn done(&self, pass: Pass, window: Window) -> bool {
@@ -233,13 +212,13 @@ fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
     ids
 }
 
-fn lane_over(options: WorldOptions, crash_share: f64, silent: usize, began: Millis, ahead: f64) -> (World, Lane) {
+fn lane_over(options: WorldOptions, crash_share: f64, silent: usize, began: Millis) -> (World, Lane) {
     let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
     // From before the first record is filed.
     let start = -5000 + options.skew.0.min(0) / 1000 * 1000;
     let mut lane = Lane::new(source, schedule(options.paging), start);
     let mut world = World::new(options);
-    (lane.silent, lane.ahead, world.now) = (silent, ahead, began);
+    (lane.silent, world.now) = (silent, began);
     lane.run(&mut world, crash_share);
     (world, lane)
 }
@@ -253,9 +232,8 @@ proptest! {
     fn what_is_delivered_is_the_truth(
         options in world::options(), crash_share in prop_oneof![Just(0.0), 0.0f64..0.2],
         silent in prop_oneof![Just(0usize), 0usize..100], began in prop_oneof![3 => Just(0i64), 1 => Just(400_000)],
-        ahead in prop_oneof![Just(0.0), Just(0.3)],
     ) {
-        let (mut world, mut lane) = lane_over(options, crash_share, silent, began, ahead);
+        let (mut world, mut lane) = lane_over(options, crash_share, silent, began);
         let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
         prop_assert_eq!(delivered.len(), lane.committed.len(), "an id twice");
         let truth = truth_ids(&world, &lane.stream);
@@ -299,7 +277,6 @@ proptest! {
         shifts_at in prop_oneof![Just(0i64), 0i64..160_000],
         began in prop_oneof![Just(0i64), Just(400_000)],
         crash_share in prop_oneof![Just(0.0), 0.0f64..0.1],
-        ahead in prop_oneof![Just(0.0), Just(0.2)],
     ) {
         let options = WorldOptions { skew: (skew, more), shifts_at, untimed_everywhere: everywhere, ..options };
         let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
@@ -308,7 +285,7 @@ proptest! {
         let mut world = World::new(options);
         let untimed = world.truth.iter().filter(|truth| truth.untimed).count();
         // Live, or history.
-        (lane.ahead, world.now) = (ahead, began);
+        world.now = began;
         lane.run(&mut world, crash_share);
         let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
         prop_assert_eq!(delivered.len(), lane.committed.len(), "an id twice");
@@ -365,8 +342,7 @@ fn the_model_does_what_it_claims() {
         answer: 100,
         page_limit: 10,
     };
-    let (world, lane) = lane_over(options, 0.05, 0, 0, 0.2);
-    assert!(lane.read_ahead > 20, "{}", lane.read_ahead);
+    let (world, lane) = lane_over(options, 0.05, 0, 0);
     assert!(world.arrivals_while_reading > 20, "{}", world.arrivals_while_reading);
     assert!(lane.crashes > 10 && lane.part_commits > 50 && lane.late > 300);
     assert_eq!(lane.committed.len(), world.truth.len());
