@@ -18,7 +18,7 @@
 //! A *source* is an API; a *stream* one configured use of it; a *record* one raw entry as the API gave it; a
 //! *page* one response; a *window* a half-open interval of event time; an *event* a normalized record with an
 //! id; a *lane* one (stream, sink) pair with its own *cursor*; a *pass* a schedule on which a lane reads
-//! windows (the live pass, sweeps at growing ages, and what is new while the live pass is far behind); a *checkpoint* holds cursors; a *dead letter* is an event that
+//! windows (the live pass, and sweeps at growing ages); a *checkpoint* holds cursors; a *dead letter* is an event that
 //! a *sink* refuses for good, kept with the reason.
 //!
 //! ## Invariants

@@ -1,14 +1,12 @@
 //! A lane: one stream to one sink, with a cursor of its own. A straight line: plan, read, admit, deliver, commit.
 //!
-//! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits, and each pass reads ahead for itself: one
-//! that waits for the API makes room for the others, and goes on where it was. A failure is retried here, for as long as it
-//! lasts, and stops no other lane.
+//! `Lane::step` does one window and returns; [`Lane::run`] around it alone waits and reads ahead. A failure is
+//! retried here, for as long as it lasts, and stops no other lane.
 //!
 //! Where events and cursor go into Kafka in one transaction, parts are staged: submitted before those before them
 //! are committed, and built on the state as it will be then. They become true in their order, or not at all.
 
 mod deliver;
-mod read;
 mod safe;
 mod staged;
 mod supervise;
@@ -16,11 +14,13 @@ mod trace;
 mod view;
 mod voice;
 
+use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::admin::LaneBoard;
@@ -29,20 +29,19 @@ use crate::checkpoint::{CheckpointError, Store};
 use crate::config::Start;
 use crate::dead_letter::LetterFiles;
 use crate::event::Millis;
-use crate::feed::{Feed, WindowRead};
+use crate::feed::{Feed, Overflow, Wanted, WindowRead};
 use crate::health::WaitsFor;
 use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::reading::Shard;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
 use crate::state::admit::{New, admit};
-use crate::state::cursor::{Cursor, Pass, Schedule};
+use crate::state::cursor::{Cursor, Fore, Job, Pass, Schedule};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
 use crate::telemetry::spans::{self, WindowOutcome};
-use crate::window::floor_to;
-use read::{Fresh, Reader, Readers};
-pub use safe::belongs;
+use crate::window::{Window, floor_to};
 use staged::{Of, Parts};
+pub use safe::belongs;
 pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;
 pub use voice::Voice;
@@ -51,6 +50,8 @@ pub use voice::Voice;
 const PART_EVENTS: usize = 1000;
 /// And about the most bytes of records.
 const PART_BYTES: usize = 4 << 20;
+/// Windows of a sweep read ahead: few, since the live pass interrupts it.
+const SWEEP_DEPTH: usize = 2;
 
 /// A `Date` tells no more than the second, and was written some time before it came.
 const UNSURE: Millis = 1_500;
@@ -149,6 +150,28 @@ pub enum LaneError {
     Lost,
 }
 
+/// A job, as it is done.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    job: Job,
+    /// The time that it was planned at: the same for all lanes of the stream.
+    as_of: Millis,
+    until: Until,
+}
+
+/// A reading in the background, given up when dropped.
+struct Ahead {
+    wanted: Wanted,
+    trace: Arc<spans::Window>,
+    task: JoinHandle<Result<Arc<WindowRead>, Overflow>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Lane {
     fn key(&self) -> LaneKey {
         LaneKey::new(&self.feed.stream.name, &self.sink_name)
@@ -172,8 +195,7 @@ impl Lane {
             let bound = Duration::from_millis((goal - begun.sure).unsigned_abs());
             shutdown.unless(tokio::time::timeout(bound, self.wait_until(goal))).await;
         }
-        let mut fresh = Fresh::new();
-        let mut readers = Readers::default();
+        let mut fore = Fore::default();
         let mut back = None;
         let mut after = None;
         let mut done = Vec::new();
@@ -185,11 +207,10 @@ impl Lane {
             let at = goal.unwrap_or(tick);
             let schedule = &self.feed.schedule;
             let live_is_due = cursor.plan_live(schedule, at).is_some();
-            // Neither the live pass nor sweeps wait for what lies ahead, however long that takes.
+            // Neither the live pass nor sweeps wait for what lies beyond, however long that takes.
             let has_turn = after == Some(Pass::Live) || !live_is_due && (all || after != Some(Pass::Fore));
-            let ahead = || fresh.plan(&cursor, schedule, now, all).filter(|_| has_turn);
-            let plan = |stuck: &[Pass]| cursor.plan(schedule, at, self.feed.comfortable(), all, after, stuck);
-            let planned = ahead().or_else(|| plan(&readers.stuck())).or_else(|| plan(&[]));
+            let beyond = || fore.plan(&cursor, schedule, now, all).filter(|_| has_turn);
+            let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
             let Some(job) = planned else {
                 if all {
                     return Ok(());
@@ -210,13 +231,16 @@ impl Lane {
                 done.push(job.pass);
             }
             let before = cursor.marks();
-            let began = Instant::now();
-            let mut reader = readers.take(job, at, until);
-            let is_over = self.work(&mut cursor, &mut reader, &fresh, &shutdown).await?;
-            if job.pass == Pass::Fore {
-                fresh.read(&self.feed.schedule, job, now, reader.into_listed(), began.elapsed(), all);
-            } else if !is_over {
-                readers.keep(reader);
+            let began = std::time::Instant::now();
+            let listed = self.work(&mut cursor, Task { job, as_of: at, until }, &shutdown).await?;
+            if job.pass == Pass::Fore
+                && listed.is_empty()
+                && began.elapsed() >= Duration::from_millis(poll.unsigned_abs())
+                && !all
+            {
+                fore.was_too_much(&self.feed.schedule, now);
+            } else if job.pass == Pass::Fore {
+                fore.read(&self.feed.schedule, job.range, now, listed);
             } else if cursor.marks() == before && !self.live_is_due(&cursor) {
                 // Whatever holds it back, asking at once would not help.
                 self.board.waits_for(WaitsFor::Poll);
@@ -244,96 +268,103 @@ impl Lane {
         cursor.plan_live(&self.feed.schedule, tick).is_some()
     }
 
-    /// Whether a job that has been read for a while is to make room for another pass.
-    fn gives_way(&self, cursor: &Cursor, pass: Pass, fresh: &Fresh) -> bool {
-        let (schedule, now) = (&self.feed.schedule, self.feed.now());
-        let fresh_is_due = || fresh.plan(cursor, schedule, now, false).is_some();
-        match pass {
-            Pass::Live => fresh_is_due(),
-            Pass::Fore => false,
-            Pass::Sweep(_) => self.live_is_due(cursor) || fresh_is_due(),
-        }
-    }
-
-    /// Whether a pass whose window does not come is to make room for others.
-    fn is_stuck(&self, cursor: &Cursor, pass: Pass, fresh: &Fresh) -> bool {
-        let tick = floor_to(self.feed.now().sure, self.feed.schedule.poll);
-        let others = || cursor.plan(&self.feed.schedule, tick, self.feed.comfortable(), false, None, &[pass]);
-        self.gives_way(cursor, pass, fresh) || others().is_some()
-    }
-
-    /// Does a job; what of it was begun is true afterwards. `false` if it is not over, and may go on later.
-    async fn work(
-        &self,
-        cursor: &mut Cursor,
-        reader: &mut Reader,
-        fresh: &Fresh,
-        shutdown: &Shutdown,
-    ) -> Result<bool, LaneError> {
+    /// Does a job; what of it was begun is true afterwards. The answer says what it listed beyond what is surely over.
+    async fn work(&self, cursor: &mut Cursor, task: Task, shutdown: &Shutdown) -> Result<Vec<Millis>, LaneError> {
         let mut parts = Parts::default();
-        let is_over = self.read(cursor, &mut parts, reader, fresh, shutdown).await?;
+        let listed = self.read(cursor, &mut parts, task, shutdown).await?;
         self.settle_all(cursor, &mut parts, shutdown).await?;
-        Ok(is_over)
+        Ok(listed)
     }
 
-    /// Reads a job's windows ahead, bounded, and takes them in order; `false` where it makes room for another pass.
+    /// Reads a job's windows ahead, bounded, and takes them in order.
     async fn read(
         &self,
         cursor: &mut Cursor,
         parts: &mut Parts,
-        reader: &mut Reader,
-        fresh: &Fresh,
+        task: Task,
         shutdown: &Shutdown,
-    ) -> Result<bool, LaneError> {
-        let pass = reader.pass();
-        let is_fore = pass == Pass::Fore;
+    ) -> Result<Vec<Millis>, LaneError> {
+        let Task { job, as_of, until } = task;
+        let is_fore = job.pass == Pass::Fore;
+        let depth = if job.pass == Pass::Live { self.feed.depth() } else { SWEEP_DEPTH };
+        let mut ahead: VecDeque<Ahead> = VecDeque::new();
+        let mut next = job.range.from;
+        let longest = self.feed.longest(&job);
+        // What lies ahead is mostly empty, so it is asked for at once.
+        let mut at_once = is_fore;
+        let mut listed = Vec::new();
         // Nothing waits for it longer than a poll.
         let bound = Duration::from_millis(self.feed.schedule.poll.unsigned_abs());
         let mut enough = pin!(tokio::time::sleep(bound));
         loop {
-            let Some(mut first) = self.next_ahead(reader) else { return Ok(true) };
-            first.is_awaited();
+            while ahead.len() < depth && next < job.range.to {
+                let window = if at_once {
+                    Window { from: next, to: job.range.to }
+                } else {
+                    self.feed.window(next, job.range.to, as_of, longest)
+                };
+                next = window.to;
+                ahead.push_back(self.read_ahead(window, job, as_of));
+            }
+            let Some(mut first) = ahead.pop_front() else { return Ok(listed) };
+            first.wanted.is_awaited();
             let read = loop {
                 self.board.waits_for(WaitsFor::Source);
                 tokio::select! {
                     biased;
-                    read = first.read() => break read,
-                    () = shutdown.requested() => return Ok(true),
+                    read = &mut first.task => break read,
+                    () = shutdown.requested() => return Ok(listed),
                     // While the API is what is waited for, what is on its way comes through and shows.
                     () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
-                    () = &mut enough => {
-                        // Until caught up it takes as long as it takes; of what lies ahead, if it still seems that anything may.
+                    () = &mut enough, if is_fore => {
+                        // Until caught up it takes as long as it takes, if it still seems that anything may lie there.
                         let now = self.feed.now();
-                        let lies_ahead = now.latest.max(now.claimed) > now.sure;
-                        if is_fore && (reader.until == Until::Shutdown || !lies_ahead) {
-                            return Ok(true);
-                        }
-                        if reader.until == Until::Shutdown && self.is_stuck(parts.cursor(cursor), pass, fresh) {
-                            reader.give_back(first);
-                            return Ok(false);
+                        if until == Until::Shutdown || now.latest.max(now.claimed) <= now.sure {
+                            return Ok(listed);
                         }
                         enough.as_mut().reset(tokio::time::Instant::now() + bound);
                     }
                 }
             };
-            if let Some(read) = reader.take(&first, read) {
-                let mark = parts.cursor(cursor).mark_of(pass);
-                let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
-                let stepped = stepped.instrument(first.trace.span()).await;
-                stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
-                // Put back to what was called empty: the rest of the job would count for nothing.
-                if parts.cursor(cursor).mark_of(pass) < mark {
-                    return Ok(true);
+            match read {
+                Ok(Ok(read)) => {
+                    if is_fore {
+                        listed.extend(read.found.iter().filter_map(|found| found.time));
+                        // The records that were too many lie before it.
+                        at_once |= read.found.is_empty();
+                    }
+                    let mark = parts.cursor(cursor).mark_of(job.pass);
+                    let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
+                    let stepped = stepped.instrument(first.trace.span()).await;
+                    stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
+                    // Put back to what was called empty: the rest of the job would count for nothing.
+                    if parts.cursor(cursor).mark_of(job.pass) < mark {
+                        return Ok(listed);
+                    }
                 }
-                enough.as_mut().reset(tokio::time::Instant::now() + bound);
+                // Shorter windows from here on; what was read ahead began at other places.
+                Ok(Err(Overflow)) => {
+                    first.trace.ended(WindowOutcome::TooFull);
+                    next = first.wanted.window().from;
+                    ahead.clear();
+                    at_once = false;
+                }
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
             }
-            if shutdown.is_requested() {
-                return Ok(true);
-            }
-            if reader.until == Until::Shutdown && self.gives_way(parts.cursor(cursor), pass, fresh) {
-                return Ok(false);
+            let gives_way = until == Until::Shutdown && job.pass != Pass::Live;
+            if shutdown.is_requested() || gives_way && self.live_is_due(cursor) {
+                return Ok(listed);
             }
         }
+    }
+
+    fn read_ahead(&self, window: Window, job: Job, as_of: Millis) -> Ahead {
+        let (feed, trace) = (Arc::clone(&self.feed), Arc::new(self.trace(window, job.pass)));
+        let wanted = feed.want(window, as_of);
+        let this = wanted.clone();
+        let read = async move { feed.read(&this, job.priority).await };
+        let task = tokio::spawn(read.instrument(trace.span()));
+        Ahead { wanted, trace, task }
     }
 
     /// One window, in as many parts as it was read in: what could not be held at once is read part by part, and only the

@@ -90,10 +90,6 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pages")]
     pub refuse_longer: Option<Duration>,
 
-    /// Fail each request whose interval holds this time, an age or a time as for --start, with a code that says to try again
-    #[arg(long, value_name = "AGE|TIME", value_parser = start, help_heading = "Pages")]
-    pub fail_at: Option<Start>,
-
     /// SCloud: share of pages that are empty though more follow
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Pages")]
     pub empty_pages: f64,

@@ -39,8 +39,6 @@ pub struct SourceStats {
     pub expired_next_tokens: u64,
     /// Of these: intervals that were too long.
     pub too_long: u64,
-    /// Requests that failed for what their interval holds.
-    pub unreadable: u64,
     /// Answers that left out what others list, and did not count it.
     pub clipped: u64,
     /// GenAuth: management tokens that were issued.

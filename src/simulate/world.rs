@@ -10,7 +10,7 @@ use crate::event::{Millis, Source};
 use super::clock::{Clock, millis};
 use super::hash::mix;
 use super::history::{History, Slot};
-use super::options::{Options, Start};
+use super::options::Options;
 use super::pages::{Pending, Rows, Timeless};
 use super::stats::SourceStats;
 use super::truth::Truth;
@@ -120,19 +120,6 @@ impl World {
         let refuses = matches!(bounds, (Some(from), Some(to)) if to - from > longest);
         api.count(|stats| stats.too_long += u64::from(refuses));
         refuses
-    }
-
-    /// Whether an interval holds what cannot be read.
-    #[must_use]
-    pub fn fails(&self, api: &Api, (from, to): (Option<Millis>, Option<Millis>)) -> bool {
-        let at = match self.options.fail_at {
-            Some(Start::Ago(age)) => self.clock.started_at() - millis(age),
-            Some(Start::At(time)) => time,
-            None => return false,
-        };
-        let fails = from.is_none_or(|from| from <= at) && to.is_none_or(|to| at <= to);
-        api.count(|stats| stats.unreadable += u64::from(fails));
-        fails
     }
 
     /// The records that are readable now, of the times in `bounds` (both ends included, unless the options say

@@ -24,20 +24,12 @@ pub struct Schedule {
     pub sweeps: Vec<Millis>,
 }
 
-impl Schedule {
-    /// A live pass that is further behind than this goes through history.
-    fn near(&self) -> Millis {
-        (3 * self.poll).max(60_000)
-    }
-}
-
 /// A pass: a schedule on which a lane reads windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
     /// Near now.
     Live,
-    /// What is new, ahead of the live pass: while that goes through history, and beyond what is surely over while clocks
-    /// contradict each other. Moves no mark.
+    /// Beyond what is surely over, while clocks contradict each other: moves no mark further than what is.
     Fore,
     /// Everything once more at this age.
     Sweep(Millis),
@@ -185,7 +177,7 @@ impl Cursor {
     /// What to read next at the server's time `now`, if anything is due. `comfortable` is the length of a window
     /// that holds one batch; `all` asks for every sweep that has anything to read, however little. `after` is the
     /// pass of the job before: sweeps have their turn after each live job, or an API that answers more slowly than it
-    /// is polled would starve them. Passes that are `stuck` wait for the API: the others do not wait for them.
+    /// is polled would starve them.
     #[must_use]
     pub fn plan(
         &self,
@@ -194,39 +186,25 @@ impl Cursor {
         comfortable: Millis,
         all: bool,
         after: Option<Pass>,
-        stuck: &[Pass],
     ) -> Option<Job> {
-        let live = self.plan_live(schedule, now).filter(|job| !stuck.contains(&job.pass));
-        let sweep = || self.plan_sweep(schedule, now, comfortable, all, stuck);
+        let live = self.plan_live(schedule, now);
+        let sweep = || self.plan_sweep(schedule, now, comfortable, all);
         if matches!(after, Some(Pass::Live | Pass::Fore)) { sweep().or(live) } else { live.or_else(sweep) }
-    }
-
-    /// Whether the live pass goes through history: what is new is not to wait for that.
-    #[must_use]
-    pub fn is_far_behind(&self, schedule: &Schedule, now: Millis) -> bool {
-        floor_to(now - schedule.settle, schedule.unit) - self.live > schedule.near()
     }
 
     /// The live job, if the live pass is behind `now`.
     #[must_use]
     pub fn plan_live(&self, schedule: &Schedule, now: Millis) -> Option<Job> {
         let to = floor_to(now - schedule.settle, schedule.unit);
-        let priority = if self.is_far_behind(schedule, now) { Priority::CatchUp } else { Priority::Live };
+        let far = (3 * schedule.poll).max(60_000);
+        let priority = if to - self.live > far { Priority::CatchUp } else { Priority::Live };
         let range = Window { from: self.live.min(self.overlap), to };
         (self.live < to).then_some(Job { pass: Pass::Live, priority, range })
     }
 
     /// The sweep that is most overdue, measured by how much each lets gather.
-    fn plan_sweep(
-        &self,
-        schedule: &Schedule,
-        now: Millis,
-        comfortable: Millis,
-        all: bool,
-        stuck: &[Pass],
-    ) -> Option<Job> {
-        let free = self.sweeps.iter().filter(|(age, _)| !stuck.contains(&Pass::Sweep(**age)));
-        let due = free.filter_map(|(&age, &from)| {
+    fn plan_sweep(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool) -> Option<Job> {
+        let due = self.sweeps.iter().filter_map(|(&age, &from)| {
             let range = Window { from, to: floor_to(now - age, schedule.unit) };
             let gather = comfortable.min(age / SWEEP_EVERY).max(schedule.unit);
             let enough = if all { 1 } else { gather };
@@ -281,8 +259,8 @@ const REACH: Millis = 3_600_000;
 /// The newest records that do not say how far there are any.
 const ABSURD: usize = 5;
 
-/// How far a lane has read ahead of its live pass: known to nobody else, and forgotten with the process. What it finds is
-/// delivered and remembered; the live pass reads it once more when it comes there, and finds nothing new.
+/// How far a lane has read beyond what is surely over: known to nobody else, and forgotten with the process. What it
+/// finds is delivered and remembered; the live pass reads it once more when it surely is over, and finds nothing new.
 #[derive(Debug, Clone, Copy)]
 pub struct Fore {
     through: Millis,
@@ -299,21 +277,18 @@ impl Default for Fore {
 }
 
 impl Fore {
-    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there, or the live pass is far
-    /// behind; with `all`, until it has come to the end once, and only for the clocks.
+    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there; with `all`, until it
+    /// has come to the end once.
     #[must_use]
     pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
         let once = self.ended && self.polled != Millis::MIN;
         let is_polled = if all { once } else { self.polled == floor_to(now.sure, schedule.poll) };
         let latest = Self::latest(cursor.live, now);
-        let is_behind = !all && cursor.is_far_behind(schedule, now.sure);
-        if latest - now.sure <= APART && !is_behind || is_polled {
+        if latest - now.sure <= APART || is_polled {
             return None;
         }
         let to = floor_to(latest - schedule.settle, schedule.unit);
-        let near = floor_to(now.sure - schedule.settle - schedule.near(), schedule.unit);
         let from = self.through.saturating_sub(schedule.overlap).max(cursor.live);
-        let from = if is_behind { floor_to(from, schedule.unit).max(near) } else { from };
         let range = Window { from, to: to.min(floor_to(from.saturating_add(self.reach), schedule.unit)) };
         (!range.is_empty()).then_some(Job { pass: Pass::Fore, priority: Priority::Live, range })
     }

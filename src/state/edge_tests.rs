@@ -200,36 +200,6 @@ fn what_may_be_readable_beyond_what_is_over_is_read_once_a_poll() {
 }
 
 #[test]
-fn what_is_new_is_read_ahead_of_a_live_pass_that_is_far_behind() {
-    let schedule = Schedule { unit: 1000, ..schedule() };
-    let cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
-    let now = |now| Now { sure: now, latest: now, claimed: now };
-    let mut fore = Fore::default();
-    let range = |fore: &Fore, time, all| fore.plan(&cursor, &schedule, now(time), all).map(|job| job.range);
-    assert_eq!(range(&fore, 62_999, false), None);
-    assert_eq!(range(&fore, 963_700, false), Some(window(901_000, 961_000)), "a minute");
-    assert_eq!(range(&fore, 963_700, true), None, "all of it is waited for");
-    let listed = [910_000, 955_500, 960_000, 960_100, 960_200, 960_300];
-    fore.read(&schedule, window(901_000, 961_000), now(963_700), listed.to_vec());
-    assert_eq!(range(&fore, 963_999, false), None, "in the same poll");
-    // From the newest that may be no absurd one, but for the overlap.
-    assert_eq!(range(&fore, 964_000, false), Some(window(952_000, 962_000)));
-    assert_eq!(range(&fore, 2_000_000, false), Some(window(1_938_000, 1_998_000)), "what it has not got to is history");
-}
-
-#[test]
-fn nobody_waits_for_a_pass_that_is_stuck() {
-    let cursor = cursor(90_000, 90_000, [10_000, 0]);
-    let plan = |stuck: &[Pass]| cursor.plan(&schedule(), 200_000, 1_000, false, None, stuck).map(|job| job.pass);
-    let ages: Vec<_> = schedule().sweeps.iter().map(|age| Pass::Sweep(*age)).collect();
-    assert_eq!(plan(&[]), Some(Pass::Live));
-    let first = plan(&[Pass::Live]).unwrap();
-    let second = plan(&[Pass::Live, first]).unwrap();
-    assert!(first != second && ages.contains(&first) && ages.contains(&second));
-    assert_eq!(plan(&[Pass::Live, ages[0], ages[1]]), None);
-}
-
-#[test]
 fn one_claim_is_enough_where_the_live_pass_stands_beyond_what_is_over() {
     let schedule = Schedule { unit: 1, ..schedule() };
     let now = Now { sure: 10_000, latest: 10_000, claimed: 90_000 };

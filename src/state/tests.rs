@@ -165,7 +165,7 @@ impl Lane {
         let mut after = None;
         while self.cursor.floor() < end {
             assert!(world.now < 100 * end, "it never gets there: {:?}", self.cursor);
-            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, after, &[]);
+            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, after);
             after = job.map(|job| job.pass);
             let Some(job) = job else {
                 world.now += self.schedule.poll;
@@ -354,7 +354,7 @@ fn a_backfill_needs_one_reading_and_keeps_nothing() {
     let schedule = schedule(Paging::Numbered);
     let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
     let mut cursor = Cursor::new(stream, &schedule, 0);
-    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, None, &[]).unwrap();
+    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, None).unwrap();
     assert_eq!((job.pass, job.range), (Pass::Live, Window { from: 0, to: 1_000_000 }));
     cursor.advance(&schedule, Window { from: 0, to: 60_000 }, 1_000_000);
     assert_eq!((cursor.live, cursor.floor()), (60_000, 60_000));
@@ -371,12 +371,12 @@ fn sweeps_have_their_turn_though_the_live_pass_is_always_behind() {
     let mut cursor = Cursor::new(stream, &schedule, 0);
     cursor.advance(&schedule, Window { from: 0, to: 1_000_000 }, 1_000_000);
     let now = 1_100_000;
-    let first = cursor.plan(&schedule, now, 60_000, false, None, &[]).unwrap();
+    let first = cursor.plan(&schedule, now, 60_000, false, None).unwrap();
     assert_eq!(first.pass, Pass::Live);
     // Its range comes out of the marks alone: whatever the live job did, sweeps are next, the most overdue first.
-    let second = cursor.plan(&schedule, now, 60_000, false, Some(Pass::Live), &[]).unwrap();
+    let second = cursor.plan(&schedule, now, 60_000, false, Some(Pass::Live)).unwrap();
     assert_eq!((second.pass, second.range), (Pass::Sweep(10_000), Window { from: 990_000, to: 1_090_000 }));
-    let third = cursor.plan(&schedule, now, 60_000, false, Some(second.pass), &[]).unwrap();
+    let third = cursor.plan(&schedule, now, 60_000, false, Some(second.pass)).unwrap();
     assert_eq!(third.pass, Pass::Live);
 }
 

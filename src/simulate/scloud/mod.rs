@@ -164,9 +164,6 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
         None | Some("") => 0,
         Some(token) => resume(world, token, query.run)?,
     };
-    if world.fails(&world.scloud, (query.begin, query.end)) {
-        return Err(Problem::new(5001, "internal error of the service behind"));
-    }
     if world.refuses(&world.scloud, (query.begin, query.end)) {
         return Err(Problem::new(230, "params [EndTime] not available"));
     }

@@ -101,7 +101,7 @@ impl Model {
         let beyond = self.fore.plan(&self.cursor, &self.schedule, now, false);
         let has_turn = *after == Some(Pass::Live) || !live_is_due && *after != Some(Pass::Fore);
         let beyond = beyond.filter(|_| has_turn);
-        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *after, &[]));
+        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *after));
         let wait = |model: &mut Self| {
             let wait = (tick + model.schedule.poll - model.estimate.now(model.now).sure).clamp(1, model.schedule.poll);
             model.pass(wait, every);
