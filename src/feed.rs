@@ -244,7 +244,9 @@ impl Feed {
 
     /// A window that is known to hold records, from what a lane has kept.
     pub fn add_witness(&self, (from, to): (Millis, Millis)) {
-        lock(&self.learnt).neighbourhood.add_witness(Window { from, to });
+        let mut learnt = lock(&self.learnt);
+        learnt.neighbourhood.add_witness(Window { from, to });
+        learnt.lengths.hear();
     }
 
     /// Where a lane began that has never been listed anything.

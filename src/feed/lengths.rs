@@ -49,6 +49,8 @@ pub(super) struct Lengths {
     shown: Millis,
     /// And as long as this are refused, as far as is known.
     refused: Millis,
+    /// It has listed something, be it to a run before this one.
+    heard: bool,
     anchors: VecDeque<Anchor>,
     resting: u32,
     rest: u32,
@@ -56,7 +58,7 @@ pub(super) struct Lengths {
 
 impl Default for Lengths {
     fn default() -> Self {
-        Self { shown: SHORT, refused: Millis::MAX, anchors: VecDeque::new(), resting: 0, rest: REST.0 }
+        Self { shown: SHORT, refused: Millis::MAX, heard: false, anchors: VecDeque::new(), resting: 0, rest: REST.0 }
     }
 }
 
@@ -65,7 +67,7 @@ impl Lengths {
     /// calls empty is read again once it does: any length.
     pub(super) fn fit(&self, comfortable: Millis) -> Millis {
         let plain = self.shown * 4 / LAST;
-        if self.anchors.is_empty() {
+        if !self.heard {
             comfortable.min(self.refused / 2)
         } else if comfortable <= plain {
             comfortable
@@ -76,6 +78,11 @@ impl Lengths {
         }
     }
 
+    /// What it calls empty is not read again, though no record is known yet.
+    pub(super) const fn hear(&mut self) {
+        self.heard = true;
+    }
+
     /// How much of this length to ask for at once.
     pub(super) fn allow(&self, length: Millis) -> Millis {
         if self.doubt(length) { self.fit(length) } else { length }
@@ -83,7 +90,7 @@ impl Lengths {
 
     /// Whether a window as long as this is too long to be believed.
     pub(super) fn doubt(&self, length: Millis) -> bool {
-        !self.anchors.is_empty() && length > self.shown
+        self.heard && length > self.shown
     }
 
     /// Whether a window that is too long was worth it: the next ones are longer than the ones before.
@@ -105,6 +112,7 @@ impl Lengths {
         if whole {
             self.shown = self.shown.max((last.time - window.from).min(window.to - first.time));
         }
+        self.heard = true;
         for anchor in [first, last] {
             self.anchors.retain(|known| *known != anchor);
             self.anchors.push_back(anchor);
@@ -185,6 +193,11 @@ mod tests {
         let mut lengths = Lengths::default();
         let hour = window(0, HOUR);
         assert!(!lengths.doubt(HOUR), "nothing was ever listed: all of it is read again");
+        let mut begun_anew = Lengths::default();
+        begun_anew.hear();
+        assert!(begun_anew.doubt(SHORT + 1) && begun_anew.fit(HOUR) > SHORT);
+        begun_anew.shows_not();
+        assert!(begun_anew.fit(HOUR) < SHORT, "no record is known to ask for");
         lengths.saw(window(0, SHORT), &[record(1, 10_000)], true);
         assert!(lengths.doubt(HOUR) && !lengths.doubt(SHORT));
         // Its first half alone, or its last, shows half of it; the pieces that it was cut into show nothing.
