@@ -362,7 +362,7 @@ impl Feed {
             return found.wanted.clone();
         }
         // A lane that lags further behind than this reads for itself; all that do where memory is short.
-        while shared.len() >= self.depth || !shared.is_empty() && self.memory().is_crowded() {
+        while shared.len() >= 2 * self.depth || !shared.is_empty() && self.memory().is_crowded() {
             shared.pop_front();
         }
         shared.push_back(Shared { as_of, wanted: wanted.clone() });
@@ -374,12 +374,15 @@ impl Feed {
     /// # Errors
     /// [`Overflow`]: the window holds too much, and the next [`Feed::window`] is shorter.
     pub async fn read(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
-        let read = wanted.read.get_or_init(|| self.read_alone(wanted, priority)).await.clone();
-        if read.is_err() {
-            // Nobody is to ask for this window again: a shorter one begins in its place.
-            lock(&self.shared).retain(|shared| !Arc::ptr_eq(&shared.wanted.read, &wanted.read));
-        }
-        read
+        let alone = || async {
+            let read = self.read_alone(wanted, priority).await;
+            if read.is_err() {
+                // Nobody is to ask for this window again, nor for what was cut off behind it: shorter ones begin in its place.
+                lock(&self.shared).retain(|shared| shared.wanted.window.from < wanted.window.from);
+            }
+            read
+        };
+        wanted.read.get_or_init(alone).await.clone()
     }
 
     fn show_clock(&self) {

@@ -201,6 +201,9 @@ impl Feed {
             match self.fetch(&request, asks, if broken { FEWER_TRIES } else { LATER_TRIES }).await {
                 Asked::Page(page) => {
                     bare |= page.bare;
+                    if !page.records.is_empty() && self.is_first_heard(window) {
+                        return Err(Overflow);
+                    }
                     if let Some(breach) = reading.give(page) {
                         self.metrics.error(FetchReason::Malformed);
                         self.failed(Kind::Runs, FetchReason::Malformed, breach.words(), false);
@@ -301,7 +304,15 @@ impl Feed {
             return Ok(read);
         }
         let _turn = self.controls.lock().await;
-        if !suspects() || self.lists_more(window, most, asks).await {
+        if !suspects() {
+            return Ok(read);
+        }
+        // So many are not asked for once more to see whether there are more: shorter windows list less each.
+        if most > self.rules.max_rows / SURPRISE {
+            lock(&self.learnt).density.overflowed(window, most);
+            return Err(Overflow);
+        }
+        if self.lists_more(window, most, asks).await {
             return Ok(read);
         }
         let parts = self.read_with(Rules { suspect: Some(most), ..self.rules }, window, asks).await?;
@@ -454,6 +465,18 @@ impl Feed {
         }
         drop(learnt);
         Ok(read)
+    }
+
+    /// Whether a window lists the first records of all and is too long to be believed, now that there are some: before all of
+    /// its pages are read.
+    fn is_first_heard(&self, window: Window) -> bool {
+        let is_over = window.to <= self.now().sure;
+        let lengths = &mut lock(&self.learnt).lengths;
+        let is_first = is_over && !lengths.has_heard() && window.len() > lengths::SHORT;
+        if is_first {
+            lengths.hear();
+        }
+        is_first
     }
 
     /// What a window shows of how long one may be.

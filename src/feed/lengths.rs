@@ -83,6 +83,11 @@ impl Lengths {
         self.heard = true;
     }
 
+    /// Whether it has ever listed anything.
+    pub(super) const fn has_heard(&self) -> bool {
+        self.heard
+    }
+
     /// How much of this length to ask for at once.
     pub(super) fn allow(&self, length: Millis) -> Millis {
         if self.doubt(length) { self.fit(length) } else { length }

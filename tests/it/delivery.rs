@@ -205,11 +205,13 @@ async fn two_lanes_of_a_stream_get_past_a_window_that_holds_too_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_lanes_of_a_stream_share_its_requests() {
-    let alone = simulate(history(3_000)).await;
-    Config::of(&alone).catch_up().await;
+    // From the first record on: a window that is given back, as the first after a silence is, each lane cuts for itself.
+    let begins = now() - 355_000;
+    let alone = simulate(history(6_000)).await;
+    Config::of(&alone).starting_at(begins).catch_up().await;
 
-    let shared = simulate(history(3_000)).await;
-    let mut config = Config::of(&shared);
+    let shared = simulate(history(6_000)).await;
+    let mut config = Config::of(&shared).starting_at(begins);
     config.sinks = "{ a: { stdout: { format: native } }, b: { stdout: { format: ocsf } } }".to_owned();
     config.catch_up().await;
     let lines = std::fs::read_to_string(config.out()).unwrap();
@@ -228,8 +230,9 @@ async fn two_lanes_of_a_stream_share_its_requests() {
 
     let (one, two) = (alone.stats(), shared.stats());
     for (one, two) in [(one.genauth.pages, two.genauth.pages), (one.scloud.pages, two.scloud.pages)] {
-        // Each for itself they would read twice as many. On a busy machine one gets ahead of the other for a while.
-        assert!(two < one + one / 2, "{two} pages for two lanes, {one} for one");
+        // Each for itself they would read the 120 pages of records twice. What is under way when the first records are heard
+        // is given up, and on a busy machine one gets ahead of the other for a while.
+        assert!(two < one + 60, "{two} pages for two lanes, {one} for one");
     }
 }
 

@@ -107,7 +107,8 @@ async fn an_interval_that_is_answered_in_part_is_too_long() {
         assert_all_arrived(&simulator, Millis::MAX, &config.events());
         for stats in [simulator.stats().genauth, simulator.stats().scloud] {
             assert!((stats.clipped > 0) == (clip != 0) && (stats.too_long > 0) == refuses, "{stats:?}");
-            let most = if clip != 0 || refuses { 700 } else { 150 };
+            // A window of about three minutes each, or of hours.
+            let most = if clip != 0 || refuses { 1_000 } else { 250 };
             assert!(stats.requests < most, "clip {clip}, refuses {refuses}: {} requests", stats.requests);
         }
     });
