@@ -94,7 +94,7 @@ impl Feed {
         // Where much is expected, what comes shows how far it reaches.
         let tells = lock(&self.learnt).neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING);
         if !tells {
-            self.believe_length(window, asks).await?;
+            self.believe_length(window).await?;
         }
         let mut read = self.read_believed(window, asks).await?;
         if let Some(lied) = self.question_bounds(&mut read, asks).await {
@@ -102,7 +102,7 @@ impl Feed {
             read.window.gaps.extend(lied);
         }
         self.learn_length(&read)?;
-        self.believe_length(window, asks).await?;
+        self.believe_length(window).await?;
         // That bounds do not count is a state, not one line for each window.
         let gaps = read.window.gaps.iter().filter(|gap| gap.reason != GapReason::Bounds);
         gaps.for_each(|gap| self.tell_gap(gap));
@@ -152,7 +152,7 @@ impl Feed {
         if read.window.shard != Shard::WHOLE {
             return Ok(read);
         }
-        let read = self.believe_count(read, asks).await?;
+        let read = self.believe_count(read).await?;
         let read = self.believe_place(read, asks).await?;
         self.believe(read, asks).await
     }
@@ -291,7 +291,7 @@ impl Feed {
     }
 
     /// Looks for more than the most that any query has listed: see [`super::caps`].
-    async fn believe_count(&self, read: Read, asks: Asks<'_>) -> Result<Read, Overflow> {
+    async fn believe_count(&self, read: Read) -> Result<Read, Overflow> {
         let (window, most) = (read.window.window, read.most);
         let suspects = || {
             let learnt = lock(&self.learnt);
@@ -307,6 +307,8 @@ impl Feed {
         if !suspects() {
             return Ok(read);
         }
+        // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
         // So many are not asked for once more to see whether there are more: shorter windows list less each.
         if most > self.rules.max_rows / SURPRISE {
             lock(&self.learnt).density.overflowed(window, most);
@@ -493,7 +495,7 @@ impl Feed {
 
     /// Asks a control question where it is not known that an interval as long as `window` is answered up to its ends: see
     /// [`super::lengths`].
-    async fn believe_length(&self, window: Window, asks: Asks<'_>) -> Result<(), Overflow> {
+    async fn believe_length(&self, window: Window) -> Result<(), Overflow> {
         let doubts = || self.doubts_length(&lock(&self.learnt).lengths, window);
         if !doubts() {
             return Ok(());
@@ -502,6 +504,8 @@ impl Feed {
         if !doubts() {
             return Ok(());
         }
+        // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
         let (now, kept) = (self.now(), self.oldest_kept(self.now()));
         for edge in [Edge::First, Edge::Last] {
             let control = lock(&self.learnt).lengths.control(window.len(), edge, self.rules.unit, now, kept);
