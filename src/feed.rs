@@ -1,15 +1,19 @@
 //! A stream's reader: whole windows for its lanes, read once where several lanes ask for the same.
 //!
 //! A [`Feed`] never fails, it takes as long as the API needs to recover, and is given up by dropping the future. What a
-//! window needs to count is decided in [`crate::reading`], whether it is believed in `doubt`.
+//! window needs to count is decided in [`crate::reading`]. `ask` asks for a page until it comes, `read` for a window, and
+//! `believe` decides whether what it lists is believed, by `doubt`, `places`, `bounds`, `caps`, `lengths` and `audit`.
 
 mod ask;
+mod audit;
+mod believe;
 mod bounds;
 mod caps;
 mod clocks;
 mod doubt;
 mod lengths;
 mod places;
+mod read;
 mod trouble;
 
 use std::collections::VecDeque;
@@ -23,12 +27,13 @@ use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
-use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard};
+use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{Client, Now, PageRequest, Position, Priority};
 use crate::state::cursor::{Job, Schedule};
 use crate::telemetry::spans::Place;
 use crate::window::{Density, Window, floor_to};
+use audit::Audit;
 use bounds::Bounds;
 use caps::Caps;
 use clocks::Doubts;
@@ -72,7 +77,7 @@ pub struct Feed {
     learnt: Mutex<Learnt>,
     /// Whose turn it is to wait for runs to end.
     endless: tokio::sync::Mutex<()>,
-    /// And to ask whether an interval is answered to its ends.
+    /// And to ask control questions.
     controls: tokio::sync::Mutex<()>,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
@@ -117,6 +122,7 @@ struct Learnt {
     places: Places,
     lengths: Lengths,
     caps: Caps,
+    audit: Audit,
     /// Records asked for on a page, and for how many windows: fewer than it may be while pages are too large.
     page_limit: u32,
     limit_for: u32,
@@ -197,7 +203,7 @@ impl Feed {
             shard: Shard::WHOLE,
             deepest: client.max_rows(),
             cap: None,
-            suspect: None,
+            suspicion: Suspicion::Nothing,
         };
         Self {
             learnt: Mutex::new(Learnt {
@@ -208,6 +214,7 @@ impl Feed {
                 places: Places::default(),
                 lengths: Lengths::default(),
                 caps: Caps::default(),
+                audit: Audit::default(),
                 page_limit: client.page_limit(),
                 limit_for: 0,
                 short_for: 0,

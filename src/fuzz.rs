@@ -13,7 +13,7 @@ use crate::encode::{Format, encode};
 use crate::event::{Admitted, EventId, Fingerprint, Listed, Source, StreamContext, StreamIdentity};
 use crate::memory::Hold;
 use crate::normalize::normalize;
-use crate::reading::{self, Paging, Reading, Rules, Shard};
+use crate::reading::{self, Paging, Reading, Rules, Shard, Suspicion};
 use crate::record::{self, time};
 use crate::source::{Page, PageRequest};
 use crate::state::admit::Delivered;
@@ -181,7 +181,8 @@ pub fn reading(data: &[u8]) {
         shard: Shard::WHOLE,
         deepest: 100,
         cap: (how & 2 == 0).then_some(7),
-        suspect: (how & 4 == 0).then_some(11),
+        suspicion: [Suspicion::Nothing, Suspicion::Limit(11), Suspicion::Parts([1, 1, 1 + i64::from(how >> 5)])]
+            [usize::from(how >> 2) % 3],
     };
     let window = Window { from: 0, to: 1 + i64::from(how >> 1 & 7) * 5 };
     let mut reading = Reading::new(rules, window, None);

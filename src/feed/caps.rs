@@ -1,8 +1,14 @@
 //! Whether the API lists and counts only so many records of a query, and does not say so.
 //!
-//! Pure: no I/O. A limit cannot be as many as a query has listed fewer than; so the most that any lists is suspected. An
-//! interval three times as long is asked for then: where that holds no more, the window is read again in parts. Once a limit
-//! is known, windows are asked for that hold less.
+//! Pure: no I/O. A limit cannot be as many as a query has listed fewer than; so the most that any lists is suspected, and what
+//! several windows in a row list. An interval three times as long is asked for then: where that holds no more, the window is
+//! read again in parts. Once a limit is known, windows are asked for that hold less, and what was believed of those that just
+//! listed as many is given up.
+
+use std::collections::VecDeque;
+
+use crate::reading::{Gap, GapReason};
+use crate::window::Window;
 
 /// Fewer records than this are no limit.
 const LEAST: u64 = 10;
@@ -13,8 +19,12 @@ const SEEN: u32 = 3;
 /// Once parts have listed no more than the whole so often, as many are no limit: once, that may come about by chance where they
 /// are one.
 const TRIED: u32 = 4;
+/// So many windows in a row that list as many are no chance.
+const TIED: u32 = 3;
 /// For so many readings it counts how many records a query has listed: a limit may be new.
 const SHOWN: u32 = 64;
+/// Windows that are remembered.
+const REMEMBERED: usize = 64;
 
 /// What readings have shown of it.
 #[derive(Debug, Default)]
@@ -25,6 +35,12 @@ pub(super) struct Caps {
     left: u32,
     /// As many records were suspected last, in vain, and how often.
     in_vain: (u64, u32),
+    /// The last window, how many records it listed, and how many windows in a row did.
+    tie: Option<(Window, u64, u32)>,
+    /// So many records in a row were looked into, and for how many windows that counts.
+    no_limit: (u64, u32),
+    /// Windows that were believed as they were, and how many records they listed.
+    believed: VecDeque<(Window, u64)>,
 }
 
 impl Caps {
@@ -33,10 +49,38 @@ impl Caps {
         self.suspected.filter(|(_, seen)| *seen >= SEEN).map(|(cap, _)| cap)
     }
 
+    /// As many may be.
+    pub(super) fn suspected(&self) -> Option<u64> {
+        self.suspected.map(|(cap, _)| cap)
+    }
+
+    /// A window listed at most `most` records a query.
+    pub(super) fn window(&mut self, window: Window, most: u64) {
+        self.no_limit.1 = self.no_limit.1.saturating_sub(1);
+        self.tie = match self.tie {
+            Some((last, listed, times)) if listed == most => Some((window, most, times + u32::from(last != window))),
+            _ => Some((window, most, 1)),
+        };
+    }
+
     /// Whether a limit may be as many as a query listed, beside the `everywhere` that all list.
     pub(super) fn suspects(&self, listed: u64, everywhere: u64) -> bool {
         let may_be = listed < DEAR || listed.is_multiple_of(100) || listed.is_power_of_two();
-        may_be && listed >= everywhere + LEAST && listed >= self.shown
+        let is_tied = self.tie.is_some_and(|(_, most, times)| most == listed && times >= TIED);
+        let is_new = self.no_limit.0 != listed || self.no_limit.1 == 0;
+        listed >= everywhere + LEAST && (may_be && listed >= self.shown || is_tied && is_new)
+    }
+
+    /// What a window listed is believed as it is.
+    pub(super) fn believe(&mut self, window: Window, most: u64) {
+        if most < LEAST {
+            return;
+        }
+        self.believed.retain(|(of, _)| *of != window);
+        if self.believed.len() == REMEMBERED {
+            self.believed.pop_front();
+        }
+        self.believed.push_back((window, most));
     }
 
     /// A query listed, or counted, as many.
@@ -46,10 +90,16 @@ impl Caps {
         }
     }
 
+    /// A window listed as many, and a longer interval more.
+    pub(super) fn is_no_limit(&mut self, listed: u64) {
+        self.no_limit = (listed, SHOWN);
+    }
+
     /// The parts of an interval that lists as many list no more.
     pub(super) fn cut_in_vain(&mut self, listed: u64) {
         let tried = if self.in_vain.0 == listed { self.in_vain.1 + 1 } else { 1 };
         self.in_vain = (listed, tried);
+        self.is_no_limit(listed);
         if tried >= TRIED {
             self.shows(listed + 1);
         }
@@ -69,12 +119,21 @@ impl Caps {
         before != self.known()
     }
 
-    /// A limit cut a window. Whether what is known has changed.
-    pub(super) fn cut(&mut self, cap: u64) -> bool {
+    /// A limit cut a window. Once it is known: what is given up of what was believed.
+    pub(super) fn cut(&mut self, cap: u64) -> Option<Vec<Gap>> {
         let before = self.known();
         let seen = self.suspected.filter(|(suspected, _)| *suspected == cap).map_or(0, |(_, seen)| seen);
         self.suspected = Some((cap, seen.saturating_add(1)));
-        before != self.known()
+        if before == self.known() {
+            return None;
+        }
+        let gap = |(Window { from, to }, _)| Gap { from, to, reason: GapReason::TooDeep };
+        Some(self.believed.drain(..).filter(|(_, most)| *most == cap).map(gap).collect())
+    }
+
+    /// Something hides records: what was shown may no longer be so.
+    pub(super) fn distrust(&mut self) {
+        (self.shown, self.left, self.in_vain, self.no_limit) = Default::default();
     }
 }
 
@@ -85,13 +144,52 @@ mod tests {
     #[test]
     fn a_limit_is_known_once_it_has_cut_often_enough_and_until_more_is_listed() {
         let mut caps = Caps::default();
-        assert_eq!([caps.cut(100), caps.cut(100)], [false; 2]);
+        assert_eq!([caps.cut(100), caps.cut(100)], [None, None]);
         assert_eq!((caps.saw(80), caps.known()), (false, None));
-        assert_eq!((caps.cut(100), caps.known()), (true, Some(100)));
+        assert_eq!((caps.cut(100), caps.known()), (Some(vec![]), Some(100)));
         assert_eq!((caps.saw(100), caps.known()), (false, Some(100)));
         assert_eq!((caps.saw(101), caps.known()), (true, None));
         // Each time another one, or one of which there was more: what came in while it was read.
-        assert_eq!([caps.cut(100), caps.cut(200), caps.cut(200), caps.cut(300), caps.cut(200)], [false; 5]);
+        for cap in [100, 200, 200, 300, 200] {
+            assert_eq!(caps.cut(cap), None);
+        }
+    }
+
+    #[test]
+    fn what_listed_just_as_many_as_the_limit_before_it_was_known_is_a_gap() {
+        let window = |from| Window { from, to: from + 10 };
+        let mut caps = Caps::default();
+        for (from, most) in [(0, 99), (10, 100), (20, 9), (30, 100), (30, 100), (40, 101)] {
+            caps.believe(window(from), most);
+        }
+        assert_eq!([caps.cut(100), caps.cut(100)], [None, None]);
+        let gap = |from| Gap { from, to: from + 10, reason: GapReason::TooDeep };
+        assert_eq!(caps.cut(100), Some(vec![gap(10), gap(30)]));
+        assert_eq!(caps.cut(100), None);
+    }
+
+    #[test]
+    fn what_several_windows_in_a_row_list_is_suspected_whatever_was_shown_before() {
+        let window = |from| Window { from, to: from + 10 };
+        let mut caps = Caps::default();
+        caps.shows(500);
+        for (from, most) in [(0, 47), (10, 47), (10, 47)] {
+            caps.window(window(from), most);
+            assert!(!caps.suspects(47, 0), "one window, read twice, is no other");
+        }
+        caps.window(window(20), 47);
+        assert!(caps.suspects(47, 0) && !caps.suspects(47, 40));
+        caps.is_no_limit(47);
+        for from in 3..2 + SHOWN {
+            caps.window(window(i64::from(from) * 10), 47);
+            assert!(!caps.suspects(47, 0), "it was looked into");
+        }
+        caps.window(window(9000), 47);
+        assert!(caps.suspects(47, 0));
+        caps.window(window(9010), 46);
+        assert!(!caps.suspects(47, 0));
+        caps.distrust();
+        assert!(caps.suspects(47, 0));
     }
 
     #[test]

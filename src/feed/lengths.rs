@@ -42,6 +42,11 @@ pub(super) enum Edge {
     Last,
 }
 
+/// A short interval around a time.
+pub(super) const fn around(time: Millis) -> Window {
+    Window { from: time - SHORT / 2, to: time + SHORT / 2 }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lengths {
@@ -157,6 +162,16 @@ impl Lengths {
     pub(super) fn shows(&mut self, length: Millis) {
         self.shown = self.shown.max(length);
         self.rest = REST.0;
+    }
+
+    /// Where a record is known that any API lists which can be read at all.
+    pub(super) fn near_a_record(&self) -> Option<Window> {
+        self.anchors.back().map(|anchor| around(anchor.time))
+    }
+
+    /// Something hides records: what was shown may no longer be so.
+    pub(super) fn distrust(&mut self) {
+        (self.shown, self.resting) = (SHORT, 0);
     }
 
     /// An interval as long as this, which is not [`SHORT`], is refused, and a part of it is not.

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Bounds,
     /// Records lie far from what is asked for.
     Places,
+    /// The parts of what is asked for list other records than the whole.
+    Parts,
 }
 
 /// What is to be said.
@@ -46,7 +48,7 @@ pub(super) enum Say {
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     /// In the order of [`Kind`].
-    kinds: [State; 6],
+    kinds: [State; 7],
     well: Option<Instant>,
     hold: Duration,
 }

@@ -1,15 +1,28 @@
 //! A limit that nobody tells: the API lists, and counts, so many records of a query and no more.
 //!
-//! Count and list agree then, so nothing within one interval shows it: `feed` does, by longer ones. An interval that lists as
-//! many is cut until its parts list fewer.
+//! Count and list agree then, so nothing within one interval shows it: `feed` does, by longer ones and by parts. An interval
+//! that lists as many is cut until its parts list fewer.
 
 use super::{GapReason, Piece, Reading};
+use crate::event::Millis;
+use crate::window::Window;
 
-/// Into how many pieces an interval is cut of which a limit may hide a part.
+/// Into how many pieces an interval is cut of which something may hide a part.
 const PIECES: i64 = 4;
 /// So many cuts in a row that show nothing new are enough, of an interval that only may be cut short: from a day to a
 /// millisecond it takes as many.
 const MOST_IN_VAIN: u32 = 16;
+
+/// What may hide records, so that they are looked for in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// Nothing.
+    Nothing,
+    /// A limit: of each interval that lists as many there may be more.
+    Limit(u64),
+    /// Whatever it is: the parts of the window between these times, which rise, may list other records than the window.
+    Parts([Millis; 3]),
+}
 
 impl Reading {
     /// The most records that a run listed.
@@ -18,12 +31,36 @@ impl Reading {
         self.most
     }
 
-    /// A run that proves `piece` listed `rows`: that may be all that a limit let through.
+    /// Clock units that list as many records as a limit may let through: nothing shorter can be asked for.
+    #[must_use]
+    pub fn full_units(&self) -> &[Window] {
+        &self.full
+    }
+
+    /// A run that proves `piece` listed `rows`: that may not be all.
     pub(super) fn look_for_more(&mut self, piece: Piece, rows: u64) {
         let is_limit = self.rules.cap == Some(rows);
-        if piece.unit && is_limit {
-            self.give_up(piece, GapReason::TooDeep);
-        } else if !piece.unit && (is_limit || self.rules.suspect == Some(rows) && self.is_worth_a_cut()) {
+        let may_be_limit = self.rules.suspicion == Suspicion::Limit(rows);
+        if piece.unit {
+            if is_limit {
+                self.give_up(piece, GapReason::TooDeep);
+            } else if may_be_limit {
+                let Window { from, to } = piece.window;
+                match self.full.last_mut() {
+                    // The units on either side may list the same.
+                    Some(last) if (last.from..=last.to).contains(&from) => last.to = last.to.max(to),
+                    _ => self.full.push(piece.window),
+                }
+            }
+            return;
+        }
+        if let Suspicion::Parts([one, two, three]) = self.rules.suspicion
+            && piece.window == self.window
+        {
+            let Window { from, to } = piece.window;
+            let parts = [(from, one), (one, two), (two, three), (three, to)];
+            self.cut_into(piece, parts.map(|(from, to)| Window { from, to }));
+        } else if is_limit || may_be_limit && self.is_worth_a_cut() {
             self.cut(piece, PIECES);
         }
     }

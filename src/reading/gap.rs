@@ -27,7 +27,7 @@ pub enum GapReason {
     TooDeep,
     /// Page after page with nothing new, and no end.
     Endless,
-    /// The API counts other records than it lists, whenever it is asked.
+    /// The API counts other records than it lists, whenever it is asked; or lists others for parts of an interval.
     Contradiction,
     /// The API lists the same records whatever bounds are asked for: what else there is it never lists.
     Bounds,

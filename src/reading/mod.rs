@@ -49,6 +49,7 @@ use crate::memory::Hold;
 use crate::source::{Page, PageRequest};
 use crate::window::Window;
 
+pub use cap::Suspicion;
 pub use everywhere::{Everywhere, Listed};
 pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
@@ -81,8 +82,8 @@ pub struct Rules {
     pub deepest: u64,
     /// The most records that a query lists and counts, where that is known not to be all.
     pub cap: Option<u64>,
-    /// As many may be.
-    pub suspect: Option<u64>,
+    /// What else may hide some.
+    pub suspicion: Suspicion,
 }
 
 /// Whether asking for `[t, t]` lists the records of `t`: unknown until tried, then remembered for the stream.
@@ -217,6 +218,7 @@ pub struct Reading {
     /// Rows known when an interval was last cut to look for more, and cuts since that showed none.
     known: u64,
     in_vain: u32,
+    full: Vec<Window>,
     end: Option<End>,
 }
 
@@ -241,6 +243,7 @@ impl Reading {
             most: 0,
             known: 0,
             in_vain: 0,
+            full: Vec::new(),
             end: None,
         };
         reading.turn();
@@ -619,8 +622,12 @@ impl Reading {
     }
 
     fn cut(&mut self, piece: Piece, parts: Millis) {
+        self.cut_into(piece, piece.window.split(parts.clamp(2, MOST_PIECES), self.rules.unit));
+    }
+
+    fn cut_into(&mut self, piece: Piece, windows: impl IntoIterator<Item = Window, IntoIter: DoubleEndedIterator>) {
         self.settle(Outcome::Split);
-        for window in piece.window.split(parts.clamp(2, MOST_PIECES), self.rules.unit).into_iter().rev() {
+        for window in windows.into_iter().rev().filter(|window| !window.is_empty()) {
             self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));
         }
     }

@@ -16,7 +16,7 @@ pub(crate) mod world {
     use rand::{RngExt, SeedableRng};
 
     use crate::event::{Fingerprint, Listed, Millis};
-    use crate::reading::{self, Paging, Rules, Shard};
+    use crate::reading::{self, Paging, Rules, Shard, Suspicion};
     use crate::source::{Page, PageRequest, Position};
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub(crate) mod world {
             shard: Shard::WHOLE,
             deepest: 1000,
             cap: None,
-            suspect: None,
+            suspicion: Suspicion::Nothing,
         }
     }
 
@@ -329,34 +329,36 @@ fn quiet(paging: Paging, rate: f64) -> WorldOptions {
 /// Whichever end of an interval a limit leaves, wherever in it most records lie; one clock unit cannot be cut.
 #[test]
 fn what_a_limit_hides_is_found_in_parts() {
+    use Suspicion::{Limit, Nothing};
     for (paging, order) in [(Paging::Numbered, Order::Oldest), (Paging::Tokens, Order::Newest)] {
         for window in [(-100_000, 90_000), (0, 90_000), (0, 190_000)] {
-            for limits in [(None, Some(83)), (Some(83), None), (None, None)] {
+            for (cap, suspicion) in [(None, Limit(83)), (Some(83), Nothing), (None, Nothing)] {
                 let window = Window { from: window.0, to: window.1 };
                 let mut world = World::new(WorldOptions { order, cap: 83, page_limit: 70, ..quiet(paging, 3.0) });
                 world.now = 1_000_000;
                 assert!(world.truth.len() > 250, "{}", world.truth.len());
-                let rules = Rules { cap: limits.0, suspect: limits.1, ..world.rules() };
+                let rules = Rules { cap, suspicion, ..world.rules() };
                 let mut reading = Reading::new(rules, window, None);
                 while let Some(request) = reading.next() {
                     reading.give(world.answer(&request));
                 }
                 assert_eq!((reading.most_listed(), reading.gaps().len()), (83, 0));
-                let all = if limits == (None, None) { 83 } else { world.truth.len() };
+                let all = if (cap, suspicion) == (None, Nothing) { 83 } else { world.truth.len() };
                 assert_eq!(reading.into_found().len(), all, "{paging:?} {window:?}: {} pages", world.pages);
             }
         }
     }
-    for (limits, gaps) in [((None, None), 0), ((None, Some(100)), 0), ((Some(100), None), 1)] {
+    for (cap, suspicion, gaps) in [(None, Nothing, 0), (None, Limit(100), 0), (Some(100), Nothing, 1)] {
         let mut world = World::new(WorldOptions { cap: 100, ..quiet(Paging::Numbered, 300.0) });
         world.truth.iter_mut().for_each(|truth| (truth.time, truth.filed) = (5, 5));
         world.now = 1_000_000;
-        let rules = Rules { cap: limits.0, suspect: limits.1, ..world.rules() };
+        let rules = Rules { cap, suspicion, ..world.rules() };
         let mut reading = Reading::new(rules, Window { from: 0, to: 10 }, None);
         while let Some(request) = reading.next() {
             reading.give(world.answer(&request));
         }
         assert_eq!(reading.gaps().len(), gaps, "only where it is known");
+        assert_eq!(reading.full_units().len(), usize::from(suspicion == Limit(100)));
         assert!(gaps == 0 || reading.gaps()[0].reason == GapReason::TooDeep);
     }
 }

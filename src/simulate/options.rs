@@ -86,6 +86,14 @@ pub struct Options {
     #[arg(help_heading = "Pages")]
     pub clip: Millis,
 
+    /// Another limit for each interval, lower than --cap by at most so many
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
+    pub cap_random: u64,
+
+    /// A source hides nothing by --cap and --clip before it was asked so often
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
+    pub hide_after: u64,
+
     /// Refuse intervals that are longer
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pages")]
     pub refuse_longer: Option<Duration>,

@@ -133,7 +133,9 @@ impl World {
     ) -> Rows {
         let (later, spread) = (self.options.filed_later, millis(self.options.filed_spread));
         let round = millis(self.options.round_bounds);
-        let clip = self.options.clip;
+        let hides = locked(&api.stats).requests > self.options.hide_after;
+        let clip = if hides { self.options.clip } else { 0 };
+        let query = mix(bounds.0.unwrap_or(0).cast_unsigned(), bounds.1.unwrap_or(0).cast_unsigned());
         let bounds = match bounds {
             (Some(from), Some(to)) if clip != 0 && to - from > clip.abs() => {
                 api.count(|stats| stats.clipped += 1);
@@ -177,11 +179,12 @@ impl World {
             Some(filter) => rows.filter(&api.history, filter),
             None => rows,
         };
-        if self.options.cap == 0 || rows.len() <= self.options.cap {
+        let cap = self.options.cap.saturating_sub(query % (self.options.cap_random + 1));
+        if cap == 0 || rows.len() <= cap || !hides {
             return rows;
         }
         api.count(|stats| stats.clipped += 1);
-        rows.oldest(self.options.cap)
+        rows.oldest(cap)
     }
 
     /// One page of `rows`, counted.

@@ -277,7 +277,7 @@ fn has_test(text: &str, name: &str) -> bool {
 /// Each case that 0.1.0 failed has its row, once, and no other has one.
 #[test]
 fn the_table_of_proofs_has_every_case_once() {
-    let kinds = [("T", 13), ("A", 13), ("P", 4), ("M", 7), ("H", 5), ("S", 6), ("K", 11), ("C", 6), ("Z", 3)];
+    let kinds = [("T", 13), ("A", 14), ("P", 4), ("M", 7), ("H", 5), ("S", 6), ("K", 11), ("C", 6), ("Z", 3)];
     let cases = kinds.into_iter().flat_map(|(kind, count)| (1..=count).map(move |number| format!("{kind}{number}")));
     let rows = PROOF.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| case |"));
     let rows: Vec<Vec<&str>> = rows

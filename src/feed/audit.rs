@@ -1,0 +1,187 @@
+//! Whether the parts of a window list what the window lists.
+//!
+//! Pure: no I/O, no clock. Whatever hides records of a query, be it a limit, a length or something that nobody has thought of,
+//! mostly hides others of shorter ones. So now and then a window is read in parts, too. Where they list other records than the
+//! whole, nothing that was read since they last agreed is believed: it is a gap. The window is asked for in shorter ones, and all
+//! windows are read in parts, too, until they have agreed for a while.
+
+use std::collections::VecDeque;
+
+use crate::event::Millis;
+use crate::reading::{Found, Gap, GapReason};
+use crate::window::{Window, floor_to};
+
+/// The first window is audited, and then one of so many: of those that list as many records as tell something, and of others.
+const EVERY: u32 = 64;
+const TELLING: u64 = 10;
+/// A window longer than any API may refuse counts as so many.
+const LONG: u32 = 2;
+/// So many windows in a row must agree until all is believed again.
+const STRICT: u32 = 64;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    /// Windows that are all read in parts.
+    strict: u32,
+    /// Given up, and not told yet.
+    gaps: Vec<Gap>,
+    full: Kind,
+    sparse: Kind,
+}
+
+/// Windows that tell as much as each other.
+#[derive(Debug, Default)]
+struct Kind {
+    /// Until the next audit.
+    left: u32,
+    /// What was believed since the last one, one window where they touch.
+    believed: VecDeque<Window>,
+}
+
+impl Audit {
+    /// The next window is audited.
+    pub(super) const fn doubt(&mut self) {
+        (self.full.left, self.sparse.left) = (0, 0);
+    }
+
+    /// Whether `window`, longer than `short` or not, which lists as many `rows`, is to be read in parts, too.
+    pub(super) fn is_due(&mut self, window: Window, rows: u64, short: Millis) -> bool {
+        let is_strict = self.is_strict();
+        let kind = self.kind(rows);
+        kind.left = kind.left.saturating_sub(if window.len() > short { LONG } else { 1 });
+        let is_due = kind.left == 0;
+        if is_due {
+            // Those that are read at the same time are none.
+            kind.left = EVERY;
+        } else if !is_strict {
+            kind.believe(window);
+        }
+        is_due || is_strict
+    }
+
+    const fn kind(&mut self, rows: u64) -> &mut Kind {
+        if rows >= TELLING { &mut self.full } else { &mut self.sparse }
+    }
+
+    /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
+    pub(super) fn agreed(&mut self, rows: u64) -> bool {
+        let kind = self.kind(rows);
+        kind.left = EVERY;
+        kind.believed.clear();
+        self.strict = self.strict.saturating_sub(1);
+        self.strict == 0
+    }
+
+    /// Whether all windows are audited.
+    pub(super) const fn is_strict(&self) -> bool {
+        self.strict > 0
+    }
+
+    /// It does not, and its parts list as many: what was believed is given up. Whether shorter windows are to be asked for: of
+    /// fewer records they tell no more.
+    pub(super) fn disagreed(&mut self, parts: u64) -> bool {
+        self.strict = STRICT;
+        let Self { full, sparse, gaps, .. } = self;
+        let believed = full.believed.drain(..).chain(sparse.believed.drain(..));
+        gaps.extend(believed.map(|Window { from, to }| Gap { from, to, reason: GapReason::Contradiction }));
+        parts >= TELLING
+    }
+
+    /// What was given up and not told yet.
+    pub(super) fn gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
+    }
+}
+
+/// Where to cut a window: at the first record that it lists, amid them, and at the last. Whatever hides some of the whole then
+/// hides others of the parts, or none. Not within a clock unit of an end: a unit alone is asked for without its neighbours, which
+/// the whole lists as well.
+pub(super) fn cuts(window: Window, found: &[Found], unit: Millis) -> [Millis; 3] {
+    let Window { from, to } = window;
+    let times: Vec<_> = found.iter().filter_map(|found| found.time).filter(|time| window.contains(*time)).collect();
+    let cut = |at: Option<&Millis>| {
+        let at = at.copied().unwrap_or_else(|| Millis::midpoint(from, to));
+        let edge = if has_edges(window, unit) { 2 * unit } else { unit };
+        (from + floor_to(at - from, unit)).clamp(from + edge, (to - edge).max(from + edge))
+    };
+    [cut(times.first()), cut(times.get(times.len() / 2)), cut(times.last())]
+}
+
+/// Whether a window's parts list what lies just outside of it as the whole does.
+pub(super) const fn has_edges(window: Window, unit: Millis) -> bool {
+    window.len() >= 4 * unit
+}
+
+impl Kind {
+    fn believe(&mut self, window: Window) {
+        match self.believed.back_mut() {
+            Some(last) if last.to >= window.from && window.to >= last.from => {
+                *last = Window { from: last.from.min(window.from), to: last.to.max(window.to) };
+            }
+            _ => self.believed.push_back(window),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Fingerprint;
+
+    const SHORT: Millis = 300_000;
+
+    fn due(audit: &mut Audit, number: Millis, length: Millis, rows: u64) -> bool {
+        audit.is_due(Window { from: number * length, to: (number + 1) * length }, rows, SHORT)
+    }
+
+    #[test]
+    fn windows_are_audited_now_and_then_and_long_ones_more_often() {
+        for (length, then) in [(1000, 64), (2 * SHORT, 32)] {
+            let mut audit = Audit::default();
+            let mut is_due = |number: usize, rows| {
+                let is_due = due(&mut audit, number as Millis, length, rows);
+                if is_due {
+                    assert!(audit.agreed(rows));
+                }
+                is_due
+            };
+            assert!(is_due(0, 3) && is_due(1, 30), "the first of each");
+            assert_eq!((0..200).position(|number| is_due(number, 3)), Some(then - 1));
+            assert_eq!((0..200).position(|number| is_due(number, 30)), Some(then - 1));
+        }
+    }
+
+    #[test]
+    fn a_window_is_cut_where_its_records_are() {
+        let found = |time| Found { fingerprint: Fingerprint([0; 16]), time: Some(time), raw: vec![] };
+        let window = Window { from: 10_000, to: 20_000 };
+        let cut = |times: &[Millis]| cuts(window, &times.iter().map(|time| found(*time)).collect::<Vec<_>>(), 1000);
+        assert_eq!(cut(&[5_000, 12_500, 13_000, 14_100, 17_999, 20_000]), [12_000, 14_000, 17_000]);
+        assert_eq!(cuts(Window { from: 0, to: 3000 }, &[found(2500)], 1000), [2000; 3]);
+        assert_eq!((cut(&[]), cut(&[10_000, 19_999])), ([15_000; 3], [12_000, 18_000, 18_000]));
+        assert_eq!(cuts(Window { from: 0, to: 2000 }, &[], 1000), [1000; 3]);
+    }
+
+    #[test]
+    fn what_was_believed_before_parts_disagreed_is_a_gap_and_all_is_audited_then() {
+        let mut audit = Audit::default();
+        assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(30));
+        assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(0));
+        for number in [3, 4, 9] {
+            assert!(!due(&mut audit, number, 1000, 30));
+        }
+        assert!(!due(&mut audit, 5, 1000, 0));
+        let gap = |from, to| Gap { from, to, reason: GapReason::Contradiction };
+        assert!(audit.disagreed(10) && !audit.disagreed(9));
+        assert_eq!(audit.gaps(), [gap(3000, 5000), gap(9000, 10_000), gap(5000, 6000)]);
+        assert_eq!(audit.gaps(), []);
+        for number in 11..11 + Millis::from(STRICT) {
+            assert!(due(&mut audit, number, 1000, 30));
+            assert_eq!(audit.agreed(30), number == 10 + Millis::from(STRICT));
+        }
+        assert!(!due(&mut audit, 100, 1000, 30));
+        assert!(audit.disagreed(10));
+        assert_eq!(audit.gaps(), [gap(100_000, 101_000)], "and nothing of before");
+    }
+}
