@@ -30,6 +30,8 @@ pub(super) enum Asked {
     TooLarge,
     /// The first page of this interval cannot be had, though others can.
     Refused,
+    /// Not at once, and nobody waits for it.
+    NotNow,
 }
 
 /// Who asks: its place in the limiter's line, and whether a lane waits for it.
@@ -37,6 +39,8 @@ pub(super) enum Asked {
 pub(super) struct Asks<'a> {
     pub rank: Rank,
     pub awaited: &'a Awaited,
+    /// What cannot be had at once is given up.
+    pub once: bool,
 }
 
 impl Feed {
@@ -62,6 +66,10 @@ impl Feed {
                     self.metrics.error(error.reason);
                     tracing::debug!(stream = self.stream.name, limit = request.limit, "asking for less: {error}");
                     return Asked::TooLarge;
+                }
+                Err(error) if asks.once => {
+                    self.metrics.error(error.reason);
+                    return Asked::NotNow;
                 }
                 Err(error) => {
                     tries += 1;
@@ -150,7 +158,7 @@ impl Feed {
 
     /// Asks for the first page of a stream until it comes.
     pub(super) async fn first_heard(&self, request: &PageRequest) {
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
         let _ = self.fetch(request, asks, LATER_TRIES).await;
     }
 

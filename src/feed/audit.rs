@@ -139,16 +139,16 @@ mod tests {
     fn windows_are_audited_now_and_then_and_long_ones_more_often() {
         for (length, then) in [(1000, 64), (2 * SHORT, 32)] {
             let mut audit = Audit::default();
-            let mut is_due = |number: usize, rows| {
-                let is_due = due(&mut audit, number as Millis, length, rows);
+            let mut is_due = |number: Millis, rows| {
+                let is_due = due(&mut audit, number, length, rows);
                 if is_due {
                     assert!(audit.agreed(rows));
                 }
                 is_due
             };
             assert!(is_due(0, 3) && is_due(1, 30), "the first of each");
-            assert_eq!((0..200).position(|number| is_due(number, 3)), Some(then - 1));
-            assert_eq!((0..200).position(|number| is_due(number, 30)), Some(then - 1));
+            assert_eq!((1..200).find(|number| is_due(*number, 3)), Some(then));
+            assert_eq!((1..200).find(|number| is_due(*number, 30)), Some(then));
         }
     }
 

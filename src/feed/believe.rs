@@ -1,6 +1,7 @@
 //! What a window lists is believed once there is evidence for it: see `docs/trust.md`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ask::Asks;
@@ -17,6 +18,7 @@ use crate::memory::Awaited;
 use crate::reading::{Found, Gap, GapReason, Outcome, Paging, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{FetchReason, PageRequest, Position, Priority};
+use crate::state::admit::is_outside;
 use crate::window::{Window, floor_to};
 
 /// An interval three times as long must list so large a part more.
@@ -44,7 +46,7 @@ impl Feed {
             return Ok(read);
         }
         // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
         // So many are not asked for once more to see whether there are more: shorter windows list less each.
         if most > self.rules.max_rows / SURPRISE {
             lock(&self.learnt).density.overflowed(window, most);
@@ -218,7 +220,12 @@ impl Feed {
     /// Reads a window in parts, too, now and then: see [`super::audit`].
     pub(super) async fn audit(&self, mut read: Read) -> Result<Read, Overflow> {
         let window = read.window.window;
-        let can_be = window.len() > self.rules.unit && window.to <= self.now().sure;
+        // Where records are filed by another time than they show, parts contradict each other.
+        let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
+        let can_be = window.len() > self.rules.unit
+            && window.to <= self.now().sure
+            && !self.told_outside.load(Ordering::Relaxed)
+            && !read.window.found.iter().any(stray);
         let is_due = || lock(&self.learnt).audit.is_due(window, read.rows, lengths::SHORT);
         if can_be && lock(&self.bounds).are_believed() && is_due() {
             read = self.compare_with_parts(read).await?;
@@ -230,8 +237,10 @@ impl Feed {
     async fn compare_with_parts(&self, mut read: Read) -> Result<Read, Overflow> {
         let (window, unit) = (read.window.window, self.rules.unit);
         let _turn = self.controls.lock().await;
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
         let is_strict = lock(&self.learnt).audit.is_strict();
+        // The next window is as good, while nothing is known to be hidden.
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: !is_strict };
+        let another = || lock(&self.learnt).audit.doubt();
         // What is not known to hide any may have been deleted in between. What comes in is no sign: whatever the parts list, the
         // whole lists after them, and what it lists before and after them they list.
         let waits: &[Duration] = if is_strict { &[Duration::ZERO] } else { &[Duration::ZERO, PATIENCE[0]] };
@@ -242,13 +251,19 @@ impl Feed {
             let cap = lock(&self.learnt).caps.suspected();
             let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
             let rules = Rules { cap, suspicion, ..self.rules };
-            let Some(parts) = self.read_with(rules, window, asks).await? else { return Ok(read) };
+            let Some(parts) = self.read_with(rules, window, asks).await? else {
+                another();
+                return Ok(read);
+            };
             let in_parts = listed(&parts, unit);
             if in_parts == before {
                 return Ok(self.agreed(read));
             }
             let rules = Rules { cap, ..self.rules };
-            let Some(again) = self.read_with(rules, window, asks).await? else { return Ok(read) };
+            let Some(again) = self.read_with(rules, window, asks).await? else {
+                another();
+                return Ok(read);
+            };
             let after = listed(&again, unit);
             whole_hides = !in_parts.is_subset(&after);
             let parts_hide = before.intersection(&after).any(|record| !in_parts.contains(record));
@@ -319,7 +334,7 @@ impl Feed {
             return Ok(());
         }
         // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now() };
+        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
         let (now, kept) = (self.now(), self.oldest_kept(self.now()));
         for edge in [Edge::First, Edge::Last] {
             let control = lock(&self.learnt).lengths.control(window.len(), edge, self.rules.unit, now, kept);

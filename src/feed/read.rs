@@ -9,7 +9,7 @@ use super::trouble::Kind;
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{Breach, End, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard};
+use crate::reading::{Breach, End, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{FetchReason, Priority};
 use crate::telemetry::spans;
@@ -57,7 +57,7 @@ pub(super) struct Read {
 impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
-        let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited });
+        let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited, once: false });
         // Where much is expected, what comes shows how far it reaches.
         let tells = lock(&self.learnt).neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING);
         if !tells {
@@ -85,7 +85,7 @@ impl Feed {
 
     /// Reads a window once more, whatever is believed of it: for whoever remembers more of it than was listed.
     pub async fn read_again(&self, before: &WindowRead) -> Option<Arc<WindowRead>> {
-        let asks = Asks { rank: self.client.rank(Priority::Sweep), awaited: &Awaited::now() };
+        let asks = Asks { rank: self.client.rank(Priority::Sweep), awaited: &Awaited::now(), once: false };
         let read = self.read_once(before.window, asks).await.ok()?;
         Some(Arc::new(WindowRead { read_at: before.read_at, ..read.window }))
     }
@@ -127,7 +127,7 @@ impl Feed {
 
     /// Another part of a clock unit that is too large to be held at once, of which the first was read at `read_at`.
     pub async fn read_part(&self, window: Window, shard: Shard, read_at: Millis) -> Arc<WindowRead> {
-        let asks = Asks { rank: self.client.rank(Priority::CatchUp), awaited: &Awaited::now() };
+        let asks = Asks { rank: self.client.rank(Priority::CatchUp), awaited: &Awaited::now(), once: false };
         loop {
             // All parts are about as large, so none is made smaller: the parts before it would not fit any longer.
             let rules = Rules { shard, max_unit_bytes: u64::MAX, ..self.rules };
@@ -150,7 +150,7 @@ impl Feed {
         }
     }
 
-    /// `None` if it holds more than the rules allow at once.
+    /// `None` if it holds more than the rules allow at once, or cannot be had at once where that is asked for.
     pub(super) async fn read_with(
         &self,
         rules: Rules,
@@ -178,6 +178,10 @@ impl Feed {
                         return Err(Overflow);
                     }
                     if let Some(breach) = reading.give(page) {
+                        // Where records are filed by another time than they show, parts contradict each other.
+                        if matches!(rules.suspicion, Suspicion::Parts(_)) {
+                            return Ok(None);
+                        }
                         self.metrics.error(FetchReason::Malformed);
                         self.failed(Kind::Runs, FetchReason::Malformed, breach.words(), false);
                         if breach == Breach::Endless {
@@ -199,6 +203,7 @@ impl Feed {
                 }
                 Asked::TooLarge => reading.too_large(),
                 Asked::Refused => reading.refused(),
+                Asked::NotNow => return Ok(None),
             }
         }
         let mut learnt = lock(&self.learnt);

@@ -265,10 +265,11 @@ fn kept_since() -> Millis {
     now() - 365 * DAY
 }
 
-/// An hour of records, of which SCloud no longer keeps the first ten minutes, and nothing since.
+/// Some days of records, of which SCloud no longer keeps the first ten minutes, and nothing since. Days, because no longer
+/// intervals are believed of it than it has been seen to answer up to both ends.
 async fn long_ago() -> Simulator {
     let start = Some(Start::At(kept_since() - 600_000));
-    simulate(Options { rate: 0.1, start, events: Some(360), ..Options::default() }).await
+    simulate(Options { rate: 0.05, start, events: Some(12_000), ..Options::default() }).await
 }
 
 fn cloud(simulator: &Simulator, start: &str) -> Config {
