@@ -11,19 +11,25 @@ use crate::event::Millis;
 use crate::reading::{Found, Gap, GapReason};
 use crate::window::{Window, floor_to};
 
-/// The first window is audited, and then one of so many: of those that list as many records as tell something, and of others.
+/// One window of so many is audited: of those that list as many records as tell something, and of others.
 const EVERY: u32 = 64;
 const TELLING: u64 = 10;
+/// Of those that tell something the first, too, until so many have agreed.
+const FIRST: u32 = 4;
 /// A window longer than any API may refuse counts as so many.
 const LONG: u32 = 2;
+/// And where one does not come at once, one of so many.
+const LATER: u32 = 8;
 /// So many windows in a row must agree until all is believed again.
 const STRICT: u32 = 64;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Audit {
     /// Windows that are all read in parts.
     strict: u32,
+    /// The same of those that tell something.
+    first: u32,
     /// Given up, and not told yet.
     gaps: Vec<Gap>,
     full: Kind,
@@ -35,8 +41,15 @@ pub(super) struct Audit {
 struct Kind {
     /// Until the next audit.
     left: u32,
-    /// What was believed since the last one, one window where they touch.
+    /// What was believed before the last one began, if it has not agreed, and since, one window where they touch.
+    before: VecDeque<Window>,
     believed: VecDeque<Window>,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { strict: 0, first: FIRST, gaps: Vec::new(), full: Kind::default(), sparse: Kind::default() }
+    }
 }
 
 impl Audit {
@@ -47,13 +60,14 @@ impl Audit {
 
     /// Whether `window`, longer than `short` or not, which lists as many `rows`, is to be read in parts, too.
     pub(super) fn is_due(&mut self, window: Window, rows: u64, short: Millis) -> bool {
-        let is_strict = self.is_strict();
+        let is_strict = self.is_strict() || rows >= TELLING && self.first > 0;
         let kind = self.kind(rows);
         kind.left = kind.left.saturating_sub(if window.len() > short { LONG } else { 1 });
         let is_due = kind.left == 0;
         if is_due {
-            // Those that are read at the same time are none.
+            // Those that are read at the same time are none, and it tells nothing of them.
             kind.left = EVERY;
+            kind.before.append(&mut kind.believed);
         } else if !is_strict {
             kind.believe(window);
         }
@@ -64,11 +78,19 @@ impl Audit {
         if rows >= TELLING { &mut self.full } else { &mut self.sparse }
     }
 
+    /// The parts of one that lists as many `rows` do not come now.
+    pub(super) const fn later(&mut self, rows: u64) {
+        self.kind(rows).left = LATER;
+    }
+
     /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
     pub(super) fn agreed(&mut self, rows: u64) -> bool {
         let kind = self.kind(rows);
         kind.left = EVERY;
-        kind.believed.clear();
+        kind.before.clear();
+        if rows >= TELLING {
+            self.first = self.first.saturating_sub(1);
+        }
         self.strict = self.strict.saturating_sub(1);
         self.strict == 0
     }
@@ -83,8 +105,10 @@ impl Audit {
     pub(super) fn disagreed(&mut self, parts: u64) -> bool {
         self.strict = STRICT;
         let Self { full, sparse, gaps, .. } = self;
-        let believed = full.believed.drain(..).chain(sparse.believed.drain(..));
-        gaps.extend(believed.map(|Window { from, to }| Gap { from, to, reason: GapReason::Contradiction }));
+        for kind in [full, sparse] {
+            let believed = kind.before.drain(..).chain(kind.believed.drain(..));
+            gaps.extend(believed.map(|Window { from, to }| Gap { from, to, reason: GapReason::Contradiction }));
+        }
         parts >= TELLING
     }
 
@@ -135,10 +159,14 @@ mod tests {
         audit.is_due(Window { from: number * length, to: (number + 1) * length }, rows, SHORT)
     }
 
+    fn begun() -> Audit {
+        Audit { first: 0, ..Audit::default() }
+    }
+
     #[test]
     fn windows_are_audited_now_and_then_and_long_ones_more_often() {
         for (length, then) in [(1000, 64), (2 * SHORT, 32)] {
-            let mut audit = Audit::default();
+            let mut audit = begun();
             let mut is_due = |number: Millis, rows| {
                 let is_due = due(&mut audit, number, length, rows);
                 if is_due {
@@ -150,6 +178,35 @@ mod tests {
             assert_eq!((1..200).find(|number| is_due(*number, 3)), Some(then));
             assert_eq!((1..200).find(|number| is_due(*number, 30)), Some(then));
         }
+    }
+
+    #[test]
+    fn the_first_windows_that_tell_something_are_all_audited_until_some_have_agreed() {
+        let mut audit = Audit::default();
+        for number in 0..8 {
+            assert_eq!(due(&mut audit, number, 1000, 30), number < 6, "four agree, after two that did not come");
+            if (2..6).contains(&number) {
+                audit.agreed(30);
+            } else {
+                audit.later(30);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_believed_while_another_is_audited_is_not_shown_by_that() {
+        let mut audit = begun();
+        assert!(due(&mut audit, 1, 1000, 30));
+        assert!(!due(&mut audit, 2, 1000, 30), "at the same time");
+        audit.agreed(30);
+        let gap = |from, to| Gap { from, to, reason: GapReason::Contradiction };
+        audit.later(30);
+        let due_again = (4..20).find(|number| due(&mut audit, 2 * *number, 1000, 30));
+        assert_eq!(due_again, Some(4 + Millis::from(LATER) - 1));
+        audit.later(30);
+        audit.disagreed(30);
+        let gaps = audit.gaps();
+        assert_eq!((gaps.len(), gaps[0]), (LATER as usize, gap(2000, 3000)));
     }
 
     #[test]
@@ -165,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_was_believed_before_parts_disagreed_is_a_gap_and_all_is_audited_then() {
-        let mut audit = Audit::default();
+        let mut audit = begun();
         assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(30));
         assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(0));
         for number in [3, 4, 9] {

@@ -240,7 +240,8 @@ impl Feed {
         let is_strict = lock(&self.learnt).audit.is_strict();
         // The next window is as good, while nothing is known to be hidden.
         let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: !is_strict };
-        let another = || lock(&self.learnt).audit.doubt();
+        let rows = read.rows;
+        let later = || lock(&self.learnt).audit.later(rows);
         // What is not known to hide any may have been deleted in between. What comes in is no sign: whatever the parts list, the
         // whole lists after them, and what it lists before and after them they list.
         let waits: &[Duration] = if is_strict { &[Duration::ZERO] } else { &[Duration::ZERO, PATIENCE[0]] };
@@ -252,7 +253,7 @@ impl Feed {
             let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
             let rules = Rules { cap, suspicion, ..self.rules };
             let Some(parts) = self.read_with(rules, window, asks).await? else {
-                another();
+                later();
                 return Ok(read);
             };
             let in_parts = listed(&parts, unit);
@@ -261,16 +262,14 @@ impl Feed {
             }
             let rules = Rules { cap, ..self.rules };
             let Some(again) = self.read_with(rules, window, asks).await? else {
-                another();
+                later();
                 return Ok(read);
             };
             let after = listed(&again, unit);
             whole_hides = !in_parts.is_subset(&after);
             let parts_hide = before.intersection(&after).any(|record| !in_parts.contains(record));
-            let most = if parts.rows > again.rows { parts } else { again };
-            if most.rows > read.rows {
-                read = most;
-            }
+            read.add(parts);
+            read.add(again);
             if !whole_hides && !parts_hide {
                 return Ok(self.agreed(read));
             }

@@ -1,5 +1,7 @@
 //! Reads a window until it counts: run by run, and until what it lists is believed.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use super::trouble::Kind;
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::event::Millis;
 use crate::memory::Awaited;
-use crate::reading::{Breach, End, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard, Suspicion};
+use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{FetchReason, Priority};
 use crate::telemetry::spans;
@@ -52,6 +54,26 @@ pub(super) struct Read {
     /// It contradicted itself on the way.
     pub contrary: bool,
     pub outcome: Outcome,
+}
+
+impl Read {
+    /// What another reading listed beyond it, or more often.
+    pub(super) fn add(&mut self, other: Self) {
+        let mut found: BTreeMap<_, _> =
+            std::mem::take(&mut self.window.found).into_iter().map(|found| (found.fingerprint, found)).collect();
+        for other in other.window.found {
+            let times = |found: &Found| found.raw.len();
+            match found.entry(other.fingerprint) {
+                Entry::Occupied(known) if times(known.get()) >= times(&other) => {}
+                Entry::Occupied(mut known) => _ = known.insert(other),
+                Entry::Vacant(place) => _ = place.insert(other),
+            }
+        }
+        self.window.found = found.into_values().collect();
+        self.window.found.sort_unstable_by_key(|found| (found.time, found.fingerprint));
+        self.window.held.add(other.window.held);
+        self.rows = self.window.found.iter().map(|found| found.raw.len() as u64).sum();
+    }
 }
 
 impl Feed {
@@ -312,5 +334,45 @@ impl Learnt {
                 (self.page_limit, self.limit_for) = ((self.page_limit * 2).min(most), 0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Fingerprint;
+    use crate::memory::Hold;
+
+    fn read(found: &[(u8, Millis, usize)]) -> Read {
+        let found: Vec<_> = found
+            .iter()
+            .map(|&(number, time, times)| Found {
+                fingerprint: Fingerprint([number; 16]),
+                time: Some(time),
+                raw: vec![bytes::Bytes::new(); times],
+            })
+            .collect();
+        let rows = found.iter().map(|found| found.raw.len() as u64).sum();
+        let window = WindowRead {
+            window: Window { from: 0, to: 10 },
+            read_at: 10,
+            found,
+            held: Hold::uncounted(100),
+            gaps: Vec::new(),
+            shard: Shard::WHOLE,
+            witness: None,
+            place: spans::Place::here(),
+        };
+        let outcome = Outcome::Complete;
+        Read { window, rows, own: rows, most: rows, cap: None, full: Vec::new(), bare: false, contrary: false, outcome }
+    }
+
+    #[test]
+    fn nothing_is_taken_from_a_reading_by_another() {
+        let mut one = read(&[(1, 1, 1), (3, 3, 2), (4, 4, 1)]);
+        one.add(read(&[(2, 2, 1), (3, 3, 1), (4, 4, 3)]));
+        let listed: Vec<_> = one.window.found.iter().map(|found| (found.time.unwrap(), found.raw.len())).collect();
+        assert_eq!((listed, one.rows), (vec![(1, 1), (2, 1), (3, 2), (4, 3)], 7));
+        assert_eq!(one.window.held.bytes(), 200);
     }
 }
