@@ -261,6 +261,12 @@ impl Feed {
         lock(&self.learnt).keep_silence(since);
     }
 
+    /// What is given up of what was believed before it showed that the API hides records.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<Gap> {
+        lock(&self.learnt).audit.gaps().to_vec()
+    }
+
     /// What it asks for, tenant and filter, as a hash.
     #[must_use]
     pub fn question(&self) -> &str {

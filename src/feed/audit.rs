@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use super::lengths::SHORT;
 use crate::event::Millis;
 use crate::reading::{Found, Gap, GapReason};
 use crate::window::{Window, floor_to};
@@ -16,10 +17,14 @@ const EVERY: u32 = 64;
 const TELLING: u64 = 10;
 /// Of those that tell something the first, too, until so many have agreed.
 const FIRST: u32 = 4;
-/// A window longer than any API may refuse counts as so many.
-const LONG: u32 = 2;
+/// A window that is longer than what any API answers, and lists anything, counts as so many.
+const LONG: u32 = 8;
 /// And where one does not come at once, one of so many.
 const LATER: u32 = 8;
+/// So much longer than any that agreed a window is audited, too, if it lists anything.
+const GROWTH: Millis = 2;
+/// What was given up before so many others is known to all lanes.
+const MOST_GAPS: usize = 256;
 /// So many windows in a row must agree until all is believed again.
 const STRICT: u32 = 64;
 
@@ -30,8 +35,10 @@ pub(super) struct Audit {
     strict: u32,
     /// The same of those that tell something.
     first: u32,
-    /// Given up, and not told yet.
+    /// Given up. Each lane takes note of it.
     gaps: Vec<Gap>,
+    /// The longest window that agreed, of those that any API may refuse.
+    longest: Millis,
     full: Kind,
     sparse: Kind,
 }
@@ -48,7 +55,14 @@ struct Kind {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { strict: 0, first: FIRST, gaps: Vec::new(), full: Kind::default(), sparse: Kind::default() }
+        Self {
+            strict: 0,
+            first: FIRST,
+            gaps: Vec::new(),
+            longest: SHORT,
+            full: Kind::default(),
+            sparse: Kind::default(),
+        }
     }
 }
 
@@ -58,11 +72,12 @@ impl Audit {
         (self.full.left, self.sparse.left) = (0, 0);
     }
 
-    /// Whether `window`, longer than `short` or not, which lists as many `rows`, is to be read in parts, too.
-    pub(super) fn is_due(&mut self, window: Window, rows: u64, short: Millis) -> bool {
-        let is_strict = self.is_strict() || rows >= TELLING && self.first > 0;
+    /// Whether `window`, which lists as many `rows`, is to be read in parts, too.
+    pub(super) fn is_due(&mut self, window: Window, rows: u64) -> bool {
+        let is_new = rows >= TELLING && self.first > 0 || rows > 0 && window.len() > GROWTH * self.longest;
+        let is_strict = self.is_strict() || is_new;
         let kind = self.kind(rows);
-        kind.left = kind.left.saturating_sub(if window.len() > short { LONG } else { 1 });
+        kind.left = kind.left.saturating_sub(if window.len() > SHORT && rows > 0 { LONG } else { 1 });
         let is_due = kind.left == 0;
         if is_due {
             // Those that are read at the same time are none, and it tells nothing of them.
@@ -84,7 +99,10 @@ impl Audit {
     }
 
     /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
-    pub(super) fn agreed(&mut self, rows: u64) -> bool {
+    pub(super) fn agreed(&mut self, window: Window, rows: u64) -> bool {
+        if rows > 0 {
+            self.longest = self.longest.max(window.len());
+        }
         let kind = self.kind(rows);
         kind.left = EVERY;
         kind.before.clear();
@@ -100,21 +118,24 @@ impl Audit {
         self.strict > 0
     }
 
-    /// It does not, and its parts list as many: what was believed is given up. Whether shorter windows are to be asked for: of
-    /// fewer records they tell no more.
-    pub(super) fn disagreed(&mut self, parts: u64) -> bool {
-        self.strict = STRICT;
+    /// It does not, and its parts list as many: what was believed is given up. Whether shorter windows are to be asked for (of
+    /// fewer records they tell no more), and what is given up.
+    pub(super) fn disagreed(&mut self, parts: u64) -> (bool, &[Gap]) {
+        (self.strict, self.longest) = (STRICT, SHORT);
         let Self { full, sparse, gaps, .. } = self;
+        // Lanes took note of the older ones long ago.
+        gaps.drain(..gaps.len().saturating_sub(MOST_GAPS));
+        let known = gaps.len();
         for kind in [full, sparse] {
             let believed = kind.before.drain(..).chain(kind.believed.drain(..));
             gaps.extend(believed.map(|Window { from, to }| Gap { from, to, reason: GapReason::Contradiction }));
         }
-        parts >= TELLING
+        (parts >= TELLING, &self.gaps[known..])
     }
 
-    /// What was given up and not told yet.
-    pub(super) fn gaps(&mut self) -> Vec<Gap> {
-        std::mem::take(&mut self.gaps)
+    /// What was given up.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        &self.gaps
     }
 }
 
@@ -153,24 +174,22 @@ mod tests {
     use super::*;
     use crate::event::Fingerprint;
 
-    const SHORT: Millis = 300_000;
-
     fn due(audit: &mut Audit, number: Millis, length: Millis, rows: u64) -> bool {
-        audit.is_due(Window { from: number * length, to: (number + 1) * length }, rows, SHORT)
+        audit.is_due(Window { from: number * length, to: (number + 1) * length }, rows)
     }
 
     fn begun() -> Audit {
-        Audit { first: 0, ..Audit::default() }
+        Audit { first: 0, longest: Millis::MAX / GROWTH, ..Audit::default() }
     }
 
     #[test]
     fn windows_are_audited_now_and_then_and_long_ones_more_often() {
-        for (length, then) in [(1000, 64), (2 * SHORT, 32)] {
+        for (length, then) in [(1000, 64), (2 * SHORT, 8)] {
             let mut audit = begun();
             let mut is_due = |number: Millis, rows| {
                 let is_due = due(&mut audit, number, length, rows);
                 if is_due {
-                    assert!(audit.agreed(rows));
+                    assert!(audit.agreed(Window { from: 0, to: 1 }, rows));
                 }
                 is_due
             };
@@ -186,7 +205,7 @@ mod tests {
         for number in 0..8 {
             assert_eq!(due(&mut audit, number, 1000, 30), number < 6, "four agree, after two that did not come");
             if (2..6).contains(&number) {
-                audit.agreed(30);
+                audit.agreed(Window { from: 0, to: 1 }, 30);
             } else {
                 audit.later(30);
             }
@@ -198,7 +217,7 @@ mod tests {
         let mut audit = begun();
         assert!(due(&mut audit, 1, 1000, 30));
         assert!(!due(&mut audit, 2, 1000, 30), "at the same time");
-        audit.agreed(30);
+        audit.agreed(Window { from: 0, to: 1 }, 30);
         let gap = |from, to| Gap { from, to, reason: GapReason::Contradiction };
         audit.later(30);
         let due_again = (4..20).find(|number| due(&mut audit, 2 * *number, 1000, 30));
@@ -207,6 +226,16 @@ mod tests {
         audit.disagreed(30);
         let gaps = audit.gaps();
         assert_eq!((gaps.len(), gaps[0]), (LATER as usize, gap(2000, 3000)));
+    }
+
+    #[test]
+    fn a_window_that_is_far_longer_than_any_that_agreed_is_audited() {
+        let mut audit = Audit { longest: SHORT, ..begun() };
+        let window = |length| Window { from: 0, to: length };
+        assert!(audit.is_due(window(1000), 1) && audit.agreed(window(1000), 1));
+        assert!(!audit.is_due(window(2 * SHORT), 1) && !audit.is_due(window(9 * SHORT), 0));
+        assert!(audit.is_due(window(2 * SHORT + 1), 1) && audit.agreed(window(2 * SHORT + 1), 1));
+        assert!(!audit.is_due(window(4 * SHORT + 2), 1) && audit.is_due(window(4 * SHORT + 3), 1));
     }
 
     #[test]
@@ -223,22 +252,21 @@ mod tests {
     #[test]
     fn what_was_believed_before_parts_disagreed_is_a_gap_and_all_is_audited_then() {
         let mut audit = begun();
-        assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(30));
-        assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(0));
+        assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(Window { from: 0, to: 1 }, 30));
+        assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(Window { from: 0, to: 1 }, 0));
         for number in [3, 4, 9] {
             assert!(!due(&mut audit, number, 1000, 30));
         }
         assert!(!due(&mut audit, 5, 1000, 0));
         let gap = |from, to| Gap { from, to, reason: GapReason::Contradiction };
-        assert!(audit.disagreed(10) && !audit.disagreed(9));
+        assert!(audit.disagreed(10).0 && !audit.disagreed(9).0);
         assert_eq!(audit.gaps(), [gap(3000, 5000), gap(9000, 10_000), gap(5000, 6000)]);
-        assert_eq!(audit.gaps(), []);
         for number in 11..11 + Millis::from(STRICT) {
             assert!(due(&mut audit, number, 1000, 30));
-            assert_eq!(audit.agreed(30), number == 10 + Millis::from(STRICT));
+            assert_eq!(audit.agreed(Window { from: 0, to: 1 }, 30), number == 10 + Millis::from(STRICT));
         }
         assert!(!due(&mut audit, 100, 1000, 30));
-        assert!(audit.disagreed(10));
-        assert_eq!(audit.gaps(), [gap(100_000, 101_000)], "and nothing of before");
+        assert!(audit.disagreed(10).0);
+        assert_eq!(audit.gaps()[3..], [gap(100_000, 101_000)], "and nothing of before");
     }
 }

@@ -10,7 +10,7 @@ use super::bounds::Question;
 use super::doubt::{PATIENCE, Witness, Worth};
 use super::lengths::{self, Edge, Lengths};
 use super::places::{self, Place};
-use super::read::Read;
+use super::read::{Read, tell_gap};
 use super::trouble::Kind;
 use super::{Feed, Overflow, SURPRISE, WindowRead, lock};
 use crate::event::{Fingerprint, Millis};
@@ -226,11 +226,10 @@ impl Feed {
             && window.to <= self.now().sure
             && !self.told_outside.load(Ordering::Relaxed)
             && !read.window.found.iter().any(stray);
-        let is_due = || lock(&self.learnt).audit.is_due(window, read.rows, lengths::SHORT);
+        let is_due = || lock(&self.learnt).audit.is_due(window, read.rows);
         if can_be && lock(&self.bounds).are_believed() && is_due() {
             read = self.compare_with_parts(read).await?;
         }
-        read.window.gaps.extend(lock(&self.learnt).audit.gaps());
         Ok(read)
     }
 
@@ -253,6 +252,11 @@ impl Feed {
             let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
             let rules = Rules { cap, suspicion, ..self.rules };
             let Some(parts) = self.read_with(rules, window, asks).await? else {
+                if is_strict {
+                    // What cannot be shown to be all is not believed now.
+                    whole_hides = true;
+                    break;
+                }
                 later();
                 return Ok(read);
             };
@@ -282,7 +286,9 @@ impl Feed {
         let mut learnt = lock(&self.learnt);
         learnt.lengths.distrust();
         learnt.caps.distrust();
-        if learnt.audit.disagreed(read.rows) && whole_hides {
+        let (is_shorter, gaps) = learnt.audit.disagreed(read.rows);
+        gaps.iter().for_each(|gap| tell_gap(&self.stream.name, gap));
+        if is_shorter && whole_hides {
             learnt.density.overflowed(window, read.rows);
             return Err(Overflow);
         }
@@ -291,7 +297,7 @@ impl Feed {
     }
 
     fn agreed(&self, read: Read) -> Read {
-        if lock(&self.learnt).audit.agreed(read.rows) {
+        if lock(&self.learnt).audit.agreed(read.window.window, read.rows) {
             self.worked(Kind::Parts);
         }
         read

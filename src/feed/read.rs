@@ -293,15 +293,18 @@ impl Feed {
 
     /// Once, however often it is read.
     fn tell_gap(&self, gap: &Gap) {
-        if !lock(&self.learnt).is_new(*gap) {
-            return;
+        if lock(&self.learnt).is_new(*gap) {
+            tell_gap(&self.stream.name, gap);
         }
-        let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-        tracing::error!(
-            stream = self.stream.name, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
-            "given up: not all that lies between could be read"
-        );
     }
+}
+
+pub(super) fn tell_gap(stream: &str, gap: &Gap) {
+    let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+    tracing::error!(
+        stream, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
+        "given up: not all that lies between could be read"
+    );
 }
 
 impl Learnt {

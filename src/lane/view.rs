@@ -35,7 +35,9 @@ impl Lane {
         }
         next.saw(skew);
         next.witness = read.witness.or(next.witness);
-        let new: Vec<Gap> = read.gaps.iter().copied().filter(|gap| next.add_gap(*gap)).collect();
+        // What the API has hidden of windows before this one is a gap of each lane, whichever reading showed it.
+        let gaps = read.gaps.iter().copied().chain(self.feed.hidden());
+        let new: Vec<Gap> = gaps.filter(|gap| next.add_gap(*gap)).collect();
         self.gave_up(&new);
         // One that grows is told once.
         if let Some(first) = new.first().filter(|_| next.gaps.len() > known.gaps.len()) {

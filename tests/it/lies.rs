@@ -118,9 +118,7 @@ async fn an_interval_that_is_answered_in_part_is_too_long() {
 /// What an API begins to hide is hidden until a window is read in parts, too: what it hid until then is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_api_begins_to_hide_is_told() {
-    let sparse = || Options { rate: 0.005, start: Some(Start::At(now() - 24 * 3_600_000)), ..history(400) };
     let cases = [
-        (Options { clip: 1_200_000, hide_after: 100, ..sparse() }, true),
         (Options { cap: 23, hide_after: 100, ..old(6_000) }, true),
         (Options { cap: 80, cap_random: 40, ..old(6_000) }, true),
         (Options { hide_after: 30, ..old(6_000) }, false),
