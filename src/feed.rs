@@ -10,6 +10,7 @@ mod believe;
 mod bounds;
 mod caps;
 mod clocks;
+mod compare;
 mod doubt;
 mod lengths;
 mod places;
@@ -79,6 +80,8 @@ pub struct Feed {
     endless: tokio::sync::Mutex<()>,
     /// And to ask control questions.
     controls: tokio::sync::Mutex<()>,
+    /// Of whatever a lane waits for from its beginning.
+    awaited: Awaited,
     shared: Mutex<VecDeque<Shared>>,
     trouble: Mutex<Trouble>,
     doubts: Mutex<Doubts>,
@@ -224,6 +227,7 @@ impl Feed {
             }),
             endless: tokio::sync::Mutex::default(),
             controls: tokio::sync::Mutex::default(),
+            awaited: Awaited::now(),
             stream,
             metrics,
             board,

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::read::LATER_TRIES;
 use super::trouble::{Kind, Say};
 use super::{Feed, lengths, lock};
 use crate::clock::millis;
@@ -13,6 +12,11 @@ use crate::retry::Backoff;
 use crate::source::{FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
 use crate::window::{Window, floor_to};
 
+/// After so many failures the place of a later page is taken to be the cause (a token that has run out, a page too deep
+/// for the API), and its run is begun anew.
+const LATER_TRIES: u32 = 5;
+/// The same once a run of this window, or of one shortly before, has broken off.
+const FEWER_TRIES: u32 = 2;
 /// After so many failures a first page's interval is taken to be the cause, if others are given; fewer where the API says
 /// that the request is at fault, since those waits are long.
 const FIRST_TRIES: (u32, u32) = (6, 2);
@@ -44,8 +48,14 @@ pub(super) struct Asks<'a> {
 }
 
 impl Feed {
-    /// Asks until the page comes, or it is certain that it is this page that does not.
-    pub(super) async fn fetch(&self, request: &PageRequest, asks: Asks<'_>, later_tries: u32) -> Asked {
+    /// Whoever asks now, and a lane waits for it.
+    pub(super) fn asks(&self, priority: Priority) -> Asks<'_> {
+        Asks { rank: self.client.rank(priority), awaited: &self.awaited, once: false }
+    }
+
+    /// Asks until the page comes, or it is certain that it is this page that does not: sooner where a run has `broken` off lately.
+    pub(super) async fn fetch(&self, request: &PageRequest, asks: Asks<'_>, broken: bool) -> Asked {
+        let later_tries = if broken { FEWER_TRIES } else { LATER_TRIES };
         let mut backoff = Backoff::new();
         let mut tries = 0;
         loop {
@@ -158,8 +168,7 @@ impl Feed {
 
     /// Asks for the first page of a stream until it comes.
     pub(super) async fn first_heard(&self, request: &PageRequest) {
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
-        let _ = self.fetch(request, asks, LATER_TRIES).await;
+        let _ = self.fetch(request, self.asks(Priority::Live), false).await;
     }
 
     pub(super) fn failed(&self, kind: Kind, reason: FetchReason, message: &str, needs_operator: bool) {

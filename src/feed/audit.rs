@@ -39,13 +39,13 @@ pub(super) struct Audit {
     gaps: Vec<Gap>,
     /// The longest window that agreed, of those that any API may refuse.
     longest: Millis,
-    full: Kind,
-    sparse: Kind,
+    full: Group,
+    sparse: Group,
 }
 
 /// Windows that tell as much as each other.
 #[derive(Debug, Default)]
-struct Kind {
+struct Group {
     /// Until the next audit.
     left: u32,
     /// What was believed before the last one began, if it has not agreed, and since, one window where they touch.
@@ -60,8 +60,8 @@ impl Default for Audit {
             first: FIRST,
             gaps: Vec::new(),
             longest: SHORT,
-            full: Kind::default(),
-            sparse: Kind::default(),
+            full: Group::default(),
+            sparse: Group::default(),
         }
     }
 }
@@ -76,26 +76,26 @@ impl Audit {
     pub(super) fn is_due(&mut self, window: Window, rows: u64) -> bool {
         let is_new = rows >= TELLING && self.first > 0 || rows > 0 && window.len() > GROWTH * self.longest;
         let is_strict = self.is_strict() || is_new;
-        let kind = self.kind(rows);
-        kind.left = kind.left.saturating_sub(if window.len() > SHORT && rows > 0 { LONG } else { 1 });
-        let is_due = kind.left == 0;
+        let group = self.group(rows);
+        group.left = group.left.saturating_sub(if window.len() > SHORT && rows > 0 { LONG } else { 1 });
+        let is_due = group.left == 0;
         if is_due {
             // Those that are read at the same time are none, and it tells nothing of them.
-            kind.left = EVERY;
-            kind.before.append(&mut kind.believed);
+            group.left = EVERY;
+            group.before.append(&mut group.believed);
         } else if !is_strict {
-            kind.believe(window);
+            group.believe(window);
         }
         is_due || is_strict
     }
 
-    const fn kind(&mut self, rows: u64) -> &mut Kind {
+    const fn group(&mut self, rows: u64) -> &mut Group {
         if rows >= TELLING { &mut self.full } else { &mut self.sparse }
     }
 
     /// The parts of one that lists as many `rows` do not come now.
     pub(super) const fn later(&mut self, rows: u64) {
-        self.kind(rows).left = LATER;
+        self.group(rows).left = LATER;
     }
 
     /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
@@ -103,9 +103,9 @@ impl Audit {
         if rows > 0 {
             self.longest = self.longest.max(window.len());
         }
-        let kind = self.kind(rows);
-        kind.left = EVERY;
-        kind.before.clear();
+        let group = self.group(rows);
+        group.left = EVERY;
+        group.before.clear();
         if rows >= TELLING {
             self.first = self.first.saturating_sub(1);
         }
@@ -126,9 +126,9 @@ impl Audit {
         // Lanes took note of the older ones long ago.
         gaps.drain(..gaps.len().saturating_sub(MOST_GAPS));
         let known = gaps.len();
-        for kind in [full, sparse] {
-            let believed = kind.before.drain(..).chain(kind.believed.drain(..));
-            gaps.extend(believed.map(|Window { from, to }| Gap { from, to, reason: GapReason::Contradiction }));
+        for group in [full, sparse] {
+            let believed = group.before.drain(..).chain(group.believed.drain(..));
+            gaps.extend(believed.map(|window| Gap::of(window, GapReason::Contradiction)));
         }
         (parts >= TELLING, &self.gaps[known..])
     }
@@ -158,7 +158,7 @@ pub(super) const fn has_edges(window: Window, unit: Millis) -> bool {
     window.len() >= 4 * unit
 }
 
-impl Kind {
+impl Group {
     fn believe(&mut self, window: Window) {
         match self.believed.back_mut() {
             Some(last) if last.to >= window.from && window.to >= last.from => {

@@ -1,24 +1,19 @@
 //! What a window lists is believed once there is evidence for it: see `docs/trust.md`.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ask::Asks;
-use super::audit;
 use super::bounds::Question;
 use super::doubt::{PATIENCE, Witness, Worth};
 use super::lengths::{self, Edge, Lengths};
 use super::places::{self, Place};
-use super::read::{Read, tell_gap};
+use super::read::Read;
 use super::trouble::Kind;
 use super::{Feed, Overflow, SURPRISE, WindowRead, lock};
-use crate::event::{Fingerprint, Millis};
-use crate::memory::Awaited;
-use crate::reading::{Found, Gap, GapReason, Outcome, Paging, Rules, Shard, Suspicion};
+use crate::event::Millis;
+use crate::reading::{Found, Gap, Outcome, Paging, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{FetchReason, PageRequest, Position, Priority};
-use crate::state::admit::is_outside;
 use crate::window::{Window, floor_to};
 
 /// An interval three times as long must list so large a part more.
@@ -36,17 +31,14 @@ impl Feed {
         };
         lock(&self.learnt).caps.window(window, most);
         // Who goes by no bounds lists no less of less.
-        if !suspects() || !lock(&self.bounds).are_believed() {
-            lock(&self.learnt).caps.believe(window, most);
-            return Ok(read);
-        }
-        let _turn = self.controls.lock().await;
-        if !suspects() {
+        let may_be_cut = suspects() && lock(&self.bounds).are_believed();
+        let turn = if may_be_cut { Some(self.controls.lock().await) } else { None };
+        if turn.is_none() || !suspects() {
             lock(&self.learnt).caps.believe(window, most);
             return Ok(read);
         }
         // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
+        let asks = self.asks(Priority::Live);
         // So many are not asked for once more to see whether there are more: shorter windows list less each.
         if most > self.rules.max_rows / SURPRISE {
             lock(&self.learnt).density.overflowed(window, most);
@@ -61,12 +53,11 @@ impl Feed {
         let mut learnt = lock(&self.learnt);
         if parts.rows <= read.rows {
             // Nothing shorter can be asked for.
-            parts.full.iter().for_each(|unit| learnt.caps.believe(*unit, most));
+            parts.full.iter().for_each(|unit| learnt.caps.believe(Window { from: unit.from, to: unit.to }, most));
             learnt.caps.cut_in_vain(most);
             return Ok(read);
         }
-        let gap = |Window { from, to }: &Window| Gap { from: *from, to: *to, reason: GapReason::TooDeep };
-        parts.window.gaps.extend(parts.full.iter().map(gap));
+        parts.window.gaps.append(&mut parts.full);
         // It may be another one for each of them.
         learnt.audit.doubt();
         if let Some(given_up) = learnt.caps.cut(most) {
@@ -217,92 +208,6 @@ impl Feed {
         Ok(read)
     }
 
-    /// Reads a window in parts, too, now and then: see [`super::audit`].
-    pub(super) async fn audit(&self, mut read: Read) -> Result<Read, Overflow> {
-        let window = read.window.window;
-        // Where records are filed by another time than they show, parts contradict each other.
-        let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
-        let can_be = window.len() > self.rules.unit
-            && window.to <= self.now().sure
-            && !self.told_outside.load(Ordering::Relaxed)
-            && !read.window.found.iter().any(stray);
-        let is_due = || lock(&self.learnt).audit.is_due(window, read.rows);
-        if can_be && lock(&self.bounds).are_believed() && is_due() {
-            read = self.compare_with_parts(read).await?;
-        }
-        Ok(read)
-    }
-
-    async fn compare_with_parts(&self, mut read: Read) -> Result<Read, Overflow> {
-        let (window, unit) = (read.window.window, self.rules.unit);
-        let _turn = self.controls.lock().await;
-        let is_strict = lock(&self.learnt).audit.is_strict();
-        // The next window is as good, while nothing is known to be hidden.
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: !is_strict };
-        let rows = read.rows;
-        let later = || lock(&self.learnt).audit.later(rows);
-        // What is not known to hide any may have been deleted in between. What comes in is no sign: whatever the parts list, the
-        // whole lists after them, and what it lists before and after them they list.
-        let waits: &[Duration] = if is_strict { &[Duration::ZERO] } else { &[Duration::ZERO, PATIENCE[0]] };
-        let mut whole_hides = false;
-        for wait in waits {
-            tokio::time::sleep(*wait).await;
-            let before = listed(&read, unit);
-            let cap = lock(&self.learnt).caps.suspected();
-            let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
-            let rules = Rules { cap, suspicion, ..self.rules };
-            let Some(parts) = self.read_with(rules, window, asks).await? else {
-                if is_strict {
-                    // What cannot be shown to be all is not believed now.
-                    whole_hides = true;
-                    break;
-                }
-                later();
-                return Ok(read);
-            };
-            let in_parts = listed(&parts, unit);
-            if in_parts == before {
-                return Ok(self.agreed(read));
-            }
-            let rules = Rules { cap, ..self.rules };
-            let Some(again) = self.read_with(rules, window, asks).await? else {
-                later();
-                return Ok(read);
-            };
-            let after = listed(&again, unit);
-            whole_hides = !in_parts.is_subset(&after);
-            let parts_hide = before.intersection(&after).any(|record| !in_parts.contains(record));
-            read.add(parts);
-            read.add(again);
-            if !whole_hides && !parts_hide {
-                return Ok(self.agreed(read));
-            }
-        }
-        self.metrics.doubted();
-        self.metrics.error(FetchReason::Doubtful);
-        let message = "the API lists other records for parts of an interval than for all of it: it hides some. What was read \
-                       since both last agreed is a gap, and each interval is read in parts, too";
-        self.failed(Kind::Parts, FetchReason::Doubtful, message, true);
-        let mut learnt = lock(&self.learnt);
-        learnt.lengths.distrust();
-        learnt.caps.distrust();
-        let (is_shorter, gaps) = learnt.audit.disagreed(read.rows);
-        gaps.iter().for_each(|gap| tell_gap(&self.stream.name, gap));
-        if is_shorter && whole_hides {
-            learnt.density.overflowed(window, read.rows);
-            return Err(Overflow);
-        }
-        read.window.gaps.push(Gap { from: window.from, to: window.to, reason: GapReason::Contradiction });
-        Ok(read)
-    }
-
-    fn agreed(&self, read: Read) -> Read {
-        if lock(&self.learnt).audit.agreed(read.window.window, read.rows) {
-            self.worked(Kind::Parts);
-        }
-        read
-    }
-
     /// Whether a window lists the first records of all and is too long to be believed, now that there are some: before all of
     /// its pages are read.
     pub(super) fn is_first_heard(&self, window: Window) -> bool {
@@ -339,7 +244,7 @@ impl Feed {
             return Ok(());
         }
         // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
-        let asks = Asks { rank: self.client.rank(Priority::Live), awaited: &Awaited::now(), once: false };
+        let asks = self.asks(Priority::Live);
         let (now, kept) = (self.now(), self.oldest_kept(self.now()));
         for edge in [Edge::First, Edge::Last] {
             let control = lock(&self.learnt).lengths.control(window.len(), edge, self.rules.unit, now, kept);
@@ -436,12 +341,4 @@ impl Feed {
         }
         if witnesses.is_empty() { Witness::Unknown } else { Witness::False }
     }
-}
-
-/// The records that a reading listed, but for those at the ends of a window that is so short that its parts need not.
-fn listed(read: &Read, unit: Millis) -> BTreeSet<Fingerprint> {
-    let window = read.window.window;
-    let is_compared =
-        |found: &&Found| audit::has_edges(window, unit) || found.time.is_some_and(|time| window.contains(time));
-    read.window.found.iter().filter(is_compared).map(|found| found.fingerprint).collect()
 }

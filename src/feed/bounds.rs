@@ -104,8 +104,8 @@ impl Bounds {
     }
 }
 
-const fn gap((Window { from, to }, _): &(Window, Vec<Fingerprint>)) -> Gap {
-    Gap { from: *from, to: *to, reason: GapReason::Bounds }
+const fn gap((window, _): &(Window, Vec<Fingerprint>)) -> Gap {
+    Gap::of(*window, GapReason::Bounds)
 }
 
 /// Whether each of two lists, of which the smallest fingerprints are known, has what the other has not: not the same list,

@@ -127,7 +127,7 @@ impl Caps {
         if before == self.known() {
             return None;
         }
-        let gap = |(Window { from, to }, _)| Gap { from, to, reason: GapReason::TooDeep };
+        let gap = |(window, _)| Gap::of(window, GapReason::TooDeep);
         Some(self.believed.drain(..).filter(|(_, most)| *most == cap).map(gap).collect())
     }
 

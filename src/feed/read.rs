@@ -10,18 +10,12 @@ use super::ask::{Asked, Asks};
 use super::trouble::Kind;
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
 use crate::event::Millis;
-use crate::memory::Awaited;
 use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard, Suspicion};
 use crate::retry::Waits;
 use crate::source::{FetchReason, Priority};
 use crate::telemetry::spans;
 use crate::window::Window;
 
-/// After so many failures the place of a later page is taken to be the cause (a token that has run out, a page too deep
-/// for the API), and its run is begun anew.
-pub(super) const LATER_TRIES: u32 = 5;
-/// The same once a run of this window, or of one shortly before, has broken off.
-const FEWER_TRIES: u32 = 2;
 /// A page size that had to be halved is doubled after so many windows; and so many are asked for that fit a page where
 /// later pages could not be had.
 const LIMIT_KEPT: u32 = 16;
@@ -48,8 +42,8 @@ pub(super) struct Read {
     /// The most that a query listed of them, and the limit that was known, and looked for more beyond.
     pub most: u64,
     pub cap: Option<u64>,
-    /// Clock units that list as many as a limit may let through.
-    pub full: Vec<Window>,
+    /// Clock units that list as many as a limit may let through: gaps, if there is one.
+    pub full: Vec<Gap>,
     pub bare: bool,
     /// It contradicted itself on the way.
     pub contrary: bool,
@@ -79,7 +73,7 @@ impl Read {
 impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
-        let (window, asks) = (*window, Asks { rank: self.client.rank(priority), awaited, once: false });
+        let (window, asks) = (*window, Asks { awaited, ..self.asks(priority) });
         // Where much is expected, what comes shows how far it reaches.
         let tells = lock(&self.learnt).neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING);
         if !tells {
@@ -107,7 +101,7 @@ impl Feed {
 
     /// Reads a window once more, whatever is believed of it: for whoever remembers more of it than was listed.
     pub async fn read_again(&self, before: &WindowRead) -> Option<Arc<WindowRead>> {
-        let asks = Asks { rank: self.client.rank(Priority::Sweep), awaited: &Awaited::now(), once: false };
+        let asks = self.asks(Priority::Sweep);
         let read = self.read_once(before.window, asks).await.ok()?;
         Some(Arc::new(WindowRead { read_at: before.read_at, ..read.window }))
     }
@@ -149,7 +143,7 @@ impl Feed {
 
     /// Another part of a clock unit that is too large to be held at once, of which the first was read at `read_at`.
     pub async fn read_part(&self, window: Window, shard: Shard, read_at: Millis) -> Arc<WindowRead> {
-        let asks = Asks { rank: self.client.rank(Priority::CatchUp), awaited: &Awaited::now(), once: false };
+        let asks = self.asks(Priority::CatchUp);
         loop {
             // All parts are about as large, so none is made smaller: the parts before it would not fit any longer.
             let rules = Rules { shard, max_unit_bytes: u64::MAX, ..self.rules };
@@ -193,7 +187,7 @@ impl Feed {
         let mut bare = false;
         while let Some(request) = reading.next() {
             let proven = reading.proven();
-            match self.fetch(&request, asks, if broken { FEWER_TRIES } else { LATER_TRIES }).await {
+            match self.fetch(&request, asks, broken).await {
                 Asked::Page(page) => {
                     bare |= page.bare;
                     if !page.records.is_empty() && self.is_first_heard(window) {
@@ -292,19 +286,16 @@ impl Feed {
     }
 
     /// Once, however often it is read.
-    fn tell_gap(&self, gap: &Gap) {
-        if lock(&self.learnt).is_new(*gap) {
-            tell_gap(&self.stream.name, gap);
+    pub(super) fn tell_gap(&self, gap: &Gap) {
+        if !lock(&self.learnt).is_new(*gap) {
+            return;
         }
+        let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+        tracing::error!(
+            stream = self.stream.name, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
+            "given up: not all that lies between could be read"
+        );
     }
-}
-
-pub(super) fn tell_gap(stream: &str, gap: &Gap) {
-    let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
-    tracing::error!(
-        stream, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
-        "given up: not all that lies between could be read"
-    );
 }
 
 impl Learnt {

@@ -3,7 +3,7 @@
 //! Count and list agree then, so nothing within one interval shows it: `feed` does, by longer ones and by parts. An interval
 //! that lists as many is cut until its parts list fewer.
 
-use super::{GapReason, Piece, Reading};
+use super::{Gap, GapReason, Piece, Reading, note};
 use crate::event::Millis;
 use crate::window::Window;
 
@@ -31,9 +31,10 @@ impl Reading {
         self.most
     }
 
-    /// Clock units that list as many records as a limit may let through: nothing shorter can be asked for.
+    /// Clock units that list as many records as a limit may let through: gaps, if there is one, since nothing shorter can be
+    /// asked for.
     #[must_use]
-    pub fn full_units(&self) -> &[Window] {
+    pub fn full_units(&self) -> &[Gap] {
         &self.full
     }
 
@@ -45,12 +46,7 @@ impl Reading {
             if is_limit {
                 self.give_up(piece, GapReason::TooDeep);
             } else if may_be_limit {
-                let Window { from, to } = piece.window;
-                match self.full.last_mut() {
-                    // The units on either side may list the same.
-                    Some(last) if (last.from..=last.to).contains(&from) => last.to = last.to.max(to),
-                    _ => self.full.push(piece.window),
-                }
+                note(&mut self.full, Gap::of(piece.window, GapReason::TooDeep));
             }
             return;
         }

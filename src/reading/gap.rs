@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::Millis;
+use crate::window::Window;
 
 /// A part of the log that is given up: what of it was listed is delivered, what was not is lost, and told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,14 @@ pub struct Gap {
     pub to: Millis,
     /// Why.
     pub reason: GapReason,
+}
+
+impl Gap {
+    /// All of `window`.
+    #[must_use]
+    pub const fn of(Window { from, to }: Window, reason: GapReason) -> Self {
+        Self { from, to, reason }
+    }
 }
 
 /// Why something is given up: a closed set.

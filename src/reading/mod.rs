@@ -218,7 +218,7 @@ pub struct Reading {
     /// Rows known when an interval was last cut to look for more, and cuts since that showed none.
     known: u64,
     in_vain: u32,
-    full: Vec<Window>,
+    full: Vec<Gap>,
     end: Option<End>,
 }
 
@@ -586,12 +586,7 @@ impl Reading {
     /// What was listed of it is kept; what was not is a gap.
     fn give_up(&mut self, piece: Piece, reason: GapReason) {
         self.settle(Outcome::Unstable);
-        let Window { from, to } = piece.window;
-        match self.gaps.last_mut() {
-            // The units on either side of a record may list it, too: that is one gap.
-            Some(last) if last.reason == reason && (last.from..=last.to).contains(&from) => last.to = last.to.max(to),
-            _ => self.gaps.push(Gap { from, to, reason }),
-        }
+        note(&mut self.gaps, Gap::of(piece.window, reason));
     }
 
     /// Reads a piece of several units again with another page size; the second time, halves it.
@@ -634,5 +629,15 @@ impl Reading {
 
     fn settle(&mut self, outcome: Outcome) {
         self.outcome = self.outcome.max(outcome);
+    }
+}
+
+/// The units on either side of a record may list it, too: that is one gap.
+fn note(gaps: &mut Vec<Gap>, gap: Gap) {
+    match gaps.last_mut() {
+        Some(last) if last.reason == gap.reason && (last.from..=last.to).contains(&gap.from) => {
+            last.to = last.to.max(gap.to);
+        }
+        _ => gaps.push(gap),
     }
 }

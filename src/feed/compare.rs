@@ -1,0 +1,114 @@
+//! Reads a window in parts as well, now and then, and compares: see [`super::audit`].
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::ask::Asks;
+use super::doubt::PATIENCE;
+use super::read::Read;
+use super::trouble::Kind;
+use super::{Feed, Overflow, audit, lock};
+use crate::event::{Fingerprint, Millis};
+use crate::reading::{Found, Gap, GapReason, Rules, Suspicion};
+use crate::source::{FetchReason, Priority};
+use crate::state::admit::is_outside;
+
+impl Feed {
+    /// Compares a window with its parts, if it is its turn.
+    pub(super) async fn audit(&self, mut read: Read) -> Result<Read, Overflow> {
+        let window = read.window.window;
+        // Where records are filed by another time than they show, parts contradict each other.
+        let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
+        let can_be = window.len() > self.rules.unit
+            && window.to <= self.now().sure
+            && !self.told_outside.load(Ordering::Relaxed)
+            && !read.window.found.iter().any(stray);
+        let is_due = || lock(&self.learnt).audit.is_due(window, read.rows);
+        if can_be && lock(&self.bounds).are_believed() && is_due() {
+            read = self.compare_with_parts(read).await?;
+        }
+        Ok(read)
+    }
+
+    async fn compare_with_parts(&self, mut read: Read) -> Result<Read, Overflow> {
+        let (window, unit) = (read.window.window, self.rules.unit);
+        let _turn = self.controls.lock().await;
+        let is_strict = lock(&self.learnt).audit.is_strict();
+        // The next window is as good, while nothing is known to be hidden.
+        let asks = Asks { once: !is_strict, ..self.asks(Priority::Live) };
+        let rows = read.rows;
+        let later = || lock(&self.learnt).audit.later(rows);
+        // What is not known to hide any may have been deleted in between. What comes in is no sign: whatever the parts list, the
+        // whole lists after them, and what it lists before and after them they list.
+        let waits: &[Duration] = if is_strict { &[Duration::ZERO] } else { &[Duration::ZERO, PATIENCE[0]] };
+        let mut whole_hides = false;
+        for wait in waits {
+            tokio::time::sleep(*wait).await;
+            let before = listed(&read, unit);
+            let cap = lock(&self.learnt).caps.suspected();
+            let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
+            let rules = Rules { cap, suspicion, ..self.rules };
+            let Some(parts) = self.read_with(rules, window, asks).await? else {
+                if is_strict {
+                    // What cannot be shown to be all is not believed now.
+                    whole_hides = true;
+                    break;
+                }
+                later();
+                return Ok(read);
+            };
+            let in_parts = listed(&parts, unit);
+            if in_parts == before {
+                return Ok(self.agreed(read));
+            }
+            let rules = Rules { cap, ..self.rules };
+            let Some(again) = self.read_with(rules, window, asks).await? else {
+                later();
+                return Ok(read);
+            };
+            let after = listed(&again, unit);
+            whole_hides = !in_parts.is_subset(&after);
+            let parts_hide = before.intersection(&after).any(|record| !in_parts.contains(record));
+            read.add(parts);
+            read.add(again);
+            if !whole_hides && !parts_hide {
+                return Ok(self.agreed(read));
+            }
+        }
+        self.metrics.doubted();
+        self.metrics.error(FetchReason::Doubtful);
+        let message = "the API lists other records for parts of an interval than for all of it: it hides some. What was read \
+                       since both last agreed is a gap, and each interval is read in parts, too";
+        self.failed(Kind::Parts, FetchReason::Doubtful, message, true);
+        let (is_shorter, gaps) = {
+            let mut learnt = lock(&self.learnt);
+            learnt.lengths.distrust();
+            learnt.caps.distrust();
+            let (may_agree, gaps) = learnt.audit.disagreed(read.rows);
+            (may_agree && whole_hides, gaps.to_vec())
+        };
+        gaps.iter().for_each(|gap| self.tell_gap(gap));
+        if is_shorter {
+            lock(&self.learnt).density.overflowed(window, read.rows);
+            return Err(Overflow);
+        }
+        read.window.gaps.push(Gap::of(window, GapReason::Contradiction));
+        Ok(read)
+    }
+
+    fn agreed(&self, read: Read) -> Read {
+        if lock(&self.learnt).audit.agreed(read.window.window, read.rows) {
+            self.worked(Kind::Parts);
+        }
+        read
+    }
+}
+
+/// The records that a reading listed, but for those at the ends of a window that is so short that its parts need not.
+fn listed(read: &Read, unit: Millis) -> BTreeSet<Fingerprint> {
+    let window = read.window.window;
+    let is_compared =
+        |found: &&Found| audit::has_edges(window, unit) || found.time.is_some_and(|time| window.contains(time));
+    read.window.found.iter().filter(is_compared).map(|found| found.fingerprint).collect()
+}
