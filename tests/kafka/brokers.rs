@@ -31,10 +31,14 @@ async fn the_broker_is_killed_and_comes_back() {
         let ends = Ends::of(&broker.client(), TOPIC);
         let before = ends.sum();
         until("more records", || program.log(), async || (ends.sum() > before).then_some(())).await;
+        let no_group = || program.logged("cannot take part in the group").len();
+        let said = no_group();
         broker.kill();
-        let stuck = delivered(&program).await;
+        let killed = delivered(&program).await;
+        until("a line that tells", || program.log(), async || (no_group() > said).then_some(())).await;
+        // What had been acknowledged.
+        assert!(delivered(&program).await - killed <= f64::from(RATE), "something was delivered without a broker");
         broker.restart().await;
-        assert!(delivered(&program).await - stuck <= f64::from(RATE), "something was delivered without a broker");
         delivers_more(&program, 50.0).await;
     }
     finish_exactly_once([program], &simulator, &broker.java()).await;
