@@ -21,6 +21,8 @@ const FIRST: u32 = 4;
 const LONG: u32 = 8;
 /// And where one does not come at once, one of so many.
 const LATER: u32 = 8;
+/// After so many that did not, the next is asked for until it comes.
+const PATIENT: u32 = 4;
 /// So much longer than any that agreed a window is audited, too, if it lists anything.
 const GROWTH: Millis = 2;
 /// What was given up before so many others is known to all lanes.
@@ -48,9 +50,19 @@ pub(super) struct Audit {
 struct Group {
     /// Until the next audit.
     left: u32,
-    /// What was believed before the last one began, if it has not agreed, and since, one window where they touch.
-    before: VecDeque<Window>,
-    believed: VecDeque<Window>,
+    /// Audits since the last one that came.
+    late: u32,
+    /// What was believed before the last one began, if it has not agreed, and since, one where they touch.
+    before: VecDeque<Believed>,
+    believed: VecDeque<Believed>,
+}
+
+/// Windows that were believed, and the one that listed the most of them.
+#[derive(Debug)]
+struct Believed {
+    window: Window,
+    rows: u64,
+    fullest: Window,
 }
 
 impl Default for Audit {
@@ -84,7 +96,7 @@ impl Audit {
             group.left = EVERY;
             group.before.append(&mut group.believed);
         } else if !is_strict {
-            group.believe(window);
+            group.believe(window, rows);
         }
         is_due || is_strict
     }
@@ -95,7 +107,20 @@ impl Audit {
 
     /// The parts of one that lists as many `rows` do not come now.
     pub(super) const fn later(&mut self, rows: u64) {
-        self.group(rows).left = LATER;
+        let group = self.group(rows);
+        (group.left, group.late) = (LATER, group.late.saturating_add(1));
+    }
+
+    /// Whether the parts of one that lists as many `rows` are asked for until they come.
+    pub(super) const fn is_patient(&mut self, rows: u64) -> bool {
+        self.is_strict() || self.group(rows).late >= PATIENT
+    }
+
+    /// The next audit is the last: the window that tells the most of those that none has shown.
+    pub(super) fn last(&mut self) -> Option<Window> {
+        let Group { before, believed, .. } = &mut self.full;
+        before.append(believed);
+        before.iter().max_by_key(|believed| believed.rows).map(|believed| believed.fullest)
     }
 
     /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
@@ -104,7 +129,7 @@ impl Audit {
             self.longest = self.longest.max(window.len());
         }
         let group = self.group(rows);
-        group.left = EVERY;
+        (group.left, group.late) = (EVERY, 0);
         group.before.clear();
         if rows >= TELLING {
             self.first = self.first.saturating_sub(1);
@@ -127,8 +152,9 @@ impl Audit {
         gaps.drain(..gaps.len().saturating_sub(MOST_GAPS));
         let known = gaps.len();
         for group in [full, sparse] {
+            group.late = 0;
             let believed = group.before.drain(..).chain(group.believed.drain(..));
-            gaps.extend(believed.map(|window| Gap::of(window, GapReason::Contradiction)));
+            gaps.extend(believed.map(|believed| Gap::of(believed.window, GapReason::Contradiction)));
         }
         (parts >= TELLING, &self.gaps[known..])
     }
@@ -159,12 +185,16 @@ pub(super) const fn has_edges(window: Window, unit: Millis) -> bool {
 }
 
 impl Group {
-    fn believe(&mut self, window: Window) {
+    fn believe(&mut self, window: Window, rows: u64) {
         match self.believed.back_mut() {
-            Some(last) if last.to >= window.from && window.to >= last.from => {
-                *last = Window { from: last.from.min(window.from), to: last.to.max(window.to) };
+            Some(last) if last.window.to >= window.from && window.to >= last.window.from => {
+                let Window { from, to } = last.window;
+                last.window = Window { from: from.min(window.from), to: to.max(window.to) };
+                if rows > last.rows {
+                    (last.rows, last.fullest) = (rows, window);
+                }
             }
-            _ => self.believed.push_back(window),
+            _ => self.believed.push_back(Believed { window, rows, fullest: window }),
         }
     }
 }
@@ -236,6 +266,27 @@ mod tests {
         assert!(!audit.is_due(window(2 * SHORT), 1) && !audit.is_due(window(9 * SHORT), 0));
         assert!(audit.is_due(window(2 * SHORT + 1), 1) && audit.agreed(window(2 * SHORT + 1), 1));
         assert!(!audit.is_due(window(4 * SHORT + 2), 1) && audit.is_due(window(4 * SHORT + 3), 1));
+    }
+
+    #[test]
+    fn parts_that_do_not_come_are_asked_for_until_they_do_and_the_fullest_window_is_left_for_the_end() {
+        let mut audit = begun();
+        for number in 0..3 * Millis::from(LATER) {
+            assert!(!audit.is_patient(30));
+            if due(&mut audit, number, 1000, 30 + number.unsigned_abs() % 7) {
+                audit.later(30);
+            }
+        }
+        assert_eq!(audit.last(), Some(Window { from: 20_000, to: 21_000 }));
+        assert!(due(&mut audit, 24, 1000, 30));
+        audit.later(30);
+        assert!(audit.is_patient(30) && !audit.is_patient(3));
+        assert!(!due(&mut audit, 25, 1000, 11), "at the same time");
+        audit.agreed(Window { from: 0, to: 1 }, 30);
+        assert!(!audit.is_patient(30));
+        assert_eq!(audit.last(), Some(Window { from: 25_000, to: 26_000 }));
+        audit.disagreed(0);
+        assert_eq!(audit.last(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether the API lists and counts only so many records of a query, and does not say so.
 //!
 //! Pure: no I/O. A limit cannot be as many as a query has listed fewer than; so the most that any lists is suspected, and what
-//! several windows in a row list. An interval three times as long is asked for then: where that holds no more, the window is
+//! several windows list since the last that listed more. An interval three times as long is asked for then: where that holds no more, the window is
 //! read again in parts. Once a limit is known, windows are asked for that hold less, and what was believed of those that just
 //! listed as many is given up.
 
@@ -19,8 +19,8 @@ const SEEN: u32 = 3;
 /// Once parts have listed no more than the whole so often, as many are no limit: once, that may come about by chance where they
 /// are one.
 const TRIED: u32 = 4;
-/// So many windows in a row that list as many are no chance.
-const TIED: u32 = 3;
+/// So many windows that list as many, and none more in between, are no chance.
+const TIED: usize = 3;
 /// For so many readings it counts how many records a query has listed: a limit may be new.
 const SHOWN: u32 = 64;
 /// Windows that are remembered.
@@ -35,8 +35,8 @@ pub(super) struct Caps {
     left: u32,
     /// As many records were suspected last, in vain, and how often.
     in_vain: (u64, u32),
-    /// The last window, how many records it listed, and how many windows in a row did.
-    tie: Option<(Window, u64, u32)>,
+    /// The last windows since which none has listed more, and how many records they listed.
+    ties: VecDeque<(Window, u64)>,
     /// So many records in a row were looked into, and for how many windows that counts.
     no_limit: (u64, u32),
     /// Windows that were believed as they were, and how many records they listed.
@@ -57,16 +57,14 @@ impl Caps {
     /// A window listed at most `most` records a query.
     pub(super) fn window(&mut self, window: Window, most: u64) {
         self.no_limit.1 = self.no_limit.1.saturating_sub(1);
-        self.tie = match self.tie {
-            Some((last, listed, times)) if listed == most => Some((window, most, times + u32::from(last != window))),
-            _ => Some((window, most, 1)),
-        };
+        self.ties.retain(|(of, listed)| *of != window && *listed >= most);
+        remember(&mut self.ties, (window, most));
     }
 
     /// Whether a limit may be as many as a query listed, beside the `everywhere` that all list.
     pub(super) fn suspects(&self, listed: u64, everywhere: u64) -> bool {
         let may_be = listed < DEAR || listed.is_multiple_of(100) || listed.is_power_of_two();
-        let is_tied = self.tie.is_some_and(|(_, most, times)| most == listed && times >= TIED);
+        let is_tied = self.ties.iter().filter(|(_, most)| *most == listed).count() >= TIED;
         let is_new = self.no_limit.0 != listed || self.no_limit.1 == 0;
         listed >= everywhere + LEAST && (may_be && listed >= self.shown || is_tied && is_new)
     }
@@ -77,10 +75,7 @@ impl Caps {
             return;
         }
         self.believed.retain(|(of, _)| *of != window);
-        if self.believed.len() == REMEMBERED {
-            self.believed.pop_front();
-        }
-        self.believed.push_back((window, most));
+        remember(&mut self.believed, (window, most));
     }
 
     /// A query listed, or counted, as many.
@@ -137,6 +132,13 @@ impl Caps {
     }
 }
 
+fn remember(windows: &mut VecDeque<(Window, u64)>, window: (Window, u64)) {
+    if windows.len() == REMEMBERED {
+        windows.pop_front();
+    }
+    windows.push_back(window);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,24 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn what_several_windows_in_a_row_list_is_suspected_whatever_was_shown_before() {
+    fn what_several_windows_list_and_none_more_is_suspected_whatever_was_shown_before() {
         let window = |from| Window { from, to: from + 10 };
         let mut caps = Caps::default();
         caps.shows(500);
-        for (from, most) in [(0, 47), (10, 47), (10, 47)] {
+        for (from, most) in [(0, 47), (10, 47), (20, 48), (30, 47), (40, 46), (50, 47), (50, 47)] {
             caps.window(window(from), most);
-            assert!(!caps.suspects(47, 0), "one window, read twice, is no other");
+            assert!(!caps.suspects(47, 0), "one window, read twice, is no other, and one listed more");
         }
-        caps.window(window(20), 47);
-        assert!(caps.suspects(47, 0) && !caps.suspects(47, 40));
+        caps.window(window(60), 47);
+        assert!(caps.suspects(47, 0) && !caps.suspects(47, 40) && !caps.suspects(46, 0));
         caps.is_no_limit(47);
-        for from in 3..2 + SHOWN {
+        for from in 7..6 + SHOWN {
             caps.window(window(i64::from(from) * 10), 47);
             assert!(!caps.suspects(47, 0), "it was looked into");
         }
-        caps.window(window(9000), 47);
+        caps.window(window(9000), 46);
         assert!(caps.suspects(47, 0));
-        caps.window(window(9010), 46);
+        caps.window(window(9010), 48);
         assert!(!caps.suspects(47, 0));
         caps.distrust();
         assert!(caps.suspects(47, 0));

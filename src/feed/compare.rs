@@ -14,30 +14,54 @@ use crate::reading::{Found, Gap, GapReason, Rules, Suspicion};
 use crate::source::{FetchReason, Priority};
 use crate::state::admit::is_outside;
 
+/// So often parts are asked for before a run ends.
+const LAST_TRIES: u32 = 3;
+
 impl Feed {
     /// Compares a window with its parts, if it is its turn.
-    pub(super) async fn audit(&self, mut read: Read) -> Result<Read, Overflow> {
-        let window = read.window.window;
-        // Where records are filed by another time than they show, parts contradict each other.
-        let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
-        let can_be = window.len() > self.rules.unit
-            && window.to <= self.now().sure
-            && !self.told_outside.load(Ordering::Relaxed)
-            && !read.window.found.iter().any(stray);
-        let is_due = || lock(&self.learnt).audit.is_due(window, read.rows);
-        if can_be && lock(&self.bounds).are_believed() && is_due() {
-            read = self.compare_with_parts(read).await?;
+    pub(super) async fn audit(&self, read: Read) -> Result<Read, Overflow> {
+        if self.can_be_compared(&read) && lock(&self.learnt).audit.is_due(read.window.window, read.rows) {
+            let _turn = self.controls.lock().await;
+            return self.compare_with_parts(read).await;
         }
         Ok(read)
     }
 
-    async fn compare_with_parts(&self, mut read: Read) -> Result<Read, Overflow> {
-        let (window, unit) = (read.window.window, self.rules.unit);
+    /// Before a run ends: compares the window that tells the most of those that no audit has shown.
+    pub async fn audit_last(&self) {
         let _turn = self.controls.lock().await;
-        let is_strict = lock(&self.learnt).audit.is_strict();
+        for _ in 0..LAST_TRIES {
+            let Some(window) = lock(&self.learnt).audit.last() else { return };
+            let asks = Asks { once: true, ..self.asks(Priority::Live) };
+            if let Ok(Some(read)) = self.read_with(self.rules, window, asks).await
+                && self.can_be_compared(&read)
+            {
+                // Whatever it shows is known then.
+                _ = self.compare_with_parts(read).await;
+            }
+        }
+    }
+
+    fn can_be_compared(&self, read: &Read) -> bool {
+        let window = read.window.window;
+        // Where records are filed by another time than they show, parts contradict each other.
+        let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
+        window.len() > self.rules.unit
+            && window.to <= self.now().sure
+            && !self.told_outside.load(Ordering::Relaxed)
+            && !read.window.found.iter().any(stray)
+            && lock(&self.bounds).are_believed()
+    }
+
+    /// Whoever calls it has the turn at control questions.
+    async fn compare_with_parts(&self, mut read: Read) -> Result<Read, Overflow> {
+        let (window, unit, rows) = (read.window.window, self.rules.unit, read.rows);
+        let (is_strict, is_patient) = {
+            let audit = &mut lock(&self.learnt).audit;
+            (audit.is_strict(), audit.is_patient(rows))
+        };
         // The next window is as good, while nothing is known to be hidden.
-        let asks = Asks { once: !is_strict, ..self.asks(Priority::Live) };
-        let rows = read.rows;
+        let asks = Asks { once: !is_patient, ..self.asks(Priority::Live) };
         let later = || lock(&self.learnt).audit.later(rows);
         // What is not known to hide any may have been deleted in between. What comes in is no sign: whatever the parts list, the
         // whole lists after them, and what it lists before and after them they list.
@@ -50,8 +74,8 @@ impl Feed {
             let suspicion = Suspicion::Parts(audit::cuts(window, &read.window.found, unit));
             let rules = Rules { cap, suspicion, ..self.rules };
             let Some(parts) = self.read_with(rules, window, asks).await? else {
-                if is_strict {
-                    // What cannot be shown to be all is not believed now.
+                if is_patient {
+                    // What cannot be shown to be all is not believed.
                     whole_hides = true;
                     break;
                 }

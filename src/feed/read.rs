@@ -29,6 +29,8 @@ const SHARDS: u32 = 2;
 const MOST_SHARDS: u32 = 512;
 /// So many records of a window mostly show whether it is answered up to its ends.
 const TELLING: f64 = 24.0;
+/// Parts that contradict each other so often are not had.
+const PARTS_TRIES: u32 = 3;
 /// Gaps that are not told again.
 const TOLD: usize = 256;
 
@@ -184,7 +186,7 @@ impl Feed {
         };
         let mut reading = Reading::new(rules, window, inclusive);
         let mut waits = Waits::new();
-        let mut bare = false;
+        let (mut bare, mut contrary) = (false, 0);
         while let Some(request) = reading.next() {
             let proven = reading.proven();
             match self.fetch(&request, asks, broken).await {
@@ -194,9 +196,13 @@ impl Feed {
                         return Err(Overflow);
                     }
                     if let Some(breach) = reading.give(page) {
-                        // Where records are filed by another time than they show, parts contradict each other.
                         if matches!(rules.suspicion, Suspicion::Parts(_)) {
-                            return Ok(None);
+                            contrary += 1;
+                            if asks.once || contrary == PARTS_TRIES {
+                                return Ok(None);
+                            }
+                            tokio::time::sleep(waits.next_wait()).await;
+                            continue;
                         }
                         self.metrics.error(FetchReason::Malformed);
                         self.failed(Kind::Runs, FetchReason::Malformed, breach.words(), false);

@@ -213,7 +213,7 @@ impl Lane {
             let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
             let Some(job) = planned else {
                 if all {
-                    return Ok(());
+                    return self.look_back(&mut cursor, &shutdown).await;
                 }
                 after = None;
                 self.board.waits_for(WaitsFor::Poll);
@@ -224,7 +224,7 @@ impl Lane {
                 // It was read to its end, so what was readable is delivered; its mark waits for the clock, and the next run
                 // goes on from there.
                 tracing::info!(stream = self.feed.stream.name, "caught up, but for what time the server says it is");
-                return Ok(());
+                return self.look_back(&mut cursor, &shutdown).await;
             }
             after = Some(job.pass);
             if all && job.pass != Pass::Fore {

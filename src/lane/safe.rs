@@ -140,6 +140,16 @@ impl Lane {
         Ok(())
     }
 
+    /// Before a run ends that is to be complete: whether what was read last was all, and what is a gap if it was not.
+    pub(super) async fn look_back(&self, cursor: &mut Cursor, shutdown: &Shutdown) -> Result<(), LaneError> {
+        shutdown.unless(self.feed.audit_last()).await;
+        if self.add_gaps(&mut cursor.known, self.feed.hidden().into_iter()) {
+            self.keep(cursor, shutdown).await?;
+            self.show(cursor);
+        }
+        Ok(())
+    }
+
     /// Puts a cursor that is ahead of the server's time back to what was read, and says so for as long as it takes to
     /// read what it had passed over. `since` is when it did so last.
     pub(super) async fn put_back(

@@ -21,7 +21,7 @@ use crate::telemetry::chain;
 impl Lane {
     /// What is known of the API once `read` is delivered; said where it is new.
     pub(super) fn learn(&self, known: &Known, read: &WindowRead) -> Known {
-        let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+        let stream = &self.feed.stream.name;
         let mut next = known.clone();
         let (skew, outside) = admit::skew(read.window, self.feed.schedule.unit, &read.found);
         self.feed.metrics.outside(outside);
@@ -36,18 +36,25 @@ impl Lane {
         next.saw(skew);
         next.witness = read.witness.or(next.witness);
         // What the API has hidden of windows before this one is a gap of each lane, whichever reading showed it.
-        let gaps = read.gaps.iter().copied().chain(self.feed.hidden());
-        let new: Vec<Gap> = gaps.filter(|gap| next.add_gap(*gap)).collect();
+        self.add_gaps(&mut next, read.gaps.iter().copied().chain(self.feed.hidden()));
+        next
+    }
+
+    /// Counts, shows and tells those that are new. Whether any is.
+    pub(super) fn add_gaps(&self, known: &mut Known, gaps: impl Iterator<Item = Gap>) -> bool {
+        let before = known.gaps.len();
+        let new: Vec<Gap> = gaps.filter(|gap| known.add_gap(*gap)).collect();
         self.gave_up(&new);
         // One that grows is told once.
-        if let Some(first) = new.first().filter(|_| next.gaps.len() > known.gaps.len()) {
-            let (new, gaps, reason) = (new.len(), next.gaps.len(), first.reason.label());
+        if let Some(first) = new.first().filter(|_| known.gaps.len() > before) {
+            let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
+            let (new, gaps, reason) = (new.len(), known.gaps.len(), first.reason.label());
             let (from, to) = (time(first.from), time(first.to));
             tracing::error!(
                 stream, sink, new, gaps, %from, %to, reason, "gaps are kept: `trailcast cursor show` lists them"
             );
         }
-        next
+        !new.is_empty()
     }
 
     /// The first records came behind what was said to be empty.
