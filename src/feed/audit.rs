@@ -21,7 +21,7 @@ const FIRST: u32 = 4;
 const LONG: u32 = 8;
 /// And where one does not come at once, one of so many.
 const LATER: u32 = 8;
-/// After so many that did not, the next is asked for until it comes.
+/// After so many that did not come, the next is asked for until it comes.
 const PATIENT: u32 = 4;
 /// So much longer than any that agreed a window is audited, too, if it lists anything.
 const GROWTH: Millis = 2;
