@@ -33,12 +33,12 @@ impl Feed {
         for _ in 0..LAST_TRIES {
             let Some(window) = lock(&self.learnt).audit.last() else { return };
             let asks = Asks { once: true, ..self.asks(Priority::Live) };
-            if let Ok(Some(read)) = self.read_with(self.rules, window, asks).await
-                && self.can_be_compared(&read)
-            {
-                // Whatever it shows is known then.
-                _ = self.compare_with_parts(read).await;
+            let Ok(Some(read)) = self.read_with(self.rules, window, asks).await else { continue };
+            if !self.can_be_compared(&read) {
+                return;
             }
+            // Whatever it shows is known then.
+            _ = self.compare_with_parts(read).await;
         }
     }
 
