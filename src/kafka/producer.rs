@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::bookmark::Bookmark;
@@ -69,6 +69,8 @@ pub struct Report {
     /// The places, among those sent, of messages that failed, and why; all others are acknowledged, unless there is a
     /// `doom`.
     failed: Vec<(usize, Code)>,
+    /// The offset of the last of those that are acknowledged, if it was told.
+    last: Option<(usize, i64)>,
     /// What has failed the whole transaction, while nothing was heard of some messages.
     doom: Option<KafkaError>,
 }
@@ -76,6 +78,12 @@ pub struct Report {
 impl Report {
     fn is_clean(&self) -> bool {
         self.failed.is_empty() && self.doom.is_none()
+    }
+
+    /// Where in its partition the message at `index` lies, if it is the last of those that are acknowledged.
+    #[must_use]
+    pub fn offset_of_last(&self, index: usize) -> Option<i64> {
+        self.last.filter(|(last, _)| *last == index).map(|(_, offset)| offset)
     }
 
     /// The places of messages that are not known to be acknowledged. Of a transaction nothing is before it is committed.
@@ -261,7 +269,8 @@ impl Producer {
                 self.context.well();
             }
             if is_over || doom.is_some() {
-                return Report { failed: std::mem::take(&mut tally.failed), doom: doom.filter(|_| !is_over) };
+                let (failed, last) = (std::mem::take(&mut tally.failed), tally.last);
+                return Report { failed, last, doom: doom.filter(|_| !is_over) };
             }
             drop(tally);
             doom = self.is_transactional.then(|| self.doom()).flatten();
@@ -408,6 +417,7 @@ struct Waiting {
 struct Tally {
     under_way: usize,
     failed: Vec<(usize, Code)>,
+    last: Option<(usize, i64)>,
 }
 
 impl Waiting {
@@ -429,8 +439,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let mut tally = ticket.waiting.tally();
         tally.under_way -= 1;
-        if let Err((error, _)) = result {
-            tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail)));
+        match result {
+            Ok(message) if message.offset() >= 0 => tally.last = tally.last.max(Some((ticket.index, message.offset()))),
+            Ok(_) => {}
+            Err((error, _)) => tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail))),
         }
         if tally.under_way == 0 || result.is_err() {
             drop(tally);
@@ -455,7 +467,8 @@ mod tests {
     #[test]
     fn a_report_tells_causes_from_consequences() {
         let (transactional, plain) = (producer(Some("t")), producer(None));
-        let refused = |failed: &[(usize, Code)]| Report { failed: failed.to_vec(), doom: None }.refused(&transactional);
+        let refused =
+            |failed: &[(usize, Code)]| Report { failed: failed.to_vec(), ..Report::default() }.refused(&transactional);
         let too_large = refused(&[(4, Code::State), (2, Code::MessageSizeTooLarge), (3, Code::PurgeQueue)]).unwrap();
         assert_eq!(too_large.iter().map(|refused| refused.index).collect::<Vec<_>>(), [2]);
         assert_eq!(too_large[0].reason, DeadLetterReason::TooLarge);
@@ -463,7 +476,7 @@ mod tests {
         assert_eq!(failed.reason, SinkReason::Refused, "first what may pass, then what is refused");
         assert!(refused(&[(1, Code::PurgeQueue)]).is_err(), "nor is it delivered");
         assert_eq!(refused(&[]).unwrap(), []);
-        let mixed = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)], doom: None };
+        let mixed = Report { failed: vec![(4, Code::PurgeQueue), (2, Code::MessageSizeTooLarge)], ..Report::default() };
         assert!(mixed.refused(&plain).is_err(), "what failed beside it is not delivered");
     }
 

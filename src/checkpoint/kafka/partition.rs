@@ -130,7 +130,8 @@ impl Partition {
         let (has_format, upset) = (false, false);
         let (shared, standing) = (Arc::clone(&state), Arc::clone(&shown));
         let producer = Arc::new(producer);
-        let writer = Writer { topic, number, producer, state: shared, sum, standing, told, has_format, upset };
+        let next = 0;
+        let writer = Writer { topic, number, producer, state: shared, sum, standing, told, has_format, upset, next };
         let standing = shown;
         std::thread::Builder::new()
             .name(format!("state-{number}"))
@@ -226,6 +227,8 @@ struct Writer {
     /// The last transaction was aborted because a record was refused. The client takes that for a gap in its own
     /// sequence, which fails the next transaction, too, whatever is in it.
     upset: bool,
+    /// The state's next record lies there or later.
+    next: i64,
 }
 
 /// What the group is told of the state.
@@ -250,6 +253,8 @@ struct Unsent {
     refused: Vec<(usize, Refused)>,
     /// Whether each was alone in its batch: otherwise it may have been refused for what stood beside it.
     alone: bool,
+    /// Where the records of the state lie, as far as that is known.
+    state_at: Option<Range<i64>>,
 }
 
 impl Writer {
@@ -354,6 +359,18 @@ impl Writer {
                 Err(error) => self.lost(&error),
             });
         }
+        if let Some(at) = unsent.state_at {
+            // A topic that is deleted and made again, or has lost its end, may take records as if nothing had happened.
+            if at.start < self.next {
+                let (name, at, next) = (&self.topic.config.topic, at.start, self.next);
+                let message = format!(
+                    "the state topic {name} took a record at offset {at}, but had reached {next}: it was deleted and made again, \
+                     or has lost its end"
+                );
+                return Err(Trouble::Lost(Failure { reason: SinkReason::Checkpoint, message }));
+            }
+            self.next = at.end;
+        }
         let is_told = self.tell(standing)?;
         match self.producer.commit() {
             Ok(()) => {
@@ -428,7 +445,11 @@ impl Writer {
                 let (report, alone) = self.producer.send_in_flights(&work.messages, wanted, flight)?;
                 let refused = report.refused(&self.producer)?;
                 if !refused.is_empty() {
-                    return Ok(Unsent { refused: refused.into_iter().map(|refused| (0, refused)).collect(), alone });
+                    return Ok(Unsent {
+                        refused: refused.into_iter().map(|refused| (0, refused)).collect(),
+                        alone,
+                        state_at: None,
+                    });
                 }
             }
         }
@@ -446,7 +467,11 @@ impl Writer {
             total += work.messages.len();
         }
         self.producer.enqueue(&changes, |_| true, total, &sending)?;
-        let refused = self.producer.wait(&sending).refused(&self.producer)?;
+        let report = self.producer.wait(&sending);
+        // One after the other: nobody else writes there.
+        let records = changes.len();
+        let state_at = report.offset_of_last(total + records - 1).map(|last| last + 1 - records as i64..last + 1);
+        let refused = report.refused(&self.producer)?;
         let of_work = |mut refused: Refused| {
             if refused.index >= total {
                 return Err(Failed::Failure(Failure {
@@ -459,7 +484,7 @@ impl Writer {
             Ok((work, refused))
         };
         let refused = refused.into_iter().map(of_work).collect::<Result<_, _>>()?;
-        Ok(Unsent { refused, alone: false })
+        Ok(Unsent { refused, alone: false, state_at })
     }
 
     /// What the changes of works, one after the other, are in the topic: the last of each key, and of a range the keys

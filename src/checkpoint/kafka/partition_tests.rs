@@ -8,7 +8,18 @@ fn writer() -> Writer {
     let producer = Arc::new(Producer::new(&topic.config.cluster, &[], None, None).unwrap());
     let (sum, standing) = (Sum::default(), Arc::new(Mutex::new(Standing { identity: 1, commits: 0 })));
     let told = Told { bookmark: None, last: None };
-    Writer { topic, number: 3, producer, state: Arc::default(), sum, standing, told, has_format: true, upset: false }
+    Writer {
+        topic,
+        number: 3,
+        producer,
+        state: Arc::default(),
+        sum,
+        standing,
+        told,
+        has_format: true,
+        upset: false,
+        next: 0,
+    }
 }
 
 fn put(key: &[u8], value: &[u8]) -> Changes {
