@@ -470,7 +470,8 @@ impl Writer {
         let report = self.producer.wait(&sending);
         // One after the other: nobody else writes there.
         let records = changes.len();
-        let state_at = report.offset_of_last(total + records - 1).map(|last| last + 1 - records as i64..last + 1);
+        let state_at =
+            report.offset_of_last(total + records - 1).map(|last| last + 1 - (records as u64).cast_signed()..last + 1);
         let refused = report.refused(&self.producer)?;
         let of_work = |mut refused: Refused| {
             if refused.index >= total {
