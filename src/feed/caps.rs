@@ -1,9 +1,9 @@
 //! Whether the API lists and counts only so many records of a query, and does not say so.
 //!
 //! Pure: no I/O. A limit cannot be as many as a query has listed fewer than; so the most that any lists is suspected, and what
-//! several windows list since the last that listed more. An interval three times as long is asked for then: where that holds no more, the window is
-//! read again in parts. Once a limit is known, windows are asked for that hold less, and what was believed of those that just
-//! listed as many is given up.
+//! several windows list since the last that listed more. An interval three times as long is asked for then: where that holds
+//! no more, the window is read again in parts. Once a limit is known, windows are asked for that hold less, and what was
+//! believed of those that just listed as many is given up.
 
 use std::collections::VecDeque;
 
@@ -57,8 +57,8 @@ impl Caps {
     /// A window listed at most `most` records a query.
     pub(super) fn window(&mut self, window: Window, most: u64) {
         self.no_limit.1 = self.no_limit.1.saturating_sub(1);
-        self.ties.retain(|(of, listed)| *of != window && *listed >= most);
-        remember(&mut self.ties, (window, most));
+        self.ties.retain(|(_, listed)| *listed >= most);
+        remember(&mut self.ties, window, most);
     }
 
     /// Whether a limit may be as many as a query listed, beside the `everywhere` that all list.
@@ -74,8 +74,7 @@ impl Caps {
         if most < LEAST {
             return;
         }
-        self.believed.retain(|(of, _)| *of != window);
-        remember(&mut self.believed, (window, most));
+        remember(&mut self.believed, window, most);
     }
 
     /// A query listed, or counted, as many.
@@ -132,11 +131,13 @@ impl Caps {
     }
 }
 
-fn remember(windows: &mut VecDeque<(Window, u64)>, window: (Window, u64)) {
+/// Each window once, as it was last.
+fn remember(windows: &mut VecDeque<(Window, u64)>, window: Window, most: u64) {
+    windows.retain(|(of, _)| *of != window);
     if windows.len() == REMEMBERED {
         windows.pop_front();
     }
-    windows.push_back(window);
+    windows.push_back((window, most));
 }
 
 #[cfg(test)]
