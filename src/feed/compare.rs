@@ -10,7 +10,7 @@ use super::read::Read;
 use super::trouble::Kind;
 use super::{Feed, Overflow, audit, lock};
 use crate::event::{Fingerprint, Millis};
-use crate::reading::{Found, Gap, GapReason, Rules, Suspicion};
+use crate::reading::{Found, Gap, GapReason, Rules, Shard, Suspicion};
 use crate::source::{FetchReason, Priority};
 use crate::state::admit::is_outside;
 
@@ -20,7 +20,9 @@ const LAST_TRIES: u32 = 3;
 impl Feed {
     /// Compares a window with its parts, if it is its turn.
     pub(super) async fn audit(&self, read: Read) -> Result<Read, Overflow> {
-        if self.can_be_compared(&read) && lock(&self.learnt).audit.is_due(read.window.window, read.rows) {
+        // What was called empty before anything was listed is read again.
+        let counts = lock(&self.learnt).lengths.has_heard();
+        if counts && self.can_be_compared(&read) && lock(&self.learnt).audit.is_due(read.window.window, read.rows) {
             let _turn = self.controls.lock().await;
             return self.compare_with_parts(read).await;
         }
@@ -47,6 +49,7 @@ impl Feed {
         // Where records are filed by another time than they show, parts contradict each other.
         let stray = |found: &Found| found.time.is_some_and(|time| is_outside(window, self.rules.unit, time));
         window.len() > self.rules.unit
+            && read.window.shard == Shard::WHOLE
             && window.to <= self.now().sure
             && !self.told_outside.load(Ordering::Relaxed)
             && !read.window.found.iter().any(stray)
