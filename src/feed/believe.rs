@@ -228,7 +228,7 @@ impl Feed {
     }
 
     /// Whether a window is too long to be believed. What is not over is read again, in shorter ones.
-    pub(super) fn doubts_length(&self, lengths: &Lengths, window: Window) -> bool {
+    fn doubts_length(&self, lengths: &Lengths, window: Window) -> bool {
         window.to <= self.now().sure && lengths.doubt(window.len())
     }
 

@@ -21,7 +21,7 @@ impl Feed {
     /// Compares a window with its parts, if it is its turn.
     pub(super) async fn audit(&self, read: Read) -> Result<Read, Overflow> {
         // What was called empty before anything was listed is read again.
-        let counts = lock(&self.learnt).lengths.has_heard();
+        let counts = read.rows > 0 || lock(&self.learnt).lengths.has_heard();
         if counts && self.can_be_compared(&read) && lock(&self.learnt).audit.is_due(read.window.window, read.rows) {
             let _turn = self.controls.lock().await;
             return self.compare_with_parts(read).await;

@@ -108,19 +108,21 @@ impl Lengths {
         self.shown > window.len() / 2
     }
 
+    /// Whether a window is not too long, or what it lists shows that the next ones may be longer.
+    pub(super) fn may_be_shown(&self, window: Window, found: &[Found]) -> bool {
+        let reaches = |(first, last)| reach(window, first, last) > window.len() / 2;
+        !self.doubt(window.len()) || ends(window, found).is_some_and(reaches)
+    }
+
     /// Takes note of what a window listed, `whole` if as one interval.
     pub(super) fn saw(&mut self, window: Window, found: &[Found], whole: bool) {
         self.resting = self.resting.saturating_sub(1);
         if self.resting == 0 {
             self.refused = Millis::MAX;
         }
-        let known = |found: &Found| Some(Anchor { record: found.fingerprint, time: found.time? });
-        let inside = |anchor: &Anchor| window.contains(anchor.time);
-        let first = found.iter().filter_map(known).find(inside);
-        let last = found.iter().rev().filter_map(known).find(inside);
-        let (Some(first), Some(last)) = (first, last) else { return };
+        let Some((first, last)) = ends(window, found) else { return };
         if whole {
-            self.shown = self.shown.max((last.time - window.from).min(window.to - first.time));
+            self.shown = self.shown.max(reach(window, first, last));
         }
         self.heard = true;
         for anchor in [first, last] {
@@ -187,6 +189,18 @@ impl Lengths {
     }
 }
 
+/// The first and the last record of a window.
+fn ends(window: Window, found: &[Found]) -> Option<(Anchor, Anchor)> {
+    let known = |found: &Found| Some(Anchor { record: found.fingerprint, time: found.time? });
+    let inside = |anchor: &Anchor| window.contains(anchor.time);
+    Some((found.iter().filter_map(known).find(inside)?, found.iter().rev().filter_map(known).find(inside)?))
+}
+
+/// An interval so long is answered up to both ends, if records of a longer one lie there.
+fn reach(window: Window, first: Anchor, last: Anchor) -> Millis {
+    (last.time - window.from).min(window.to - first.time)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -229,6 +243,10 @@ mod tests {
         assert_eq!(lengths.shown, HOUR / 2);
         lengths.saw(hour, &[record(2, 60_000), record(5, HOUR - 90_000)], true);
         assert_eq!(lengths.shown, HOUR - 90_000);
+        let half = [record(2, 1), record(3, HOUR / 2)];
+        let day = window(0, 24 * HOUR);
+        assert!(lengths.may_be_shown(window(0, SHORT), &[]) && !lengths.may_be_shown(day, &half));
+        assert!(!lengths.may_be_shown(day, &[]) && lengths.may_be_shown(day, &[record(2, HOUR), record(3, 23 * HOUR)]));
         assert!(lengths.doubt(HOUR) && lengths.has_grown(hour) && !lengths.has_grown(window(0, 2 * HOUR)));
     }
 

@@ -76,11 +76,8 @@ impl Feed {
     pub(super) async fn read_alone(&self, wanted: &Wanted, priority: Priority) -> Result<Arc<WindowRead>, Overflow> {
         let Wanted { window, awaited, .. } = wanted;
         let (window, asks) = (*window, Asks { awaited, ..self.asks(priority) });
-        // Where much is expected, what comes shows how far it reaches; not of who hides records amid it.
-        let tells = {
-            let learnt = lock(&self.learnt);
-            !learnt.audit.is_strict() && learnt.neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING)
-        };
+        // Where much is expected, what comes shows how far it reaches.
+        let tells = lock(&self.learnt).neighbourhood.expected(window).is_some_and(|rows| rows >= TELLING);
         if !tells {
             self.believe_length(window).await?;
         }
@@ -89,16 +86,14 @@ impl Feed {
             read = self.read_believed(window, asks).await?;
             read.window.gaps.extend(lied);
         }
-        // That a long interval is answered in part is found out by its length; what hides records else shows no length.
-        let is_too_long = self.doubts_length(&lock(&self.learnt).lengths, window);
-        if !is_too_long {
-            read = self.audit(read).await?;
+        // That a long interval is answered at one end alone is found out by its length.
+        if !lock(&self.learnt).lengths.may_be_shown(window, &read.window.found) {
+            self.believe_length(window).await?;
         }
+        // Before it shows how long a window may be: whoever hides records amid it may list those at its ends.
+        read = self.audit(read).await?;
         self.learn_length(&read)?;
         self.believe_length(window).await?;
-        if is_too_long {
-            read = self.audit(read).await?;
-        }
         // That bounds do not count is a state, not one line for each window.
         let gaps = read.window.gaps.iter().filter(|gap| gap.reason != GapReason::Bounds);
         gaps.for_each(|gap| self.tell_gap(gap));
