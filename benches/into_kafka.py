@@ -13,6 +13,7 @@ import steady
 from broker import Broker, Reader
 from line import Exporter, Simulator, folder, utc
 from measure import show, spread
+from server import resident
 
 
 class IntoKafka(Exporter):
@@ -286,12 +287,6 @@ def loads(args, run, name):
     if name:
         show(f"  start on it, {name}: from exec to the partition taken, ms  {spread(took)}")
         show(f"    resident then, MiB  {spread(after, 1)}; peak in the first two seconds  {spread(peak, 1)}")
-
-
-def resident(pid):
-    """MiB, by the kernel's names."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-        return {name: int(kib) / 1024 for name, kib in re.findall(r"(Vm\w+):\s+(\d+) kB", status.read())}
 
 
 def memory(args):

@@ -55,8 +55,9 @@ class Difference:
     repeated: list[str] = field(default_factory=list)
 
 
-def compare(truth: Iterable[dict], until: int, events: Iterable[Event]) -> Difference:
-    """Of one source. What the API lists before `until` must be there; what it lists later may be."""
+def compare(truth: Iterable[dict], until: int, events: Iterable[Event], since: str = "listed_at") -> Difference:
+    """Of one source. What the API lists before `until` must be there; what it lists later may be. With `since` it is what can
+    be read by then, however late."""
     truth = list(truth)
     odd = {line["raw"] for line in truth if line["raw"] is not None}
     difference = Difference()
@@ -72,8 +73,8 @@ def compare(truth: Iterable[dict], until: int, events: Iterable[Event]) -> Diffe
         else:
             arrived[content].append(event)
     # Those that must be there first, so that one that may is not taken for one that must.
-    for line in sorted(truth, key=lambda line: line["listed_at"] >= until):
-        must = line["listed_at"] < until
+    for line in sorted(truth, key=lambda line: line[since] >= until):
+        must = line[since] < until
         difference.expected += must
         content = json.dumps(line["identity"]) if line["raw"] is None else line["raw"]
         if not arrived[content]:
@@ -91,17 +92,17 @@ def _identity(event: Event) -> str:
     record = event.record if isinstance(event.record, dict) else {}
     if event.source == "genauth":
         values = [record.get(name) for name in GENAUTH]
-        values[7] = _instant(values[7])
+        values[7] = instant(values[7])
     else:
         values = [record.get(name) for name in SCLOUD]
-        at = _instant(values[3])
+        at = instant(values[3])
         values[3] = values[3] if at is None else at // 1000
         resources = values[6] if isinstance(values[6], list) else []
         values[6] = [resource.get("ResourceId") for resource in resources if isinstance(resource, dict)]
     return json.dumps(values)
 
 
-def _instant(written: object) -> int | None:
+def instant(written: object) -> int | None:
     """Milliseconds since the epoch of text, of seconds or milliseconds, or of a text of them."""
     try:
         number = float(written)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import time
 import line
 import profile_split
 import steady
+import streams
 from line import Exporter, Simulator, folder, utc
 
 # Older than the oldest sweep, so that a backfill reads everything once.
@@ -90,6 +91,15 @@ def catchup(args):
             show(f"  calls over the minimum  {spread(calls, 3)}")
 
 
+def calls(args):
+    for events in [1_000, 3_000, 10_000, 60_000, 120_000] if not args.quick else [1_000]:
+        over = []
+        for source in ["genauth", "scloud"]:
+            _, stats = backfill(args, events, source=source, simulate=["--latency", "50ms"], concurrency=4)
+            over.append(f"{source} {over_minimum(stats, events):.2f}")
+        show(f"calls over the minimum: {events:,} events older than the oldest sweep: {', '.join(over)}")
+
+
 def memory(args):
     for events in [1_000_000, 10_000_000] if not args.quick else [1_000_000]:
         usage, stats = backfill(args, events, deadline=900)
@@ -134,8 +144,8 @@ def drain(process, seconds):
 
 
 PARTS = {
-    "throughput": throughput, "catchup": catchup, "memory": memory, "steady": steady.steady, "restart": restart,
-    "split": profile_split.split,
+    "throughput": throughput, "catchup": catchup, "calls": calls, "memory": memory, "steady": steady.steady,
+    "restart": restart, "streams": streams.streams, "split": profile_split.split,
 }
 
 

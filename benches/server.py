@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 import time
 
@@ -13,6 +14,19 @@ def free_port():
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
+
+
+def cpu_seconds(pid):
+    """What a process has taken so far."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid):
+    """MiB, by the kernel's names."""
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+        return {name: int(kib) / 1024 for name, kib in re.findall(r"(Vm\w+):\s+(\d+) kB", status.read())}
 
 
 class Server:
@@ -31,9 +45,7 @@ class Server:
 
     def cpu(self):
         """Seconds that it has taken so far."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def stop(self):
         self.process.kill()

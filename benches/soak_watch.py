@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import re
 import threading
 import time
 from typing import Any
 
+from server import resident
 from soak_world import Trailcast
 
 
@@ -41,11 +41,8 @@ class Watch:
         while not self._ended.wait(1):
             pid = self.trailcast.process.pid
             with contextlib.suppress(OSError, AttributeError):
-                with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-                    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read())
                 # A process that has just ended has none.
-                if peak:
-                    self.peak_mib = max(self.peak_mib, int(peak[1]) / 1024)
+                self.peak_mib = max(self.peak_mib, resident(pid).get("VmHWM", 0))
             try:
                 lanes = self.trailcast.status()["lanes"]
             except (OSError, ValueError):

@@ -1,14 +1,14 @@
 //! Puts the parts together and runs them: the only module that spawns lanes and servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard};
+use crate::admin::{Admin, BindError, Readiness, Server, StatusBoard, StreamBoard, Unfinished};
 use crate::blocking::blocking;
 use crate::checkpoint::{self, CheckpointError, warn_of_strangers};
 use crate::clock::millis;
@@ -21,14 +21,15 @@ use crate::feed::Feed;
 use crate::health;
 use crate::lane::{self, Kept, Lane, LaneError, LaneMaker, Until};
 use crate::memory::Budget;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StreamMetrics};
 use crate::reading::Gap;
 use crate::replica::{LaneLine, Line, Replica, Watched, agreement};
+use crate::retry::PATIENCE;
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line, was_closed};
-use crate::source::{BuildError, Client, Limiter, install_tls_provider};
+use crate::source::{BuildError, Client, Connections, Limiter, install_tls_provider};
 use crate::state::cursor::Schedule;
-use crate::telemetry::chain;
+use crate::words::chain;
 
 /// How long lanes may take to finish what they are delivering. Kubernetes kills after 30 s unless told otherwise, and
 /// what comes after takes up to 6 s where nothing answers: the admin server, the last spans, clients of Kafka.
@@ -45,16 +46,10 @@ pub enum StartError {
         /// Which key, and why.
         error: BuildError,
     },
-    /// A secret cannot be read. While it runs that is retried: a file may be replaced at any time.
-    #[error("streams.{stream}.{key}: {error}")]
-    Secret {
-        /// The stream.
-        stream: String,
-        /// Which key.
-        key: &'static str,
-        /// Why.
-        error: SecretError,
-    },
+    /// Secrets cannot be read, each with its key; a line each. While it runs that is retried: a file may be replaced at any
+    /// time.
+    #[error("{}", lines(.0))]
+    Secrets(Vec<(String, SecretError)>),
     /// The checkpoint cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -75,14 +70,41 @@ pub enum StartError {
     StdoutClosed,
 }
 
+fn lines(lacking: &[(String, SecretError)]) -> String {
+    lacking.iter().map(|(key, error)| format!("{key}: {error}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a run that was to catch up ended before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Asked to end.
+    Asked,
+    /// It took longer than it may.
+    Time(Duration),
+    /// Only a person can mend what keeps it from going on.
+    Person,
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// Every lane had caught up.
-    CaughtUp,
+    /// Every lane had caught up, and gave nothing up.
+    CaughtUp {
+        /// Gaps of runs before that their cursors keep.
+        gaps: usize,
+    },
     /// The same, but these, by stream and sink, have given up parts of the log that could not be read, all of which lie
     /// within that.
     Incomplete(Vec<((String, String), Gap)>),
+    /// It was to catch up and ended before; with the lanes that have not, and whether all finished what they were delivering.
+    Early {
+        /// Why.
+        cause: Cause,
+        /// Those that ran here.
+        lanes: Vec<Unfinished>,
+        /// If not, the last events come again with the next run.
+        drained: bool,
+    },
     /// Asked to end, and every lane finished what it was delivering.
     Drained,
     /// Asked to end, and not every lane did in time: its last events come again with the next run.
@@ -119,9 +141,9 @@ impl App {
     /// See [`StartError`].
     pub async fn build(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
         install_tls_provider();
-        for (name, stream) in &config.streams {
-            let (key, secret) = stream.secret();
-            secret.read().map_err(|error| StartError::Secret { stream: name.clone(), key, error })?;
+        let lacking = config.lacking();
+        if !lacking.is_empty() {
+            return Err(StartError::Secrets(lacking));
         }
         let readiness = Readiness::default();
         let open = readiness.hold("checkpoint");
@@ -134,7 +156,13 @@ impl App {
             }
             end_torn_line().map_err(StartError::Stdout)?;
         }
-        let clients = streams(config)?;
+        let clients = streams(config)
+            .into_iter()
+            .map(|(stream, client)| match client {
+                Ok(client) => Ok((stream, client)),
+                Err(error) => Err(StartError::Stream { stream, error }),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         metrics.set_memory_budget(config.memory.process);
         let admin = Server::bind(config.admin.listen).await?;
         let files = match &config.dead_letters {
@@ -202,11 +230,20 @@ impl App {
         self.admin.address()
     }
 
-    /// Runs every lane until `shutdown` is requested, all have caught up, or one cannot go on because nobody reads
-    /// our stdout any more; then drains.
-    pub async fn run(self, until: Until, shutdown: Shutdown) -> Ended {
+    /// Where streams and lanes show how they are.
+    #[must_use]
+    pub fn status(&self) -> StatusBoard {
+        self.status.clone()
+    }
+
+    /// Runs every lane until `shutdown` is requested, all have caught up (for `timeout` at most, if there is one), or one
+    /// cannot go on because nobody reads our stdout any more; then drains.
+    pub async fn run(self, until: Until, timeout: Option<Duration>, shutdown: Shutdown) -> Ended {
         let (stop_admin, admin_end) = shutdown::channel();
-        let _watchman = Watchman::over(self.status.clone());
+        let streams: BTreeSet<&String> = self.lanes.iter().map(|(stream, _)| stream).collect();
+        let streams =
+            streams.into_iter().map(|name| (self.status.of_stream(name), self.metrics.stream(name))).collect();
+        let _watchman = Watchman::over(self.status.clone(), streams);
         let status = self.status.clone();
         let admin =
             Admin { metrics: self.metrics, readiness: self.readiness, status: self.status, draining: shutdown.clone() };
@@ -231,7 +268,7 @@ impl App {
                     Ok(Err(LaneError::Sink(error))) => {
                         // The other lanes into it find the same: said once.
                         if !std::mem::replace(&mut failed, true) {
-                            tracing::error!("ends: {}", chain(&error));
+                            tracing::error!("trailcast ends: {}", chain(&error));
                         }
                         stop_lanes.pull();
                     }
@@ -243,28 +280,69 @@ impl App {
                 }
             }
         };
+        let catches_up = until == Until::CaughtUp;
+        let mut early = None;
         let drained = async {
-            shutdown.requested().await;
+            let why = tokio::select! {
+                biased;
+                () = shutdown.requested() => Cause::Asked,
+                why = gives_up(&status, timeout), if catches_up => why,
+            };
+            // As they are now: a lane that has ended fails no more.
+            early = Some((why, status.unfinished()));
             stop_lanes.pull();
             tokio::time::sleep(DRAIN_DEADLINE).await;
         };
         let in_time = tokio::select! {
+            biased;
             () = all_ended => true,
             () = drained => false,
         };
         stop_admin.pull();
         // It ends by itself at once; what it may have failed with concerns no event.
         let _ = admin.await;
-        match (in_time && !undelivered, failed, shutdown.is_requested()) {
+        let drained = in_time && !undelivered;
+        if let Some((cause, mut lanes)) = early.filter(|_| catches_up && !failed) {
+            lanes.retain(|lane| !status.has_caught_up(&lane.stream, &lane.sink));
+            // With no lane, the group has not given this replica any stream yet.
+            if !lanes.is_empty() || !status.has_run() {
+                return Ended::Early { cause, lanes, drained };
+            }
+        }
+        match (drained, failed, shutdown.is_requested() && !catches_up) {
             (_, true, false) => Ended::Failed,
             (false, ..) => Ended::NotDrained,
             (true, true, _) => Ended::Failed,
             (true, false, true) => Ended::Drained,
             (true, false, false) => match status.gave_up() {
-                none if none.is_empty() => Ended::CaughtUp,
+                none if none.is_empty() => Ended::CaughtUp { gaps: status.gaps() },
                 lanes => Ended::Incomplete(lanes),
             },
         }
+    }
+}
+
+/// Returns once lanes that are to catch up are not to go on.
+async fn gives_up(status: &StatusBoard, timeout: Option<Duration>) -> Cause {
+    let needs_person = async {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !status.needs_person(Instant::now(), PATIENCE) {
+            seconds.tick().await;
+        }
+    };
+    let late = async {
+        match timeout {
+            Some(timeout) => {
+                tokio::time::sleep(timeout).await;
+                timeout
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = needs_person => Cause::Person,
+        timeout = late => Cause::Time(timeout),
     }
 }
 
@@ -272,13 +350,14 @@ impl App {
 struct Watchman(JoinHandle<()>);
 
 impl Watchman {
-    fn over(status: StatusBoard) -> Self {
+    fn over(status: StatusBoard, streams: Vec<(StreamBoard, StreamMetrics)>) -> Self {
         Self(tokio::spawn(async move {
             let mut seconds = tokio::time::interval(Duration::from_secs(1));
             // One look is enough after a pause, however long that was.
             seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 seconds.tick().await;
+                streams.iter().for_each(|(board, metrics)| board.set_counts(metrics.counts()));
                 status.review();
             }
         }))
@@ -340,7 +419,7 @@ fn transactional(config: &Config, sinks: &BTreeMap<&String, Arc<Sink>>) -> Vec<A
 
 /// A client for each stream, with its share of memory; streams that use the same credential share one limiter, the
 /// strictest of theirs.
-pub(crate) fn streams(config: &Config) -> Result<Vec<(String, Client)>, StartError> {
+pub(crate) fn streams(config: &Config) -> Vec<(String, Result<Client, BuildError>)> {
     let mut limits: BTreeMap<(String, String), (f64, u32)> = BTreeMap::new();
     for stream in config.streams.values() {
         let limit = limits.entry(credential(stream)).or_insert((f64::INFINITY, u32::MAX));
@@ -349,12 +428,10 @@ pub(crate) fn streams(config: &Config) -> Result<Vec<(String, Client)>, StartErr
     let limiters: BTreeMap<_, _> =
         limits.into_iter().map(|(key, (rate, in_flight))| (key, Limiter::new(rate, in_flight))).collect();
     let budget = Budget::new(config.memory.process, config.memory.stream, config.streams.len());
+    let mut connections = Connections::default();
     let client = |(name, stream): (&String, &StreamConfig)| {
         let limiter = limiters[&credential(stream)].clone();
-        match Client::build(name, stream, limiter, budget.share()) {
-            Ok(client) => Ok((name.clone(), client)),
-            Err(error) => Err(StartError::Stream { stream: name.clone(), error }),
-        }
+        (name.clone(), Client::build(name, stream, limiter, budget.share(), &mut connections))
     };
     config.streams.iter().map(client).collect()
 }
@@ -371,9 +448,11 @@ fn feed(name: &str, config: &StreamConfig, client: Client, metrics: &Metrics, st
     let identity = StreamIdentity { source: client.source(), tenant: client.tenant().to_owned() };
     let unit = identity.source.clock_unit();
     let board = status.stream(name, &identity);
+    let poll = millis(config.poll_interval);
     let schedule = Schedule {
         unit,
-        poll: millis(config.poll_interval),
+        poll,
+        phase: Schedule::phase_of(name, poll, unit),
         settle: millis(config.settle),
         overlap: millis(config.overlap),
         sweeps: config.sweeps.iter().copied().map(millis).collect(),

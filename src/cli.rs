@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
 use crate::config::Start;
 use crate::config::units::{self, UnitError};
+use crate::dead_letter::DeadLetterReason;
 use crate::encode::Format;
 use crate::event::Millis;
 use crate::{simulate, version};
@@ -56,7 +58,8 @@ pub enum Command {
     #[command(after_help = "\
 Example:
   trailcast schema > trailcast.schema.json
-  and as the first line of the config:  # yaml-language-server: $schema=trailcast.schema.json")]
+and as the first line of the config:
+  # yaml-language-server: $schema=trailcast.schema.json")]
     Schema,
 }
 
@@ -73,26 +76,35 @@ pub struct ConfigArgs {
 #[command(after_help = "\
 Examples:
   trailcast run -c trailcast.yaml
-  trailcast run -c trailcast.yaml --until-caught-up    for a schedule: read what there is, then end
+  trailcast run -c trailcast.yaml --until-caught-up    for a schedule: what there is, then end
+  trailcast run -c trailcast.yaml --until-caught-up --timeout 10m
 
-Processes that share a checkpoint in Kafka share the streams; each catches up with those that it is given.
+Processes that share a checkpoint in Kafka share the streams; each catches up with those that
+it is given.
 
-The first SIGTERM or SIGINT drains, the second ends at once. Status 0 says that all was drained.")]
+The first SIGTERM, SIGINT or SIGHUP drains, the second ends at once; within half a second of
+the first it is the same one. Status 0 says that all was drained, with --until-caught-up that
+it has caught up. Dead letters count as done, as they are kept: a warning at the end says how
+many there are. It is 1 if that was asked to end before, was not through in time, gave up a
+part of the log, or can only go on once a person has done something.")]
 pub struct RunArgs {
     /// The config.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// End with 0 once every lane has delivered all that was readable at the start, and every sweep due by then is
-    /// done
+    /// End with 0 once every lane has delivered all that was readable at the start, or keeps it as dead letters, and every
+    /// sweep due by then is done
     #[arg(long)]
     pub until_caught_up: bool,
+    /// End with 1 if that takes longer, and say which lanes have not caught up; without it, that takes as long as it takes
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "until_caught_up")]
+    pub timeout: Option<Duration>,
 }
 
 /// `trailcast check`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trailcast check -c trailcast.yaml             one line for each part, and what to do where it fails
+  trailcast check -c trailcast.yaml             a line for each part, with what to do
   trailcast check -c trailcast.yaml --offline   the config alone: for a build pipeline")]
 pub struct CheckArgs {
     /// The config.
@@ -132,11 +144,11 @@ Examples:
   trailcast cursor set -c trailcast.yaml --stream users --to 2026-01-31T00:00:00Z
   trailcast cursor delete -c trailcast.yaml --stream users --sink out --yes
   trailcast cursor export -c file.yaml > cursors.ndjson
-  trailcast cursor import -c kafka.yaml --from cursors.ndjson --yes    from one checkpoint to another
+  trailcast cursor import -c kafka.yaml --from cursors.ndjson --yes    to another checkpoint
   trailcast cursor accept -c trailcast.yaml    go on from an older copy, and repeat
 
-With a checkpoint in a file, a cursor can be changed only while no trailcast runs on it. With one in Kafka, a replica
-that runs takes the changed cursor over at once.")]
+With a checkpoint in a file, a cursor can be changed only while no trailcast runs on it. With
+one in Kafka, a replica that runs takes the changed cursor over at once.")]
 pub enum CursorCommand {
     /// Shows where lanes stand
     Show(CursorShowArgs),
@@ -253,12 +265,12 @@ pub struct CursorAcceptArgs {
 Examples:
   trailcast dead-letters list -c trailcast.yaml
   trailcast dead-letters list -c trailcast.yaml --reason too_large --json | jq .record
-  trailcast dead-letters retry -c trailcast.yaml --sink events    once the topic takes larger records
-  trailcast dead-letters retry -c trailcast.yaml --sink old --to events    a sink that has another name now
+  trailcast dead-letters retry -c trailcast.yaml --sink events    once it takes larger ones
+  trailcast dead-letters retry -c trailcast.yaml --sink old --to events    a sink was renamed
   trailcast dead-letters drop -c trailcast.yaml --sink old
 
-All work while trailcast runs. Of two that retry or drop at once the second waits or, where the letters are in Kafka, the
-first ends; no letter is dealt with twice.")]
+All work while trailcast runs. Of two that retry or drop at once the second waits or, where the
+letters are in Kafka, the first ends; no letter is dealt with twice.")]
 pub enum DeadLettersCommand {
     /// Shows them, oldest first
     List(DeadLettersListArgs),
@@ -280,8 +292,8 @@ pub struct DeadLettersArgs {
     /// Only those that this sink refused
     #[arg(long, value_name = "SINK")]
     pub sink: Option<String>,
-    /// Only those that were refused for this reason, such as too_large
-    #[arg(long, value_name = "REASON")]
+    /// Only those that were refused for this reason
+    #[arg(long, value_name = "REASON", value_parser = reasons())]
     pub reason: Option<String>,
 }
 
@@ -349,6 +361,11 @@ fn time(text: &str) -> Result<Millis, UnitError> {
     })
 }
 
+/// The closed set of them.
+fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(DeadLetterReason::ALL.map(DeadLetterReason::label))
+}
+
 fn format(text: &str) -> Result<Format, &'static str> {
     match text {
         "ocsf" => Ok(Format::Ocsf),
@@ -377,6 +394,9 @@ mod tests {
     fn commands() {
         let Ok(Command::Run(run)) = parse("trailcast run -c a.yaml --until-caught-up") else { panic!() };
         assert_eq!((run.config.config, run.until_caught_up), (PathBuf::from("a.yaml"), true));
+        assert!(run.timeout.is_none());
+        let Ok(Command::Run(run)) = parse("trailcast run -c a --until-caught-up --timeout 5m") else { panic!() };
+        assert_eq!(run.timeout, Some(Duration::from_secs(300)));
         let Ok(Command::Check(check)) = parse("trailcast check --config a.yaml --offline --json") else { panic!() };
         assert!(check.offline && check.json);
         let Ok(Command::Demo(demo)) = parse("trailcast demo --for 1h30m --faults --format ecs") else { panic!() };
@@ -405,6 +425,11 @@ mod tests {
             ),
             ("trailcast cursor set -c a", "--to <now|AGE|TIME>"),
             ("trailcast rum -c a", "'run'"),
+            (
+                "trailcast dead-letters list -c a --reason bogus",
+                "possible values: too_large, invalid, rejected, too_old, dropped",
+            ),
+            ("trailcast run -c a --timeout 5m", "--until-caught-up"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");
@@ -420,6 +445,22 @@ mod tests {
         assert!(
             parse("trailcast --version").unwrap_err().starts_with(concat!("trailcast ", env!("CARGO_PKG_VERSION")))
         );
+    }
+
+    /// Longer ones are broken anew where they are shown, in the middle of an example.
+    #[test]
+    fn lines_that_stand_as_they_are_written_are_short() {
+        fn all(command: &clap::Command) -> Vec<String> {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut lines: Vec<String> = help.lines().map(ToOwned::to_owned).collect();
+            lines.extend(command.get_subcommands().flat_map(all));
+            lines
+        }
+        let lines = all(&Cli::command());
+        assert!(lines.len() > 30, "{lines:?}");
+        for line in lines {
+            assert!(line.chars().count() <= 95, "{} characters: {line}", line.chars().count());
+        }
     }
 
     #[test]

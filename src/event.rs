@@ -14,6 +14,12 @@ use serde::{Deserialize, Serialize};
 /// seconds has multiples of 1000.
 pub type Millis = i64;
 
+/// A time as a calendar has it; one beyond what a calendar holds becomes the epoch.
+#[must_use]
+pub fn timestamp(time: Millis) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(time).unwrap_or_default()
+}
+
 /// An API that trailcast can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -207,6 +213,15 @@ mod tests {
     fn id(source: Source, tenant: &str, fingerprint: [u8; 16], ordinal: u32) -> String {
         let stream = StreamIdentity { source, tenant: tenant.to_owned() };
         EventId::new(&stream, Fingerprint(fingerprint), ordinal).to_string()
+    }
+
+    #[test]
+    fn what_no_calendar_holds_is_the_epoch() {
+        let shown = |time| timestamp(time).to_string();
+        assert_eq!(
+            (shown(1_500), shown(Millis::MAX)),
+            ("1970-01-01T00:00:01.5Z".into(), "1970-01-01T00:00:00Z".into())
+        );
     }
 
     /// An id that changes is an event delivered twice.

@@ -28,12 +28,13 @@ use crate::admin::StreamBoard;
 use crate::event::{Millis, Source, StreamContext};
 use crate::memory::{Awaited, Hold, Share};
 use crate::metrics::StreamMetrics;
+use crate::page::{PageRequest, Position, Priority};
 use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, Shard, Suspicion};
 use crate::retry::Waits;
-use crate::source::{Client, Now, PageRequest, Position, Priority};
+use crate::source::Client;
+use crate::spans::Place;
 use crate::state::cursor::{Job, Schedule};
-use crate::telemetry::spans::Place;
-use crate::window::{Density, Window, floor_to};
+use crate::window::{Density, Now, Window, floor_to};
 use audit::Audit;
 use bounds::Bounds;
 use caps::Caps;
@@ -366,6 +367,11 @@ impl Feed {
     #[must_use]
     pub fn memory(&self) -> &Arc<Share> {
         self.client.memory()
+    }
+
+    /// What was read for lanes is not served again.
+    pub fn forget_ahead(&self) {
+        lock(&self.shared).clear();
     }
 
     /// `window`, for a job planned at `as_of`, to be read with [`Feed::read`]: the same for other lanes that want it.

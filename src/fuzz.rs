@@ -13,9 +13,9 @@ use crate::encode::{Format, encode};
 use crate::event::{Admitted, EventId, Fingerprint, Listed, Source, StreamContext, StreamIdentity};
 use crate::memory::Hold;
 use crate::normalize::normalize;
+use crate::page::{Page, PageRequest};
 use crate::reading::{self, Paging, Reading, Rules, Shard, Suspicion};
 use crate::record::{self, time};
-use crate::source::{Page, PageRequest};
 use crate::state::admit::Delivered;
 use crate::state::store::{self, LaneKey};
 use crate::window::Window;
@@ -181,7 +181,7 @@ pub fn reading(data: &[u8]) {
         shard: Shard::WHOLE,
         deepest: 100,
         cap: (how & 2 == 0).then_some(7),
-        suspicion: [Suspicion::Nothing, Suspicion::Limit(11), Suspicion::Parts([1, 1, 1 + i64::from(how >> 5)])]
+        suspicion: [Suspicion::Nothing, Suspicion::Limit(11), Suspicion::Parts([1, 1, 1, 1 + i64::from(how >> 5)])]
             [usize::from(how >> 2) % 3],
     };
     let window = Window { from: 0, to: 1 + i64::from(how >> 1 & 7) * 5 };

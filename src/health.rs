@@ -6,9 +6,11 @@
 //!
 //! Pure: no I/O, and time is a parameter.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::event::Millis;
+use crate::words::counted;
 
 /// A lane's state: the closed set of values of the label `state` of `trailcast_lane_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,12 +29,22 @@ pub enum LaneState {
     Failing,
     /// Another replica runs it, or none does.
     Elsewhere,
+    /// It has come to its end here, while others go on.
+    Ended,
 }
 
 impl LaneState {
     /// Every value.
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Ok, Self::CatchingUp, Self::Behind, Self::Stalled, Self::Failing, Self::Elsewhere];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Ok,
+        Self::CatchingUp,
+        Self::Behind,
+        Self::Stalled,
+        Self::Failing,
+        Self::Elsewhere,
+        Self::Ended,
+    ];
 
     /// The label's value.
     #[must_use]
@@ -45,6 +57,7 @@ impl LaneState {
             Self::Stalled => "stalled",
             Self::Failing => "failing",
             Self::Elsewhere => "elsewhere",
+            Self::Ended => "ended",
         }
     }
 
@@ -78,6 +91,60 @@ impl WaitsFor {
             Self::Sink => "the sink",
             Self::Poll => "the next poll",
         }
+    }
+}
+
+/// What a stream's counts stood at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counts {
+    /// Requests that were sent.
+    pub requests: u64,
+    /// How long requests waited for their turn, all together.
+    pub waited: Duration,
+    /// And for memory.
+    pub waited_for_memory: Duration,
+}
+
+/// How a stream reads: its counts of the last while.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(VecDeque<(Instant, Counts)>);
+
+/// So far back a pace looks …
+const PACE: Duration = Duration::from_secs(30);
+/// … and at least so far before it says anything.
+const PACE_LEAST: Duration = Duration::from_secs(3);
+
+impl Pace {
+    /// The counts stand so at `at`.
+    pub fn see(&mut self, at: Instant, counts: Counts) {
+        while self.0.front().is_some_and(|(seen, _)| at.saturating_duration_since(*seen) > PACE) {
+            self.0.pop_front();
+        }
+        self.0.push_back((at, counts));
+    }
+
+    /// What most likely keeps a lane from going on that waits for the API.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let ((began, first), (at, last)) = self.0.front().zip(self.0.back())?;
+        let over = at.saturating_duration_since(*began);
+        if over < PACE_LEAST {
+            return None;
+        }
+        // One request that waits all the time is a share of 1.
+        let most = |waited: Duration, before: Duration| waited.saturating_sub(before) >= over / 2;
+        let why = match last.requests.saturating_sub(first.requests) {
+            0 => return Some(format!("no request was sent in {} s", over.as_secs())),
+            _ if most(last.waited_for_memory, first.waited_for_memory) => {
+                "requests wait for memory: a sink is slow, or memory.stream small"
+            }
+            _ if most(last.waited, first.waited) => {
+                "requests wait for their turn: rate_limit or concurrency is reached"
+            }
+            _ => "it reads page after page",
+        };
+        let requests = last.requests.saturating_sub(first.requests);
+        Some(format!("{} in {} s, {why}", counted(requests, "request"), over.as_secs()))
     }
 }
 
@@ -136,8 +203,9 @@ impl Movement {
         now.saturating_sub(from) > millis(at.saturating_duration_since(since))
     }
 
-    /// How long it has stood still.
-    fn still(&self, at: Instant) -> Duration {
+    /// How long it has stored nothing, at `at`.
+    #[must_use]
+    pub fn still(&self, at: Instant) -> Duration {
         self.last.map_or(Duration::ZERO, |last| at.saturating_duration_since(last))
     }
 
@@ -302,6 +370,29 @@ mod tests {
         assert_eq!(said[2], (181, trouble(180)));
         assert_eq!(said[3], (421, trouble(420)));
         assert!(matches!(said[4], (600..=640, Say::Over(_))), "{said:?}");
+    }
+
+    #[test]
+    fn a_pace_says_why_it_is_slow() {
+        let begun = Instant::now();
+        // A second has so many requests, and they wait so long for their turn and for memory, milliseconds.
+        let text = |requests: u64, waited: u64, waited_for_memory: u64| {
+            let mut pace = Pace::default();
+            for second in 0..60 {
+                let counts = Counts {
+                    requests: requests * second,
+                    waited: Duration::from_millis(waited * second),
+                    waited_for_memory: Duration::from_millis(waited_for_memory * second),
+                };
+                pace.see(begun + Duration::from_secs(second), counts);
+                assert_eq!(pace.text().is_none(), second < 3, "{second}");
+            }
+            pace.text().unwrap()
+        };
+        assert_eq!(text(0, 0, 0), "no request was sent in 30 s");
+        assert_eq!(text(2, 100, 100), "60 requests in 30 s, it reads page after page");
+        assert!(text(2, 3_000, 0).ends_with("requests wait for their turn: rate_limit or concurrency is reached"));
+        assert!(text(2, 3_000, 1_000).contains("wait for memory"));
     }
 
     proptest! {

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -59,23 +60,43 @@ impl Shutdown {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Not where whoever started the process wants it ignored, as `nohup` does.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
+        })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            Some(_) = async { self.hangup.as_mut()?.recv().await } => "SIGHUP",
         }
     }
 }
 
-/// Takes SIGTERM and SIGINT over from the system, so call it before there is anything to drain. The future pulls
-/// the trigger at the first of them and calls `give_up`, which for a process is [`exit`], at the second: spawn it.
+/// Whether SIGHUP is ignored: known on Linux alone. Elsewhere it does what it did.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // The first bit is that of signal 1, SIGHUP.
+    ignored.is_none_or(|ignored| ignored & 1 == 1)
+}
+
+/// Signals so soon after the first are the same one: a terminal and who runs the process both send it on.
+pub const SAME: Duration = Duration::from_millis(500);
+
+/// Takes SIGTERM, SIGINT and SIGHUP (which else would kill: a terminal that closes sends it, and so does who expects a config
+/// to be read again) over from the system, so call it before there is anything to drain. The future pulls
+/// the trigger at the first of them and calls `give_up`, which for a process is [`exit`], at the second, which comes no
+/// sooner than [`SAME`]: spawn it.
 ///
 /// # Errors
 /// When the system refuses to hand the signals over; at once, before anything waits.
@@ -85,7 +106,13 @@ pub fn signals<F: FnOnce(&'static str)>(trigger: Trigger, give_up: F) -> io::Res
         let first = signals.next().await;
         tracing::info!(signal = first, "asked to end: draining; a second signal ends at once");
         trigger.pull();
-        give_up(signals.next().await);
+        let asked = Instant::now();
+        loop {
+            let again = signals.next().await;
+            if asked.elapsed() >= SAME {
+                return give_up(again);
+            }
+        }
     })
 }
 
@@ -97,8 +124,6 @@ pub fn exit(signal: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -125,11 +150,15 @@ mod tests {
             assert!(status.unwrap().success());
         };
         let (trigger, shutdown) = channel();
-        let (give_up, gave_up) = tokio::sync::oneshot::channel();
+        let (give_up, mut gave_up) = tokio::sync::oneshot::channel();
         tokio::spawn(signals(trigger, |signal| give_up.send(signal).unwrap()).unwrap());
         assert!(!shutdown.is_requested());
         kill("-TERM");
         shutdown.requested().await;
+        // The same one, sent twice.
+        kill("-HUP");
+        tokio::time::sleep(SAME + Duration::from_millis(200)).await;
+        assert!(gave_up.try_recv().is_err());
         kill("-INT");
         assert_eq!(gave_up.await.unwrap(), "SIGINT");
     }

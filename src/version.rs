@@ -12,5 +12,11 @@ pub const REVISION: Option<&str> = option_env!("TRAILCAST_REVISION");
 /// One line of what the program is made of: the version, the revision where it is known, and librdkafka's version.
 pub static LINE: LazyLock<String> = LazyLock::new(|| {
     let revision = REVISION.map(|revision| format!("revision {revision}, ")).unwrap_or_default();
-    format!("{VERSION} ({revision}librdkafka {})", crate::kafka::librdkafka_version())
+    format!("{VERSION} ({revision}librdkafka {})", librdkafka())
 });
+
+/// The version of the library that speaks Kafka's protocol.
+#[must_use]
+pub fn librdkafka() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

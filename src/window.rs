@@ -1,4 +1,4 @@
-//! Windows of event time, and how long the next one should be.
+//! Windows of event time, how long the next one should be, and what time it is where they are read.
 //!
 //! Pure: no I/O, no clock.
 
@@ -46,6 +46,17 @@ impl Window {
     }
 }
 
+/// The server's now, as two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The lowest time that is credible: what was over by then was over when it was read.
+    pub sure: Millis,
+    /// The latest that is plausible: what there may be to read.
+    pub latest: Millis,
+    /// The latest that any answer claims, however rarely.
+    pub claimed: Millis,
+}
+
 /// The largest multiple of `unit` that is not after `time`.
 pub(crate) const fn floor_to(time: Millis, unit: Millis) -> Millis {
     time.div_euclid(unit) * unit
@@ -56,6 +67,9 @@ const FIRST: Millis = 5000;
 
 /// The longest window ever asked for, so that a quiet stream's first busy hour is met early.
 const LONGEST: Millis = 24 * 3_600_000;
+
+/// Less than this part of what a window should hold is little.
+const LITTLE: i64 = 8;
 
 /// How much longer than the last one a window may be: density is known only where it was seen.
 const GROWTH: Millis = 4;
@@ -99,7 +113,7 @@ impl Density {
     }
 
     /// Learns that `window` held `rows`. A window shorter than the present length that held little says nothing
-    /// new, so it never shrinks the next one.
+    /// new, so it never shrinks the next one: the live pass reads such windows beside those of history.
     pub fn saw(&mut self, window: Window, rows: u64) {
         let target = i64::try_from(self.target_rows).unwrap_or(i64::MAX);
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -107,6 +121,9 @@ impl Density {
             0 => window.len().saturating_mul(GROWTH),
             rows => i64::try_from(i128::from(window.len()) * i128::from(target) / i128::from(rows)).unwrap_or(LONGEST),
         };
+        if window.len() < self.length && rows < target / LITTLE && fitting < self.length {
+            return;
+        }
         let longest = window.len().saturating_mul(GROWTH).max(self.length);
         let next = if fitting >= self.length { fitting.min(longest) } else { fitting };
         let next = next.clamp(self.unit, LONGEST);
@@ -208,8 +225,14 @@ mod tests {
     #[test]
     fn a_short_quiet_window_does_not_shrink_the_next() {
         let mut density = Density::new(1000, 1000);
+        density.saw(Window { from: 0, to: 600_000 }, 1000);
         let before = density.comfortable();
-        density.saw(Window { from: 0, to: 1000 }, 3);
-        assert!(density.comfortable() >= before);
+        assert!(before > 200_000, "{before}");
+        for rows in [0, 3, 124] {
+            density.saw(Window { from: 0, to: 3000 }, rows);
+            assert_eq!(density.comfortable(), before, "{rows}");
+        }
+        density.saw(Window { from: 0, to: 3000 }, 125);
+        assert!(density.comfortable() < before);
     }
 }

@@ -10,6 +10,7 @@
 //! Read-only, without a login, and without secrets: it may still name user pools and projects, so it listens on
 //! loopback unless told otherwise.
 
+mod answer;
 mod page;
 mod serve;
 mod status;
@@ -32,7 +33,7 @@ use tokio::net::TcpListener;
 use crate::metrics::{self, Metrics};
 use crate::shutdown::Shutdown;
 
-pub use status::{LaneBoard, StatusBoard, StreamBoard};
+pub use status::{End, LaneBoard, StatusBoard, StreamBoard, Unfinished};
 
 /// What the endpoints show.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::status::{Condition, Status};
+use super::answer::{Condition, Status};
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 <meta http-equiv=\"refresh\" content=\"5\"><title>trailcast</title><style>\
@@ -43,7 +43,14 @@ fn write_body(page: &mut String, status: &Status) -> fmt::Result {
     for lane in &status.lanes {
         write!(page, "<tr><td>{}<td>{}", Escaped(&lane.stream), Escaped(&lane.sink))?;
         health(page, &lane.health)?;
-        write!(page, "<td>{}<td>{}<td>{}", lane.delivered, lane.gaps, known(lane.delivered_through))?;
+        write!(page, "<td>{}<td>{}", lane.delivered, lane.gaps)?;
+        if lane.newest_gaps.len() < lane.gaps {
+            write!(page, ", the newest:")?;
+        }
+        for gap in &lane.newest_gaps {
+            write!(page, "<br>{} to {}: {}", gap.from, gap.to, gap.reason)?;
+        }
+        write!(page, "<td>{}", known(lane.delivered_through))?;
         write!(page, "<td>{}<td>{}<td>", seconds(lane.delivery_lag_seconds), known(lane.verified_through))?;
         for (pass, through) in &lane.passes {
             write!(page, "{} {through}<br>", Escaped(pass))?;

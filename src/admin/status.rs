@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
+use super::answer::{Condition, GapStatus, LaneStatus, Status, StreamStatus, Time};
 use crate::clock::{now, steady};
-use crate::event::{Millis, Source, StreamIdentity};
-use crate::health::{LaneState, Movement, Say, Told, WaitsFor};
+use crate::event::{Millis, StreamIdentity};
+use crate::health::{Counts, LaneState, Movement, Pace, Say, Told, WaitsFor};
 use crate::metrics::{SinkReason, lag, seconds};
 use crate::reading::Gap;
 use crate::source::FetchReason;
 use crate::version;
+
+/// The most gaps of a lane that are listed one by one; the cursor keeps more.
+pub(super) const NEWEST_GAPS: usize = 10;
 
 /// The board. Clones are the same board.
 #[derive(Clone, Default)]
@@ -30,9 +32,10 @@ struct Stream {
     owner: Option<String>,
     identity: StreamIdentity,
     health: Health,
-    /// It has been answered since the process started, or since it was taken over.
-    heard: bool,
+    /// When it was last answered, since the process started or it was taken over.
+    heard: Option<Instant>,
     clock: Clock,
+    pace: Pace,
     read_through: Option<Millis>,
 }
 
@@ -52,16 +55,17 @@ impl Stream {
     fn health(&self) -> Health {
         match (&self.health, &self.clock.doubt) {
             (Health::Ok, Some((since, message))) => {
-                Health::Failing { reason: "clock", since: *since, message: message.clone() }
+                let (since, message) = (*since, message.clone());
+                Health::Failing { reason: "clock", since, began: Instant::now(), message, needs_person: false }
             }
             (health, _) => health.clone(),
         }
     }
 
-    /// Nothing is well that has not been heard of.
+    /// Nothing is well that has not been heard of: here, or by the replica that runs it.
     fn condition(&self) -> Condition {
         let health = self.health();
-        if health == Health::Ok && self.running && !self.heard {
+        if health == Health::Ok && (self.running || self.owner.is_none()) && self.heard.is_none() {
             return Condition { state: LaneState::Starting.label(), ..health.condition() };
         }
         health.condition()
@@ -73,17 +77,48 @@ struct Lane {
     movement: Movement,
     /// What it waits for, and since when.
     waits_for: Option<(WaitsFor, Instant)>,
-    /// How many gaps its cursor keeps.
+    /// How many gaps its cursor keeps, and the newest of them.
     gaps: usize,
+    newest_gaps: Vec<Gap>,
     /// What it gave up since the process started lies within that.
     gave_up: Option<Gap>,
     told: Told,
-    /// It has come to its end, and nobody waits for it.
-    ended: bool,
+    /// Whether it has come to its end, and how.
+    end: Option<End>,
+    /// It has run here.
+    ran: bool,
     delivered_through: Option<Millis>,
     verified_through: Option<Millis>,
     passes: Vec<(String, Millis)>,
     delivered: u64,
+    /// Of events since the process started.
+    dead_letters: u64,
+}
+
+/// How a lane came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It has caught up.
+    CaughtUp,
+    /// It was asked to end before that.
+    Asked,
+    /// It could not go on.
+    Failed,
+}
+
+/// A lane that has not caught up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its stream.
+    pub stream: String,
+    /// Its sink.
+    pub sink: String,
+    /// The value of a [`LaneState`].
+    pub state: &'static str,
+    /// Why it fails, if it does: a `reason` of the metrics.
+    pub reason: Option<&'static str>,
+    /// What fails, or what it waits for.
+    pub message: String,
 }
 
 /// Whether what is tried works, and if not, since when and why.
@@ -94,24 +129,12 @@ enum Health {
         reason: &'static str,
         /// Of the first failure since it last worked.
         since: Time,
+        /// The same, by monotonic time.
+        began: Instant,
         message: String,
+        /// Whether a person must act.
+        needs_person: bool,
     },
-}
-
-/// How a stream or a lane is, as it is shown.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Condition {
-    /// Of a stream `starting`, `ok` or `failing`, of a lane that of a [`LaneState`].
-    pub state: &'static str,
-    /// Why it fails: a `reason` of the metrics.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
-    /// Since when it fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<Time>,
-    /// What failed, or what it waits for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
 }
 
 /// Where a stream writes.
@@ -138,11 +161,18 @@ impl StatusBoard {
             owner: None,
             identity: identity.clone(),
             health: Health::Ok,
-            heard: false,
+            heard: None,
             clock: Clock::default(),
+            pace: Pace::default(),
             read_through: None,
         };
         self.lock().streams.insert(name.to_owned(), stream);
+        StreamBoard { board: self.clone(), name: name.to_owned() }
+    }
+
+    /// Where the stream of that name writes, which is there.
+    #[must_use]
+    pub fn of_stream(&self, name: &str) -> StreamBoard {
         StreamBoard { board: self.clone(), name: name.to_owned() }
     }
 
@@ -171,6 +201,59 @@ impl StatusBoard {
         board.lanes.iter().filter_map(|(key, lane)| Some((key.clone(), lane.gave_up?))).collect()
     }
 
+    /// The lanes that have run here and have not caught up.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        let (steady, at) = (steady(), Instant::now());
+        let board = self.lock();
+        let unfinished = board.lanes.iter().filter(|(_, lane)| lane.ran && lane.end != Some(End::CaughtUp));
+        let unfinished = unfinished.map(|(key, lane)| {
+            let (state, health) = (board.state(key, lane, steady, at), board.health(key, lane));
+            let reason = health.condition().reason;
+            let message = lane.account(at, state, &health, board.pace(&key.0));
+            Unfinished { stream: key.0.clone(), sink: key.1.clone(), state: state.label(), reason, message }
+        });
+        unfinished.collect()
+    }
+
+    /// How many gaps the cursors of lanes keep that have run here.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.lock().lanes.values().filter(|lane| lane.ran).map(|lane| lane.gaps).sum()
+    }
+
+    /// How many events were delivered, and how many became dead letters instead, since the process started.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let board = self.lock();
+        board
+            .lanes
+            .values()
+            .fold((0, 0), |(delivered, dead), lane| (delivered + lane.delivered, dead + lane.dead_letters))
+    }
+
+    /// Whether a lane has caught up.
+    #[must_use]
+    pub fn has_caught_up(&self, stream: &str, sink: &str) -> bool {
+        let key = (stream.to_owned(), sink.to_owned());
+        self.lock().lanes.get(&key).is_some_and(|lane| lane.end == Some(End::CaughtUp))
+    }
+
+    /// Whether any lane has run here.
+    #[must_use]
+    pub fn has_run(&self) -> bool {
+        self.lock().lanes.values().any(|lane| lane.ran)
+    }
+
+    /// Whether at `at` only a person can mend what keeps the lanes that still run here from going on: each of them has failed
+    /// for so long for such a reason, and neither has its API given a page nor has it stored anything meanwhile.
+    #[must_use]
+    pub fn needs_person(&self, at: Instant, patience: Duration) -> bool {
+        let board = self.lock();
+        let mut running = board.lanes.iter().filter(|(_, lane)| lane.ran && lane.end.is_none()).peekable();
+        running.peek().is_some() && running.all(|(key, lane)| board.needs_person(key, lane, at, patience))
+    }
+
     /// Says in the log which lanes do not move on schedule, what they wait for, and when that is over. To be called about
     /// once a second.
     pub fn review(&self) {
@@ -180,13 +263,16 @@ impl StatusBoard {
         for key in keys {
             let lane = &board.lanes[&key];
             let (state, lag) = (board.state(&key, lane, steady, at), board.lag(&key, lane, steady));
-            let health = board.health(&key, lane);
-            let Some(lane) = board.lanes.get_mut(&key) else { continue };
+            let said = board.lanes.get_mut(&key).and_then(|lane| lane.told.review(at, state));
             let (stream, sink) = (&key.0, &key.1);
-            match lane.told.review(at, state) {
+            match said {
                 Some(Say::Trouble(lasted)) => {
-                    let (state, message) = (state.label(), lane.account(at, state, &health));
-                    let (lag_seconds, for_seconds) = (lag.map(|lag| lag / 1000), lasted.as_secs());
+                    let lane = &board.lanes[&key];
+                    let message = lane.account(at, state, &board.health(&key, lane), board.pace(stream));
+                    let state = state.label();
+                    // That it has just begun to be so is the line itself.
+                    let for_seconds = Some(lasted.as_secs()).filter(|seconds| *seconds > 0);
+                    let lag_seconds = lag.map(|lag| lag / 1000);
                     tracing::warn!(
                         stream,
                         sink,
@@ -230,9 +316,15 @@ impl StatusBoard {
         let lanes = board.lanes.iter().map(|(key, lane)| LaneStatus {
             stream: key.0.clone(),
             sink: key.1.clone(),
-            health: lane.condition(at, board.state(key, lane, steady, at), &board.health(key, lane)),
+            health: lane.condition(
+                at,
+                board.state(key, lane, steady, at),
+                &board.health(key, lane),
+                board.pace(&key.0),
+            ),
             delivered: lane.delivered,
             gaps: lane.gaps,
+            newest_gaps: lane.newest_gaps.iter().map(GapStatus::of).collect(),
             delivered_through: lane.delivered_through.map(Time),
             delivery_lag_seconds: lane.delivered_through.map(|through| lag(board.now(&key.0, steady), through)),
             verified_through: lane.verified_through.map(Time),
@@ -262,6 +354,9 @@ impl Board {
 
     fn state(&self, key: &(String, String), lane: &Lane, steady: Millis, at: Instant) -> LaneState {
         let failing = self.health(key, lane) != Health::Ok;
+        if lane.end.is_some() && !failing {
+            return LaneState::Ended;
+        }
         match lane.movement.state(at, self.lag(key, lane, steady), self.runs(key, lane), failing) {
             // Where it stands is its own word, and so is the server's now, while the API has not said anything.
             LaneState::Ok | LaneState::CatchingUp if !self.is_heard(&key.0) => LaneState::Starting,
@@ -269,12 +364,25 @@ impl Board {
         }
     }
 
+    fn pace(&self, stream: &str) -> Option<&Pace> {
+        self.streams.get(stream).map(|stream| &stream.pace)
+    }
+
     fn is_heard(&self, stream: &str) -> bool {
-        self.streams.get(stream).is_some_and(|stream| stream.heard)
+        self.streams.get(stream).is_some_and(|stream| stream.heard.is_some())
     }
 
     fn runs(&self, key: &(String, String), lane: &Lane) -> bool {
-        !lane.ended && self.streams.get(&key.0).is_some_and(|stream| stream.running)
+        lane.end.is_none() && self.streams.get(&key.0).is_some_and(|stream| stream.running)
+    }
+
+    fn needs_person(&self, key: &(String, String), lane: &Lane, at: Instant, patience: Duration) -> bool {
+        let long = |since: Instant| at.saturating_duration_since(since) >= patience;
+        let fails =
+            |health: &Health| matches!(health, Health::Failing { began, needs_person: true, .. } if long(*began));
+        let stream = self.streams.get(&key.0);
+        let cannot_read = stream.is_some_and(|stream| fails(&stream.health) && stream.heard.is_none_or(long));
+        (fails(&lane.health) || cannot_read) && lane.movement.still(at) >= patience
     }
 
     /// What fails for a lane: its own work, or else the stream that it reads here.
@@ -294,32 +402,38 @@ impl Lane {
             movement: Movement::new(allowed),
             waits_for: None,
             gaps: 0,
+            newest_gaps: Vec::new(),
             gave_up: None,
             told: Told::default(),
-            ended: false,
+            end: None,
+            ran: false,
             delivered_through: None,
             verified_through: None,
             passes: Vec::new(),
             delivered: 0,
+            dead_letters: 0,
         }
     }
 
     /// Why it is where it is.
-    fn account(&self, at: Instant, state: LaneState, health: &Health) -> String {
+    fn account(&self, at: Instant, state: LaneState, health: &Health, pace: Option<&Pace>) -> String {
         match (health, self.waits_for) {
             (Health::Failing { message, .. }, _) if state == LaneState::Failing => message.clone(),
             (_, Some((what, since))) => {
-                format!("it waits for {}, for {} s", what.text(), at.saturating_duration_since(since).as_secs())
+                let pace = pace.filter(|_| what == WaitsFor::Source).and_then(Pace::text);
+                let pace = pace.map_or_else(String::new, |pace| format!(": {pace}"));
+                let seconds = at.saturating_duration_since(since).as_secs();
+                format!("it has waited for {} for {seconds} s{pace}", what.text())
             }
             _ => "it has not begun".to_owned(),
         }
     }
 
-    fn condition(&self, at: Instant, state: LaneState, health: &Health) -> Condition {
+    fn condition(&self, at: Instant, state: LaneState, health: &Health, pace: Option<&Pace>) -> Condition {
         let mut condition = health.condition();
         condition.state = state.label();
         if state.is_trouble() {
-            condition.message = Some(self.account(at, state, health));
+            condition.message = Some(self.account(at, state, health, pace));
         }
         condition
     }
@@ -328,7 +442,7 @@ impl Lane {
 impl StreamBoard {
     /// A request gave a page.
     pub fn heard(&self) {
-        self.update(|stream| stream.heard = true);
+        self.update(|stream| stream.heard = Some(Instant::now()));
     }
 
     /// All requests give pages again.
@@ -340,13 +454,14 @@ impl StreamBoard {
     /// [`FetchError`](crate::source::FetchError)'s.
     pub fn failing(&self, reason: FetchReason, message: impl Into<String>) {
         let message = message.into();
-        self.update(|stream| stream.health.fail(reason.label(), message));
+        let needs_person = reason.needs_operator();
+        self.update(|stream| stream.health.fail(reason.label(), message, needs_person));
     }
 
     /// Whether this process runs the stream, and, of replicas, which one has last taken it.
     pub fn set_running(&self, running: bool, owner: Option<&str>) {
         self.update(|stream| {
-            stream.heard &= running && stream.running;
+            stream.heard = stream.heard.filter(|_| running && stream.running);
             stream.running = running;
             stream.owner = owner.map(ToOwned::to_owned);
         });
@@ -355,9 +470,14 @@ impl StreamBoard {
             let lanes = board.lanes.iter_mut().filter(|((stream, _), _)| *stream == self.name);
             lanes.for_each(|(_, lane)| {
                 lane.movement.begun(Instant::now());
-                lane.ended = false;
+                (lane.end, lane.ran) = (None, true);
             });
         }
+    }
+
+    /// Its counts stand so now: to be told about once a second.
+    pub fn set_counts(&self, counts: Counts) {
+        self.update(|stream| stream.pace.see(Instant::now(), counts));
     }
 
     /// The server's clock minus this machine's wall clock, milliseconds: for showing alone.
@@ -400,12 +520,18 @@ impl LaneBoard {
     /// The last delivery or commit failed. `message` is one line without secrets or personal data.
     pub fn failing(&self, reason: SinkReason, message: impl Into<String>) {
         let message = message.into();
-        self.update(|lane| lane.health.fail(reason.label(), message));
+        let needs_person = reason.needs_operator();
+        self.update(|lane| lane.health.fail(reason.label(), message, needs_person));
     }
 
     /// This many more events were delivered and committed.
     pub fn delivered(&self, count: u64) {
         self.update(|lane| lane.delivered += count);
+    }
+
+    /// This many more events became dead letters.
+    pub fn dead_letters(&self, count: u64) {
+        self.update(|lane| lane.dead_letters += count);
     }
 
     /// Everything before `end` is delivered and committed. To be called at each commit, also where `end` stays.
@@ -424,9 +550,9 @@ impl LaneBoard {
         });
     }
 
-    /// It has caught up, or was asked to end.
-    pub fn ended(&self) {
-        self.update(|lane| lane.ended = true);
+    /// It has come to its end. That it has caught up stays so, whatever it is asked afterwards.
+    pub fn ended(&self, end: End) {
+        self.update(|lane| lane.end = lane.end.filter(|end| *end == End::CaughtUp).or(Some(end)));
     }
 
     /// What the lane waits for from here on.
@@ -443,9 +569,12 @@ impl LaneBoard {
         self.update(|lane| lane.verified_through = Some(end));
     }
 
-    /// So many gaps stand in its cursor.
-    pub fn set_gaps(&self, gaps: usize) {
-        self.update(|lane| lane.gaps = gaps);
+    /// These gaps stand in its cursor, oldest first.
+    pub fn set_gaps(&self, gaps: &[Gap]) {
+        self.update(|lane| {
+            lane.gaps = gaps.len();
+            lane.newest_gaps = gaps[gaps.len().saturating_sub(NEWEST_GAPS)..].to_vec();
+        });
     }
 
     /// Each pass by name, and its watermark, in the order to show them.
@@ -461,18 +590,22 @@ impl LaneBoard {
 }
 
 impl Health {
-    fn fail(&mut self, reason: &'static str, message: String) {
-        let since = match self {
-            Self::Failing { since, .. } => *since,
-            Self::Ok => Time(now()),
+    fn fail(&mut self, reason: &'static str, message: String, needs_person: bool) {
+        let at = Instant::now();
+        *self = match self {
+            // A person is waited for from when that is so.
+            Self::Failing { since, began, needs_person: before, .. } => {
+                let began = if needs_person && !*before { at } else { *began };
+                Self::Failing { reason, since: *since, began, message, needs_person }
+            }
+            Self::Ok => Self::Failing { reason, since: Time(now()), began: at, message, needs_person },
         };
-        *self = Self::Failing { reason, since, message };
     }
 
     fn condition(&self) -> Condition {
         match self {
             Self::Ok => Condition { state: LaneState::Ok.label(), reason: None, since: None, message: None },
-            Self::Failing { reason, since, message } => Condition {
+            Self::Failing { reason, since, message, .. } => Condition {
                 state: LaneState::Failing.label(),
                 reason: Some(reason),
                 since: Some(*since),
@@ -480,72 +613,4 @@ impl Health {
             },
         }
     }
-}
-
-/// The answer of `/status`.
-#[derive(Debug, Serialize)]
-pub(super) struct Status {
-    pub version: &'static str,
-    pub revision: Option<&'static str>,
-    pub uptime_seconds: u64,
-    pub ready: bool,
-    pub streams: Vec<StreamStatus>,
-    pub lanes: Vec<LaneStatus>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct StreamStatus {
-    pub name: String,
-    pub source: Source,
-    pub tenant: String,
-    /// By this process.
-    pub running: bool,
-    /// Of replicas, the one that has last taken it.
-    pub owner: Option<String>,
-    #[serde(flatten)]
-    pub health: Condition,
-    pub clock_offset_seconds: Option<f64>,
-    pub read_through: Option<Time>,
-    pub fetch_lag_seconds: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct LaneStatus {
-    pub stream: String,
-    pub sink: String,
-    #[serde(flatten)]
-    pub health: Condition,
-    /// Events, since the process started.
-    pub delivered: u64,
-    /// Parts of the log that it gave up, in this run or one before.
-    pub gaps: usize,
-    pub delivered_through: Option<Time>,
-    pub delivery_lag_seconds: Option<f64>,
-    pub verified_through: Option<Time>,
-    #[serde(serialize_with = "in_order")]
-    pub passes: Vec<(String, Time)>,
-}
-
-/// Shown as RFC 3339 in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Time(pub Millis);
-
-impl std::fmt::Display for Time {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(time) => time.fmt(f),
-            Err(_) => write!(f, "{} ms", self.0),
-        }
-    }
-}
-
-impl Serialize for Time {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A JSON object whose keys keep their order.
-fn in_order<S: serde::Serializer>(passes: &[(String, Time)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(passes.iter().map(|(name, through)| (name, through)))
 }

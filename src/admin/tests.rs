@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::serve::{CONNECTIONS, GRACE};
 use super::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::event::{Source, StreamIdentity};
 use crate::health::WaitsFor;
@@ -112,7 +112,7 @@ async fn status_shows_streams_and_lanes() {
     }]);
     assert_eq!(json["streams"], expected, "{body}");
     let expected = serde_json::json!([{
-        "stream": "users", "sink": "out", "state": "elsewhere", "delivered": 7, "gaps": 0,
+        "stream": "users", "sink": "out", "state": "elsewhere", "delivered": 7, "gaps": 0, "newest_gaps": [],
         "delivered_through": "2025-12-31T23:59:50Z", "delivery_lag_seconds": null, "verified_through": null,
         "passes": { "live": "2026-01-01T00:00:00Z", "15m": "2025-12-31T23:50:00Z" },
     }]);
@@ -172,11 +172,73 @@ async fn a_lane_that_does_not_move_says_what_it_waits_for() {
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(json["lanes"][0]["state"], "stalled", "{body}");
     let message = json["lanes"][0]["message"].as_str().unwrap();
-    assert!(message.starts_with("it waits for the sink, for "), "{message}");
+    assert!(message.starts_with("it has waited for the sink for "), "{message}");
     let (_, metrics) = running.get("/metrics", "*/*").await;
     assert!(metrics.contains("trailcast_lane_state{sink=\"out\",state=\"stalled\",stream=\"users\"} 1\n"), "{metrics}");
     let (_, page) = running.get("/status", "text/html").await;
-    assert!(page.contains("stalled<br>it waits for the sink"), "{page}");
+    assert!(page.contains("stalled<br>it has waited for the sink"), "{page}");
+}
+
+/// As where the checkpoint is in Kafka and no broker answers; one that another replica runs is that one's to judge.
+#[tokio::test]
+async fn a_stream_that_nobody_runs_is_not_well() {
+    let running = start().await;
+    let status = &running.admin.status;
+    let identity = StreamIdentity { source: Source::Genauth, tenant: "pool".to_owned() };
+    let stream = status.stream("users", &identity);
+    let lane = status.lane("users", "out", Duration::ZERO);
+    let states = async || {
+        let json: serde_json::Value = serde_json::from_str(&running.get("/status", "*/*").await.1).unwrap();
+        let state = |of: &str| json[of][0]["state"].as_str().unwrap().to_owned();
+        (state("streams"), state("lanes"), json["lanes"][0]["message"].clone())
+    };
+    lane.failing(SinkReason::Checkpoint, "no broker answers");
+    assert_eq!(states().await, ("starting".to_owned(), "failing".to_owned(), "no broker answers".into()));
+    lane.ok();
+    stream.set_running(false, Some("other"));
+    assert_eq!(states().await, ("ok".to_owned(), "elsewhere".to_owned(), serde_json::Value::Null));
+}
+
+/// What waits for a person is what has failed for long for such a reason, and gives and stores nothing meanwhile; and as long
+/// as any lane may go on, that is waited for.
+#[test]
+fn a_person_is_waited_for_where_nothing_else_can_help() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let status = StatusBoard::default();
+    let identity = StreamIdentity { source: Source::Genauth, tenant: "pool".to_owned() };
+    let (users, cloud) = (status.stream("users", &identity), status.stream("cloud", &identity));
+    let lanes = ["users", "cloud"].map(|stream| status.lane(stream, "out", PATIENCE));
+    let began = Instant::now();
+    let later = || Instant::now() + PATIENCE;
+    assert!(!status.needs_person(later(), PATIENCE), "nothing runs here");
+    users.set_running(true, None);
+    cloud.set_running(true, None);
+    users.failing(FetchReason::Credentials, "no such key");
+    assert!(!status.needs_person(later(), PATIENCE), "the other stream");
+    lanes[1].ended(End::CaughtUp);
+    assert!(status.needs_person(later(), PATIENCE));
+    assert!(!status.needs_person(began + PATIENCE / 2, PATIENCE), "too soon");
+    let unfinished = status.unfinished();
+    assert!(unfinished.len() == 1 && unfinished[0].stream == "users", "{unfinished:?}");
+    assert_eq!((unfinished[0].reason, unfinished[0].message.as_str()), (Some("credentials"), "no such key"));
+    users.failing(FetchReason::Connect, "no connection");
+    assert!(!status.needs_person(later(), PATIENCE), "that may pass");
+    users.failing(FetchReason::Refused, "no right");
+    assert!(status.needs_person(later(), PATIENCE));
+    // An API that flaps gives pages, and a lane that stores something gets on.
+    let before = Instant::now();
+    users.heard();
+    let heard = Instant::now();
+    assert!(!status.needs_person(before + PATIENCE - Duration::from_nanos(1), PATIENCE), "a page came");
+    assert!(status.needs_person(heard + PATIENCE, PATIENCE));
+    users.ok();
+    lanes[0].failing(SinkReason::Refused, "no such topic");
+    assert!(status.needs_person(later(), PATIENCE), "a sink");
+    lanes[0].set_delivered_through(1_767_225_590_000);
+    assert!(!status.needs_person(heard + PATIENCE, PATIENCE));
+    // What has caught up stays so.
+    lanes[1].ended(End::Asked);
+    assert!(status.has_caught_up("cloud", "out") && !status.has_caught_up("users", "out"));
 }
 
 #[test]

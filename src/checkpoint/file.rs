@@ -1,4 +1,4 @@
-//! The default store: one redb file, ACID, with an fsync in each commit.
+//! The default store: one redb file, ACID, with an fsync in each commit. Commits that wait for each other share one.
 //!
 //! One process at a time owns the folder, by a lock on `trailcast.lock` that the kernel drops when the process
 //! ends, however it ends. A kill at any point leaves the last commit that returned. Nothing of what is found there is
@@ -9,16 +9,18 @@ mod database;
 mod sealed;
 mod seen;
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadableDatabase};
 
-use super::{Changes, CheckpointError, Doubt, Store};
+use super::{Changes, CheckpointError, Doubt, MAKE_FOLDER, Store};
+use crate::private;
 use database::{ENTRIES, caught};
 use seen::{Seen, Standing};
 
@@ -34,6 +36,7 @@ pub struct FileStore {
     /// but a disk that was full may have space again.
     database: RwLock<Option<Database>>,
     seen: Seen,
+    line: Line,
     /// The same file, open for as long as this is: so no other can get its number.
     file: Named,
     /// Held, never read. Dropped last.
@@ -58,8 +61,21 @@ impl FileStore {
         Self::open_as(folder, true)
     }
 
+    /// Whether nothing was ever kept in `folder`, so that opening it would make it.
+    #[must_use]
+    pub fn is_new(folder: &Path) -> bool {
+        ["trailcast.redb", "trailcast.seen"].iter().all(|name| matches!(folder.join(name).try_exists(), Ok(false)))
+    }
+
+    /// Whether a process has `folder` open now.
+    #[must_use]
+    pub fn is_held(folder: &Path) -> bool {
+        let lock = File::open(folder.join("trailcast.lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     fn open_as(folder: &Path, accept: bool) -> Result<Self, CheckpointError> {
-        fs::create_dir_all(folder).map_err(folder_error("create the folder", folder))?;
+        private::create_folder(folder).map_err(folder_error(MAKE_FOLDER, folder))?;
         let lock = lock(folder)?;
         let path = folder.join("trailcast.redb");
         let seen = Seen::open(folder);
@@ -81,7 +97,15 @@ impl FileStore {
             }
             _ => seen.accept(standing),
         }
-        let store = Self { folder: folder.to_owned(), path, database: RwLock::new(Some(database)), seen, file, lock };
+        let store = Self {
+            folder: folder.to_owned(),
+            path,
+            database: RwLock::new(Some(database)),
+            seen,
+            line: Line::default(),
+            file,
+            lock,
+        };
         store.is_ours()?;
         Ok(store)
     }
@@ -92,14 +116,15 @@ impl FileStore {
     /// It does not.
     pub fn prove(&self) -> Result<(), CheckpointError> {
         let trial = self.folder.join("trailcast.trial");
-        let written = File::create(&trial).and_then(|mut file| {
+        let made = private::options().write(true).create(true).truncate(true).open(&trial);
+        let written = made.and_then(|mut file| {
             file.write_all(&[0x5a; TRIAL_BYTES])?;
             file.sync_all()
         });
         // What cannot be removed was not written either, or is told by the next try.
         let _ = fs::remove_file(&trial);
         written.map_err(folder_error("write to", &self.folder))?;
-        self.write(&Changes::default())
+        self.write(&[Arc::default()])
     }
 
     /// Runs `work` on the open database; after an error the next use starts with a fresh open.
@@ -147,23 +172,26 @@ impl FileStore {
         }
     }
 
-    fn write(&self, changes: &Changes) -> Result<(), CheckpointError> {
+    /// All of them, or none.
+    fn write(&self, all: &[Arc<Changes>]) -> Result<(), CheckpointError> {
         self.is_ours()?;
         let standing = self.with("write", |database| {
             // redb's default durability: `commit` returns after the fsync.
             let transaction = database.begin_write()?;
             {
                 let mut entries = transaction.open_table(ENTRIES)?;
-                for range in &changes.delete_ranges {
-                    if range.start < range.end {
-                        entries.retain_in(range.start.as_slice()..range.end.as_slice(), |_, _| false)?;
+                for changes in all {
+                    for range in &changes.delete_ranges {
+                        if range.start < range.end {
+                            entries.retain_in(range.start.as_slice()..range.end.as_slice(), |_, _| false)?;
+                        }
                     }
-                }
-                for key in &changes.deletes {
-                    entries.remove(key.as_slice())?;
-                }
-                for (key, value) in &changes.puts {
-                    entries.insert(key.as_slice(), sealed::seal(key, value).as_slice())?;
+                    for key in &changes.deletes {
+                        entries.remove(key.as_slice())?;
+                    }
+                    for (key, value) in &changes.puts {
+                        entries.insert(key.as_slice(), sealed::seal(key, value).as_slice())?;
+                    }
                 }
             }
             let standing = database::count(&transaction)?;
@@ -200,8 +228,60 @@ impl Store for FileStore {
     }
 
     fn commit(&self, changes: &Changes) -> Result<(), CheckpointError> {
-        if changes.is_empty() { Ok(()) } else { self.write(changes) }
+        if changes.is_empty() { Ok(()) } else { self.line.commit(changes, |all| self.write(all)) }
     }
+}
+
+/// Commits that wait for the disk: whoever has its turn writes all of them, with one fsync.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: Mutex<Waiting>,
+    /// Whose turn it is.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    arrivals: u64,
+    /// What is not written yet, by arrival.
+    changes: BTreeMap<u64, Arc<Changes>>,
+}
+
+impl Line {
+    /// Returns once `changes` are written, by this call or by another's. What is written together and fails is tried by
+    /// each on its own: each has its own error.
+    fn commit(
+        &self,
+        changes: &Changes,
+        write: impl Fn(&[Arc<Changes>]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let number = {
+            let mut waiting = unpoisoned(self.waiting.lock());
+            waiting.arrivals += 1;
+            let number = waiting.arrivals;
+            waiting.changes.insert(number, Arc::new(changes.clone()));
+            number
+        };
+        let _turn = unpoisoned(self.turn.lock());
+        let all = unpoisoned(self.waiting.lock()).changes.clone();
+        if !all.contains_key(&number) {
+            return Ok(());
+        }
+        let together = write(&all.values().cloned().collect::<Vec<_>>());
+        let (written, result) = match together {
+            Ok(()) => (all.into_keys().collect(), Ok(())),
+            Err(_) if all.len() > 1 => (vec![number], write(&[Arc::clone(&all[&number])])),
+            Err(error) => (vec![number], Err(error)),
+        };
+        let mut waiting = unpoisoned(self.waiting.lock());
+        written.iter().for_each(|number| drop(waiting.changes.remove(number)));
+        result
+    }
+}
+
+/// Whoever panics in its turn has taken nothing out of the line: others write that, too.
+fn unpoisoned<T>(locked: Result<T, PoisonError<T>>) -> T {
+    locked.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An open file, and the name that it is to have.
@@ -243,7 +323,7 @@ impl Drop for FolderLock {
 /// Takes the folder for this process and leaves its pid for whoever comes second.
 fn lock(folder: &Path) -> Result<FolderLock, CheckpointError> {
     let path = folder.join("trailcast.lock");
-    let mut file = OpenOptions::new()
+    let mut file = private::options()
         .read(true)
         .write(true)
         .create(true)
@@ -271,7 +351,7 @@ fn doubted(path: &Path, doubt: Doubt) -> CheckpointError {
 }
 
 fn folder_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
-    move |source| CheckpointError::Folder { doing, path: path.to_owned(), source }
+    move |error| CheckpointError::Folder { doing, path: path.to_owned(), error }
 }
 
 fn file_error(doing: &'static str, path: &Path, source: redb::Error) -> CheckpointError {
@@ -281,5 +361,70 @@ fn file_error(doing: &'static str, path: &Path, source: redb::Error) -> Checkpoi
             CheckpointError::Damaged { path: path.to_owned(), what: error.to_string() }
         }
         source => CheckpointError::File { doing, path: path.to_owned(), source: Box::new(source) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    fn put(number: u8) -> Changes {
+        Changes { puts: vec![(vec![number], vec![])], ..Changes::default() }
+    }
+
+    /// The first writes alone, and while it does the others come: so the next writes all of them, and if that fails each its
+    /// own.
+    fn with_the_first_held(fails: bool) -> (Vec<Vec<u8>>, Vec<bool>) {
+        let (line, written) = (Line::default(), Mutex::new(Vec::new()));
+        let write = |all: &[Arc<Changes>]| {
+            let keys: Vec<u8> = all.iter().map(|changes| changes.puts[0].0[0]).collect();
+            while keys == [0] && line.waiting.lock().unwrap().changes.len() < 4 {
+                std::thread::yield_now();
+            }
+            written.lock().unwrap().push(keys.clone());
+            if fails && keys.len() > 1 || keys == [2] {
+                return Err(CheckpointError::Lost);
+            }
+            Ok(())
+        };
+        let arrived = AtomicU8::new(0);
+        let results = std::thread::scope(|scope| {
+            let first = scope.spawn(|| line.commit(&put(0), write));
+            while line.turn.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            let others = [1, 2, 3].map(|number| {
+                let (line, arrived) = (&line, &arrived);
+                scope.spawn(move || {
+                    // One after the other, so that what is written together is in a known order.
+                    let waiting = || line.waiting.lock().unwrap().changes.len();
+                    while arrived.load(Ordering::Acquire) + 1 != number || waiting() < usize::from(number) {
+                        std::thread::yield_now();
+                    }
+                    arrived.fetch_add(1, Ordering::Release);
+                    line.commit(&put(number), write)
+                })
+            });
+            [first].into_iter().chain(others).map(|thread| thread.join().unwrap().is_ok()).collect()
+        });
+        assert!(line.waiting.lock().unwrap().changes.is_empty());
+        (written.into_inner().unwrap(), results)
+    }
+
+    #[test]
+    fn commits_that_wait_for_each_other_share_a_write() {
+        let (written, results) = with_the_first_held(false);
+        assert_eq!((written.len(), &written[0], written[1].len()), (2, &vec![0], 3));
+        assert_eq!(results, [true; 4]);
+    }
+
+    #[test]
+    fn of_those_that_fail_together_each_is_tried_alone() {
+        let (written, results) = with_the_first_held(true);
+        assert_eq!(results, [true, true, false, true]);
+        let alone: Vec<_> = written.iter().filter(|keys| keys.len() == 1).collect();
+        assert!(alone.contains(&&vec![2]) && written.iter().any(|keys| keys.len() == 3), "{written:?}");
     }
 }

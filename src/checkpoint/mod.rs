@@ -19,27 +19,7 @@ pub use memory::MemoryStore;
 
 use crate::config::{CheckpointConfig, DeadLettersConfig};
 use crate::kafka::Failure;
-use crate::state::store::LaneKey;
-
-/// What one commit changes. Applied in the order of the fields, so that a key that is put stands whatever
-/// was deleted around it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Every key in these half-open ranges goes.
-    pub delete_ranges: Vec<Range<Vec<u8>>>,
-    /// These keys go; one that is not there is no error.
-    pub deletes: Vec<Vec<u8>>,
-    /// These keys get these values; of two puts to one key the later counts.
-    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Changes {
-    /// Whether a commit would change nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.delete_ranges.is_empty() && self.deletes.is_empty() && self.puts.is_empty()
-    }
-}
+use crate::state::store::{Changes, LaneKey};
 
 /// Where cursors are kept.
 pub trait Store: Send + Sync {
@@ -76,6 +56,19 @@ pub fn open(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<Ar
     })
 }
 
+/// Whether the state is what was kept there before.
+///
+/// # Errors
+/// It is not, or that cannot be seen.
+pub fn look(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<(), CheckpointError> {
+    match config {
+        CheckpointConfig::File { path } if FileStore::is_new(path) => Ok(()),
+        CheckpointConfig::File { path } => FileStore::open(path).map(drop),
+        CheckpointConfig::Kafka(kafka) => kafka::KafkaStore::look(kafka, letters.topic()).map(drop),
+        CheckpointConfig::Memory => Ok(()),
+    }
+}
+
 /// Takes what is there for the state that was kept there before, whatever speaks against that.
 ///
 /// # Errors
@@ -88,12 +81,24 @@ pub fn accept(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<
     }
 }
 
+/// As [`open`], to be read: where nothing was ever kept in a folder, nothing is made there.
+///
+/// # Errors
+/// See [`CheckpointError`].
+pub fn read(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<Arc<dyn Store>, CheckpointError> {
+    match config {
+        CheckpointConfig::File { path } if FileStore::is_new(path) => Ok(Arc::new(MemoryStore::default())),
+        config => open(config, letters),
+    }
+}
+
 /// As [`open`], to be read only: of a state topic to which partitions were added what it held before.
 ///
 /// # Errors
 /// See [`CheckpointError`].
 pub fn salvage(config: &CheckpointConfig, letters: &DeadLettersConfig) -> Result<Arc<dyn Store>, CheckpointError> {
     match config {
+        CheckpointConfig::File { .. } => read(config, letters),
         CheckpointConfig::Kafka(kafka) => Ok(Arc::new(kafka::KafkaStore::salvage(kafka, letters.topic())?)),
         other => open(other, letters),
     }
@@ -139,18 +144,35 @@ pub enum Doubt {
     },
 }
 
+/// What to do where the system forbids it.
+fn advice(doing: &str, error: &io::Error) -> &'static str {
+    match (error.kind(), doing) {
+        (io::ErrorKind::PermissionDenied, MAKE_FOLDER) => {
+            "; make it for the user that trailcast runs as, or name another place: `checkpoint: { file: { path: … } }`"
+        }
+        (io::ErrorKind::PermissionDenied, _) => {
+            "; the folder and what is in it must belong to the user that trailcast runs as: did another one, such as root, run \
+             it there before?"
+        }
+        _ => "",
+    }
+}
+
+/// What is tried where the folder is missing.
+pub(crate) const MAKE_FOLDER: &str = "create the folder";
+
 /// Why a store cannot be used. Each names the config key to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The folder or its lock file cannot be made or opened.
-    #[error("checkpoint.file.path: cannot {doing} {}", path.display())]
+    #[error("checkpoint.file.path: cannot {doing} {}: {error}{}", path.display(), advice(doing, error))]
     Folder {
         /// What was tried.
         doing: &'static str,
         /// On what.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
     /// Another process works on the same cursors.
     #[error(

@@ -557,3 +557,35 @@ fn on_a_small_disk(test: &str, says: &str) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(says), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn all_that_it_makes_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("of/trailcast");
+    let store = FileStore::open(&folder).unwrap();
+    store.prove().unwrap();
+    store.commit(&put("k", b"v")).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&place.path().join("of"))), (0o700, 0o700));
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+/// Whoever is forbidden to make it there is told what to do, as is who comes after another user.
+#[test]
+fn who_may_not_is_told_what_to_do() {
+    let told = |doing, kind: io::ErrorKind| {
+        let error = CheckpointError::Folder { doing, path: "/var/lib/trailcast/state".into(), error: kind.into() };
+        crate::words::chain(&error)
+    };
+    let make = told(MAKE_FOLDER, io::ErrorKind::PermissionDenied);
+    let begins =
+        "checkpoint.file.path: cannot create the folder /var/lib/trailcast/state: permission denied; make it for the";
+    assert!(make.starts_with(begins) && make.contains("`checkpoint: { file: { path: … } }`"), "{make}");
+    assert!(told("open", io::ErrorKind::PermissionDenied).contains("must belong to the user that trailcast runs as"));
+    assert!(told("open", io::ErrorKind::NotFound).ends_with(": entity not found"));
+}

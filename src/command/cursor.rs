@@ -2,26 +2,30 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::{Answer, CommandError, transfer};
-use crate::checkpoint::{self, Changes, Store};
+use crate::checkpoint::{self, Store};
 use crate::cli::{CursorCommand, Exit, LaneArgs};
 use crate::clock;
 use crate::config;
-use crate::config::units;
+use crate::config::{CheckpointConfig, Config, units};
 use crate::event::{Millis, Source};
+use crate::lane::cursor_set;
 use crate::reading::{Gap, GapReason};
 use crate::source::history;
 use crate::state::cursor::Cursor;
-use crate::state::store::{self, LaneKey};
-use crate::telemetry::chain;
+use crate::state::store::{self, Changes, LaneKey};
+use crate::window::Window;
+use crate::words::chain;
 
 const DAY: Millis = 86_400_000;
 const NONE: &str = "no cursor is stored yet: trailcast stores one for each lane when it first runs";
+/// Of one that ends with its process.
+const MEMORY: &str = "the checkpoint is in memory: cursors are in the process that runs alone, and end with it; its `/status` \
+                                 shows where its lanes stand";
 /// Days back of an API that documents no end of what it keeps, before that is told.
 const FAR: i64 = 365;
 
@@ -45,7 +49,14 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         CursorCommand::Import(args) => return transfer::import(args),
         CursorCommand::Accept(args) => return transfer::accept(args),
     };
-    let checkpoint = open(&lanes.config.config)?;
+    let config = config::load(&lanes.config.config)?.config;
+    if is_in_memory(&config) && matches!(command, CursorCommand::Show(_)) {
+        return Ok(Answer::done(if lanes.json { "[]".to_owned() } else { MEMORY.to_owned() }));
+    }
+    let config = kept(config)?;
+    // What is changed is there, so it is that which is opened.
+    let checkpoint =
+        checkpoint::read(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))?;
     let mut stored = chosen(&checkpoint, lanes)?;
     if stored.is_empty() && (names_one(lanes) || !matches!(command, CursorCommand::Show(_))) {
         return Err(usage(&none_of(&checkpoint, lanes)?));
@@ -77,7 +88,18 @@ pub fn cursor(command: &CursorCommand) -> Result<Answer, CommandError> {
         }
     }
     let deleted = matches!(command, CursorCommand::Delete(_));
-    Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) }))
+    let hint =
+        stored.iter().any(|lane| !lane.cursor.known.gaps.is_empty()) && matches!(command, CursorCommand::Show(_));
+    let hint = if hint { read_again() } else { String::new() };
+    Ok(Answer::done(if lanes.json { in_json(&stored, deleted) } else { in_text(&stored, deleted) + &hint }))
+}
+
+fn read_again() -> String {
+    format!(
+        "\nto read a gap again, once its cause is mended: `{}`, the time at which it begins; what was delivered since comes \
+         again, with the same ids",
+        cursor_set("STREAM", "SINK", "TIME")
+    )
 }
 
 const fn names_one(lanes: &LaneArgs) -> bool {
@@ -129,14 +151,21 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
 /// What setting a lane to `to` passes over: whatever any of its passes has not read yet. A line, if it is anything. A
 /// cursor that is ahead of now itself stands nowhere that was read.
 fn passed_over(Stored { stream, sink, cursor }: &Stored, to: Millis) -> Option<String> {
-    let (live, floor, to) = (cursor.live, cursor.floor(), cursor.rounded(to));
-    let until = live.min(to);
+    let (live, swept, to) = (cursor.live, cursor.passes_floor(), cursor.rounded(to));
+    let (until, history) = (live.min(to), cursor.history().filter(|history| history.from < to));
+    let history = history.map(|Window { from, to: end }| {
+        format!(
+            "records of history between {} and {}, which the backfill has not read yet",
+            time(from),
+            time(end.min(to))
+        )
+    });
     let all = (live < to).then(|| format!("all records between {} and {}", time(live), time(to)));
-    let late = (floor < until).then(|| {
-        let (from, until) = (time(floor), time(until));
+    let late = (swept < until).then(|| {
+        let (from, until) = (time(swept), time(until));
         format!("late records between {from} and {until}, which its sweeps have not read yet")
     });
-    let what: Vec<String> = [all, late].into_iter().flatten().collect();
+    let what: Vec<String> = [all, history, late].into_iter().flatten().collect();
     (!what.is_empty()).then(|| format!("  {stream} to {sink}: {}", what.join("; ")))
 }
 
@@ -166,9 +195,17 @@ fn reach(lanes: &[Stored], to: Millis, now: Millis) -> String {
     means
 }
 
+const fn is_in_memory(config: &Config) -> bool {
+    matches!(config.checkpoint, CheckpointConfig::Memory)
+}
+
+/// A config whose cursors are kept beyond its process.
+pub(super) fn kept(config: Config) -> Result<Config, CommandError> {
+    if is_in_memory(&config) { Err(usage(MEMORY)) } else { Ok(config) }
+}
+
 /// The checkpoint of a config.
-pub(super) fn open(config: &Path) -> Result<Arc<dyn Store>, CommandError> {
-    let config = config::load(config)?.config;
+pub(super) fn open(config: &Config) -> Result<Arc<dyn Store>, CommandError> {
     checkpoint::open(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))
 }
 
@@ -208,7 +245,7 @@ pub(super) fn confirm(names: &[String], what: &str, yes: bool) -> Result<(), Com
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(usage("not changed: nobody to ask; --yes does not ask"));
+        return Err(usage("not changed: stdin is no terminal, so nobody can confirm; add `--yes`"));
     }
     let _ = write!(std::io::stderr(), "{what}.\nGo ahead? [y/N] ");
     let mut answer = String::new();
@@ -247,6 +284,9 @@ fn in_text(lanes: &[Stored], deleted: bool) -> String {
         let state = if deleted { "deleted" } else { "stands at" };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{stream} to {sink} ({} {}): {state} {}", log.source, log.tenant, time(cursor.live));
+        for history in cursor.history().iter().filter(|_| !deleted) {
+            let _ = writeln!(text, "  backfill stands at {}, goes to {}", time(history.from), time(history.to));
+        }
         for (sweep, mark) in cursor.sweeps.iter().filter(|_| !deleted) {
             let _ = writeln!(text, "  swept at {:>5}, through {}", age(*sweep), time(*mark));
         }
@@ -264,10 +304,11 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
             cursor.sweeps.iter().map(|(&sweep, &mark)| (age(sweep), json!(time(mark)))).collect();
         let gap = |gap: &Gap| json!({ "from": time(gap.from), "to": time(gap.to), "reason": gap.reason.label() });
         let gaps: Vec<_> = cursor.known.gaps.iter().map(gap).collect();
+        let history = cursor.history().map(|rest| json!({ "from": time(rest.from), "to": time(rest.to) }));
         json!({
             "stream": stream, "sink": sink, "source": cursor.stream.source, "tenant": cursor.stream.tenant,
             "deleted": deleted, "live": time(cursor.live), "sweeps": sweeps, "verified_through": time(cursor.floor()),
-            "gaps": gaps,
+            "backfill": history, "gaps": gaps,
         })
     };
     format!("{:#}", serde_json::Value::Array(lanes.iter().map(lane).collect()))
@@ -281,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_cursor_set_forward_says_what_is_never_delivered_and_never_goes_ahead_of_now() {
-        let schedule = Schedule { unit: 1, poll: 1000, settle: 0, overlap: 1000, sweeps: vec![60_000] };
+        let schedule = Schedule { unit: 1, poll: 1000, phase: 0, settle: 0, overlap: 1000, sweeps: vec![60_000] };
         let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
         let mut cursor = Cursor::new(stream, &schedule, 0);
         let window = crate::window::Window { from: 0, to: 600_000 };

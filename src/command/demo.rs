@@ -13,7 +13,7 @@ use crate::lane::Until;
 use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::simulate::{self, Simulator, genauth, scloud};
-use crate::telemetry::chain;
+use crate::words::chain;
 
 /// Runs until `--for` is over or a signal comes.
 ///
@@ -51,13 +51,13 @@ pub async fn demo(args: DemoArgs) -> Result<Answer, CommandError> {
     // Where the events themselves scroll by, they are progress enough.
     let shown = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
     let progress = shown.then(|| progress::progress(&app));
-    let ended = app.run(Until::Shutdown, end).await;
+    let ended = app.run(Until::Shutdown, None, end).await;
     drop(progress);
     say(&format!("trailcast demo: {}", progress::line(&lanes, began.elapsed())));
     simulator.shutdown().await;
     match ended {
-        Ended::CaughtUp | Ended::Drained => Ok(Answer::done(String::new())),
-        Ended::Incomplete(_) | Ended::NotDrained | Ended::Failed => Err(CommandError {
+        Ended::CaughtUp { .. } | Ended::Drained => Ok(Answer::done(String::new())),
+        Ended::Incomplete(_) | Ended::Early { .. } | Ended::NotDrained | Ended::Failed => Err(CommandError {
             message: "demo: could not deliver every event to stdout".to_owned(),
             exit: Exit::Failed,
         }),

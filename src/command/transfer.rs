@@ -11,14 +11,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::cursor::{confirm, open, usage};
+use super::cursor::{confirm, kept, open, usage};
 use super::{Answer, CommandError};
-use crate::checkpoint;
-use crate::checkpoint::Changes;
+use crate::checkpoint::{self, CheckpointError};
 use crate::cli::{CursorAcceptArgs, CursorExportArgs, CursorImportArgs};
 use crate::config;
-use crate::state::store::LaneKey;
-use crate::telemetry::chain;
+use crate::state::store::{Changes, LaneKey};
+use crate::words::chain;
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u64 = 2;
@@ -51,7 +50,7 @@ struct End {
 
 /// See the module.
 pub(super) fn export(args: &CursorExportArgs) -> Result<Answer, CommandError> {
-    let config = config::load(&args.config.config)?.config;
+    let config = kept(config::load(&args.config.config)?.config)?;
     let checkpoint =
         checkpoint::salvage(&config.checkpoint, &config.dead_letters).map_err(|error| usage(&chain(&error)))?;
     let mut text = json(&Head { trailcast_cursors: FORMAT });
@@ -103,7 +102,7 @@ pub(super) fn import(args: &CursorImportArgs) -> Result<Answer, CommandError> {
     if lanes.is_empty() {
         return Err(usage(&format!("{}: holds no cursor", path.display())));
     }
-    let checkpoint = open(&args.config.config)?;
+    let checkpoint = open(&kept(config::load(&args.config.config)?.config)?)?;
     let names: Vec<String> = lanes.keys().map(|(stream, sink)| format!("{stream} to {sink}")).collect();
     confirm(&names, "go on from where the import says, forgetting what this checkpoint has of them", args.yes)?;
     let mut answer = String::new();
@@ -113,7 +112,8 @@ pub(super) fn import(args: &CursorImportArgs) -> Result<Answer, CommandError> {
         // What was there goes in the same commit, so that at no moment a lane has a part of each.
         let changes = Changes { delete_ranges: lane.remembered().to_vec(), deletes: vec![lane.cursor()], puts };
         checkpoint.commit(&changes).map_err(|error| chain(&error))?;
-        let _ = writeln!(answer, "{stream} to {sink}: imported, {count} entries");
+        let entries = if count == 1 { "entry" } else { "entries" };
+        let _ = writeln!(answer, "{stream} to {sink}: imported, {count} {entries}");
     }
     answer.truncate(answer.trim_end().len());
     Ok(Answer::done(answer))
@@ -121,7 +121,17 @@ pub(super) fn import(args: &CursorImportArgs) -> Result<Answer, CommandError> {
 
 /// `trailcast cursor accept`: what the checkpoint holds counts from now on, whatever was there before.
 pub(super) fn accept(args: &CursorAcceptArgs) -> Result<Answer, CommandError> {
-    let config = config::load(&args.config.config)?.config;
+    let config = kept(config::load(&args.config.config)?.config)?;
+    match checkpoint::look(&config.checkpoint, &config.dead_letters) {
+        Ok(()) => {
+            let nothing =
+                "nothing to accept: the checkpoint holds what was kept there before, and `run` goes on from it";
+            return Ok(Answer::done(nothing.to_owned()));
+        }
+        // Nothing is known of it.
+        Err(error @ (CheckpointError::InUse { .. } | CheckpointError::Kafka(_))) => return Err(usage(&chain(&error))),
+        Err(_) => {}
+    }
     let what = "go on from what the checkpoint holds, or where it holds nothing begin at their stream's `start`, though \
                 more was delivered before: events come again";
     confirm(&["all lanes".to_owned()], what, args.yes)?;

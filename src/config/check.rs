@@ -65,6 +65,60 @@ pub(super) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -
     }
 }
 
+/// A key that stands in more places is no hint.
+const MOST_PLACES: usize = 3;
+
+/// Where a key of this name is known: of all such places those that have most of their path in common with `path`.
+fn belongs(schema: &Json, path: &Path, name: &str) -> Vec<String> {
+    let here: Vec<&str> = path.segments().collect();
+    let mut all = Vec::new();
+    places(schema, schema, name, &mut Vec::new(), &mut all);
+    let common = |place: &Vec<String>| {
+        let same = |(one, other): &(&String, &&str)| *one == ANY || one == *other;
+        place.iter().zip(&here).take_while(same).count()
+    };
+    let most = all.iter().map(common).max().unwrap_or_default();
+    let near = all.iter().filter(|place| common(place) == most);
+    // With the user's own names where they are known.
+    let text = |place: &Vec<String>| {
+        let segments = place.iter().zip(&here).take(most).map(|(_, here)| *here);
+        let segments: Vec<&str> = segments.chain(place.iter().skip(most).map(String::as_str)).collect();
+        format!("`{}`", segments.join("."))
+    };
+    let mut near: Vec<String> = near.filter(|place| !place.is_empty()).map(text).collect();
+    near.dedup();
+    near
+}
+
+/// A name that users give.
+const ANY: &str = "NAME";
+
+/// The paths of all sections below `section` that have a key of this name.
+fn places(root: &Json, section: &Json, name: &str, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    let section = resolve(root, section);
+    for branch in section["anyOf"].as_array().into_iter().flatten() {
+        places(root, branch, name, path, found);
+    }
+    let properties = section["properties"].as_object().into_iter().flatten();
+    let named = section["additionalProperties"].is_object().then_some((ANY, &section["additionalProperties"]));
+    for (key, value) in properties.map(|(key, value)| (key.as_str(), value)).chain(named) {
+        if key == name {
+            found.push(path.clone());
+        }
+        path.push(key.to_owned());
+        places(root, value, name, path, found);
+        path.pop();
+    }
+}
+
+/// What `schema`, a part of `root`, stands for: itself, or what it refers to.
+pub(super) fn resolve<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
+    match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+        Some(pointer) => root.pointer(pointer).unwrap_or(schema),
+        None => schema,
+    }
+}
+
 struct Checker<'a> {
     schema: &'a Json,
     mistakes: Vec<Mistake>,
@@ -95,10 +149,7 @@ impl<'a> Checker<'a> {
     }
 
     fn resolve(&self, schema: &'a Json) -> &'a Json {
-        match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
-            Some(pointer) => self.schema.pointer(pointer).unwrap_or(schema),
-            None => schema,
-        }
+        resolve(self.schema, schema)
     }
 
     /// The branches differ in shape, so the value's shape says which is meant.
@@ -109,12 +160,22 @@ impl<'a> Checker<'a> {
             Value::Scalar { .. } => "string",
         };
         match branches.iter().map(|branch| self.resolve(branch)).find(|branch| branch["type"] == wanted) {
+            // `true` is no secret, whatever stands there: a slip in a template, most likely.
+            Some(_) if node.shape() == "a boolean" && self.are_of_a_secret(branches) => {
+                let what =
+                    "expected a secret: a mapping with `env` or `file`, or a text (in quotes, if it is this one)";
+                self.fault(at, path, format!("{what}, found {}", node.shape()))
+            }
             Some(branch) if !node.is_nothing() => self.value(node, at, branch, path),
             _ => {
                 let expected: Vec<_> = branches.iter().map(|branch| expected(self.resolve(branch))).collect();
                 self.fault(at, path, format!("expected {}, found {}", expected.join(" or "), node.shape()))
             }
         }
+    }
+
+    fn are_of_a_secret(&self, branches: &'a [Json]) -> bool {
+        branches.iter().any(|branch| self.resolve(branch)["writeOnly"] == true)
     }
 
     fn choice(&mut self, node: &Node, at: Mark, values: &[&str], path: &Path) -> Json {
@@ -139,7 +200,13 @@ impl<'a> Checker<'a> {
                 object.insert(key.name.clone(), self.value(node, key.at, &schema["additionalProperties"], &path));
             } else {
                 let names = known.into_iter().flat_map(|known| known.keys().map(String::as_str));
-                let message = format!("unknown key; {}", suggestion(&key.name, names));
+                let belongs = match belongs(self.schema, parent, &key.name).as_slice() {
+                    places @ [_, ..] if places.len() <= MOST_PLACES => {
+                        format!("it belongs in {}; ", places.join(" or "))
+                    }
+                    _ => String::new(),
+                };
+                let message = format!("unknown key; {belongs}{}", suggestion(&key.name, names));
                 // `{ hunter2 }` is a mapping whose key is the secret.
                 let path = if schema["writeOnly"] == true { parent } else { &path };
                 self.fault(key.at, path, message);
@@ -188,7 +255,7 @@ impl<'a> Checker<'a> {
 
     fn text(&mut self, text: &str, at: Mark, schema: &Json, path: &Path) -> Json {
         if text.is_empty() && schema["minLength"].as_u64().is_some_and(|least| least > 0) {
-            return self.fault(at, path, "expected text, found empty text".to_owned());
+            return self.fault(at, path, "must not be empty".to_owned());
         }
         if let Some(format) = schema["format"].as_str().and_then(syntax::named)
             && !(format.accepts)(text)

@@ -350,7 +350,9 @@ impl Converter<'_> {
         match entry {
             SecretEntry::Inline(text) => {
                 let advice = "the secret stands in the config; `{ env: NAME }` or `{ file: PATH }` keeps it out";
-                self.warn(path, advice);
+                let variable =
+                    "is taken as it stands, `$` and all: no variable is put in its place; `{ env: NAME }` does that";
+                self.warn(path, if text.starts_with('$') { variable } else { advice });
                 Secret::Inline(text.into())
             }
             // The schema has ruled out both and neither.

@@ -92,8 +92,8 @@ pub(super) struct Stream {
     /// The live pass reads this much again at each poll, for records that become readable a little late.
     #[serde(default = "seconds::<10>")]
     pub overlap: Written<Duration>,
-    /// Ages at which everything is read again for records that became readable late; ascending. What is later
-    /// than the oldest is missed.
+    /// Ages at which everything is read again for records that became readable late; ascending. What comes
+    /// later than the oldest is missed.
     #[serde(default = "sweeps")]
     #[schemars(length(min = 1))]
     pub sweeps: Vec<Written<Duration>>,
@@ -178,7 +178,8 @@ pub(super) struct Scloud {
     pub max_rows: u64,
 }
 
-/// A secret: `{ env: NAME }`, `{ file: PATH }`, or the text itself, which draws a warning.
+/// A secret, one line of text: `{ env: NAME }`, `{ file: PATH }`, or the text itself, which draws a warning. One line end
+/// behind it is not part of it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum SecretEntry {
@@ -196,7 +197,7 @@ pub(super) struct SecretReference {
     /// The name of an environment variable.
     #[schemars(length(min = 1))]
     pub env: Option<String>,
-    /// The path of a file, read again when it changes; a line break at its end is not part of the secret.
+    /// The path of a file, read again when it changes.
     #[schemars(length(min = 1))]
     pub file: Option<PathBuf>,
 }
@@ -208,7 +209,7 @@ pub(super) struct SecretReference {
 pub(super) struct Sink {
     /// One record an event in a Kafka topic.
     pub kafka: Option<Kafka>,
-    /// Log records by the OpenTelemetry protocol: to a Collector, Loki, or whoever else takes them.
+    /// Log records by the OpenTelemetry protocol: to a Collector, Loki, or another receiver.
     pub otlp: Option<Otlp>,
     /// One event a line on stdout.
     pub stdout: Option<StdoutConfig>,
@@ -229,7 +230,7 @@ pub(super) struct DeadLetters {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeadLetterFiles {
-    /// The folder; created once it is needed.
+    /// The folder; created once it is needed, for the user that trailcast runs as and nobody else.
     #[schemars(length(min = 1))]
     pub path: PathBuf,
     /// A file that has grown to this size is followed by a new one.
@@ -266,7 +267,7 @@ pub(super) struct Checkpoint {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileCheckpoint {
-    /// The folder; created if missing.
+    /// The folder; created if missing, for the user that trailcast runs as and nobody else.
     #[schemars(length(min = 1))]
     pub path: PathBuf,
 }

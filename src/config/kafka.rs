@@ -148,8 +148,14 @@ impl Converter<'_> {
             (mechanism, Some(username), Some(password), None) => {
                 Some(SaslConfig::Password { mechanism, username, password })
             }
-            _ => {
-                self.mistake(path, "this mechanism needs `username` and `password`, and no `token`");
+            (_, username, password, token) => {
+                let missing = match (username, password) {
+                    _ if token.is_some() => ", and no `token`",
+                    (None, None) => "; both are missing",
+                    (None, _) => "; `username` is missing",
+                    _ => "; `password` is missing",
+                };
+                self.mistake(path, &format!("this mechanism needs `username` and `password`{missing}"));
                 None
             }
         }

@@ -10,6 +10,7 @@ mod convert;
 mod error;
 mod file;
 mod kafka;
+mod log;
 mod material;
 mod otlp;
 mod secret;
@@ -39,6 +40,7 @@ pub use cluster::{
 pub use convert::is_loopback;
 pub use error::{ConfigErrors, Finding};
 pub use file::schema;
+pub use log::{FilterError, LogConfig, LogFormat, log_filter};
 pub use material::Material;
 pub use otlp::{BackfillConfig, Compression, MaxEventAgePolicy, OtlpConfig, OtlpProtocol, OtlpTls, Split};
 pub use secret::SecretError;
@@ -68,7 +70,8 @@ pub struct Loaded {
 /// Reads a config file. Opens nothing else: secrets are read later, by [`Secret::read`].
 ///
 /// # Errors
-/// Every mistake in the file at once, or the one that kept it from being read.
+/// Every mistake of form in the file, or, where there is none, every one of meaning; or the one that kept it from being
+/// read.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the config: {error}");
@@ -81,7 +84,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
 /// As [`load`], from text; `path` is only named in findings.
 ///
 /// # Errors
-/// Every mistake in the text at once.
+/// Every mistake of form in the text, or, where there is none, every one of meaning.
 pub fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
     parse_at(path, text, crate::clock::now())
 }
@@ -212,6 +215,17 @@ impl StreamConfig {
     }
 }
 
+impl SourceConfig {
+    /// Where its API is.
+    #[must_use]
+    pub const fn endpoint(&self) -> &url::Url {
+        match self {
+            Self::Genauth(genauth) => &genauth.endpoint,
+            Self::Scloud(scloud) => &scloud.endpoint,
+        }
+    }
+}
+
 /// A source and what only it needs.
 #[derive(Debug, Clone)]
 pub enum SourceConfig {
@@ -324,7 +338,7 @@ pub enum Start {
 pub enum Secret {
     /// The variable of this name.
     Env(String),
-    /// The file at this path, read again when it changes; a trailing line break is not part of it.
+    /// The file at this path, read again when it changes.
     File(PathBuf),
     /// In the config itself: accepted with a warning.
     Inline(secrecy::SecretString),
@@ -405,33 +419,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
 }
 
-/// trailcast's own log, on stderr.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// Default: text on a terminal, JSON otherwise.
-    pub format: Option<LogFormat>,
-    /// `error`, `warn`, `info`, `debug` or `trace`, or a `tracing` filter. Default `info`.
-    pub level: String,
-}
-
 impl Default for AdminConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
     }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { format: None, level: "info".to_owned() }
-    }
-}
-
-/// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For a person.
-    Text,
-    /// For a program.
-    Json,
 }

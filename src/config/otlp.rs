@@ -39,11 +39,11 @@ const OWN_HEADERS: [&str; 10] = [
     "grpc-accept-encoding",
 ];
 
-/// OTLP logs: to the OpenTelemetry Collector, Loki, or whoever else takes them.
+/// OTLP logs: to the OpenTelemetry Collector, Loki, or another receiver.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Otlp {
-    /// Whom to send to. For `http` the path without its `/v1/logs`, such as `http://loki:3100/otlp`; for `grpc` no path.
+    /// Where to send. For `http` the path without its `/v1/logs`, such as `http://loki:3100/otlp`; for `grpc` no path.
     pub endpoint: Written<Url>,
     /// How: `http` (protobuf) or `grpc`.
     #[serde(default)]
@@ -73,15 +73,15 @@ pub(super) struct Otlp {
     /// The longest that one whole request may take.
     #[serde(default = "seconds::<30>")]
     pub request_timeout: Written<Duration>,
-    /// After so long without a word from the other side of a gRPC connection it is asked for one; without an answer
-    /// it is given up. Collectors may hang up on who asks more often than once in 5 minutes while idle.
+    /// After so long without a word on a gRPC connection the receiver is asked for one; without an answer the connection
+    /// is given up. A Collector may close an idle connection that asks more often than once in 5 minutes.
     #[serde(default = "seconds::<30>")]
     pub keepalive: Written<Duration>,
     /// How long an event fails alone while others pass before it is a dead letter. (What the receiver calls wrong or too
-    /// large is one as soon as another event passes beside it, unless the receiver has contradicted itself.)
+    /// large is one as soon as another event has passed beside it five times, unless the receiver has contradicted itself.)
     #[serde(default = "seconds::<300>")]
     pub give_up_after: Written<Duration>,
-    /// Whom to trust, and what to show. Only for `https://`. Default: the system's certificate authorities.
+    /// Which authorities to trust, and which certificate to show. Only for `https://`. Default: the system's certificate authorities.
     pub tls: Option<OtlpTls>,
     /// An event that is older when it is sent is treated as `max_event_age_policy` says. Loki refuses what is older
     /// than 7 days unless told otherwise. Default: no age is too old.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Secret;
+use super::{CheckpointConfig, ClusterConfig, Config, SaslConfig, Secret, SinkConfig};
 
 /// The largest secret file that is read: anything larger is no secret but a wrong path.
 const LARGEST: u64 = 64 << 10;
@@ -29,6 +29,14 @@ pub enum SecretError {
         /// Why; holds nothing of the file.
         error: std::io::Error,
     },
+    /// It was read, and cannot be sent in any header or signature.
+    #[error("{place} holds {what}; a secret is one line of text, and only one line end behind it does not count")]
+    NotOneLine {
+        /// Where it is.
+        place: String,
+        /// What is in it.
+        what: &'static str,
+    },
     /// The file is there and holds no secret.
     #[error("the secret file `{}` {problem}; it must hold the secret's text and nothing else", path.display())]
     BadFile {
@@ -41,6 +49,11 @@ pub enum SecretError {
 
 /// Repeats what looks like a variable's name, and nothing that may be the secret itself, pasted there.
 fn unset(name: &str) -> String {
+    // As shells write it.
+    if name.starts_with('$') {
+        return "the environment variable that `env` names is not set: its name begins with `$`; write it without"
+            .to_owned();
+    }
     // Words in capitals, each of a few letters: GENAUTH_ACCESS_KEY_SECRET.
     let is_word = |word: &str| word.len() <= 12 && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
     let digits = name.bytes().filter(u8::is_ascii_digit).count();
@@ -62,15 +75,17 @@ fn shown(path: &std::path::Path) -> String {
 
 impl Secret {
     /// The secret as it is now: the variable or the file is read at every call, so that a rotated file counts at
-    /// the next authentication. Reads one small file and blocks for that long.
+    /// the next authentication. One line end behind it is not part of it. Reads one small file and blocks for that long.
     ///
     /// # Errors
-    /// When the variable or file is missing, empty or not text.
+    /// When the variable or file is missing, empty or not one line of text.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
-            Self::Inline(secret) => Ok(secret.clone()),
-            Self::Env(name) => match std::env::var(name) {
-                Ok(value) if !value.is_empty() => Ok(value.into()),
+            Self::Inline(secret) => one_line(secret.expose_secret(), || "the text in the config".to_owned()),
+            Self::Env(name) => match std::env::var(name).map(SecretString::from) {
+                Ok(value) if !without_end(value.expose_secret()).is_empty() => {
+                    one_line(value.expose_secret(), || format!("the environment variable `{name}`"))
+                }
                 Err(std::env::VarError::NotPresent) => Err(SecretError::Unset(name.clone())),
                 Ok(_) | Err(std::env::VarError::NotUnicode(_)) => Err(SecretError::BadVariable(name.clone())),
             },
@@ -82,15 +97,74 @@ impl Secret {
                 }
                 let bytes = std::fs::read(path).map_err(unreadable)?;
                 let text = SecretString::from(String::from_utf8(bytes).map_err(|_| bad("is not UTF-8"))?);
-                let secret = text.expose_secret();
-                let secret = secret.strip_suffix('\n').map_or(secret, |line| line.strip_suffix('\r').unwrap_or(line));
-                if secret.is_empty() {
+                let text = text.expose_secret();
+                if without_end(text).is_empty() {
                     return Err(bad("is empty"));
                 }
-                Ok(secret.into())
+                one_line(text, || format!("the secret file `{}`", path.display()))
             }
         }
     }
+}
+
+impl Config {
+    /// The secrets that keep `run` from starting, by their keys: any of a stream that cannot be read, and others that
+    /// nothing can mend while it runs. A file may be put there later.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<(String, SecretError)> {
+        let of_streams = self.streams.iter().map(|(name, stream)| {
+            let (key, secret) = stream.secret();
+            (format!("streams.{name}.{key}"), secret)
+        });
+        let others = self.other_secrets().into_iter().filter(|(_, secret)| !matches!(secret, Secret::File(_)));
+        of_streams.chain(others).filter_map(|(key, secret)| Some((key, secret.read().err()?))).collect()
+    }
+
+    /// Those of sinks, the checkpoint and traces, by their keys.
+    fn other_secrets(&self) -> Vec<(String, &Secret)> {
+        let mut secrets = Vec::new();
+        for (name, sink) in &self.sinks {
+            match sink {
+                SinkConfig::Kafka(kafka) => secrets.extend(of_cluster(&format!("sinks.{name}.kafka"), &kafka.cluster)),
+                SinkConfig::Otlp(otlp) => secrets.extend(
+                    otlp.headers.iter().map(|(header, secret)| (format!("sinks.{name}.otlp.headers.{header}"), secret)),
+                ),
+                SinkConfig::Stdout(_) => {}
+            }
+        }
+        if let CheckpointConfig::Kafka(kafka) = &self.checkpoint {
+            secrets.extend(of_cluster("checkpoint.kafka", &kafka.cluster));
+        }
+        let headers = self.traces.iter().flat_map(|traces| &traces.headers);
+        secrets.extend(headers.map(|(header, secret)| (format!("traces.otlp.headers.{header}"), secret)));
+        secrets
+    }
+}
+
+fn of_cluster<'a>(at: &str, cluster: &'a ClusterConfig) -> Vec<(String, &'a Secret)> {
+    let sasl = cluster.sasl.as_ref().map(|sasl| match sasl {
+        SaslConfig::Password { password, .. } => ("sasl.password", password),
+        SaslConfig::Token(token) => ("sasl.token", token),
+    });
+    let key = cluster.tls.as_ref().and_then(|tls| Some(("tls.key_password", tls.key_password.as_ref()?)));
+    sasl.into_iter().chain(key).map(|(key, secret)| (format!("{at}.{key}"), secret)).collect()
+}
+
+/// Without one line end.
+fn without_end(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+/// A text that is one line, without its end. A key that was pasted with more than itself fails wherever it is used, and
+/// nothing there says why.
+fn one_line(text: &str, place: impl FnOnce() -> String) -> Result<SecretString, SecretError> {
+    let text = without_end(text);
+    let what = match text.chars().find(|c| c.is_control()) {
+        None => return Ok(text.into()),
+        Some('\n' | '\r') => "a line break",
+        Some(_) => "a control character",
+    };
+    Err(SecretError::NotOneLine { place: place(), what })
 }
 
 #[cfg(test)]
@@ -103,9 +177,17 @@ mod tests {
         let path = folder.path().join("key");
         let secret = Secret::File(path.clone());
         assert!(matches!(secret.read(), Err(SecretError::Unreadable { .. })));
-        for (content, value) in [("one\n", "one"), ("two\r\n", "two"), (" three \n\n", " three \n"), ("four", "four")] {
+        for (content, value) in [("one\n", "one"), ("two\r\n", "two"), (" three \n", " three "), ("four", "four")] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(secret.read().unwrap().expose_secret(), value);
+        }
+        for (content, what) in
+            [("hunter2\n\n", "a line break"), ("a\nhunter2", "a line break"), ("hun\tter2", "a control character")]
+        {
+            std::fs::write(&path, content).unwrap();
+            let message = secret.read().unwrap_err().to_string();
+            let begins = format!("the secret file `{}` holds {what};", path.display());
+            assert!(message.starts_with(&begins) && !message.contains("ter2"), "{message}");
         }
         std::fs::write(&path, "\n").unwrap();
         assert!(matches!(secret.read(), Err(SecretError::BadFile { problem: "is empty", .. })));
@@ -123,6 +205,12 @@ mod tests {
         assert_eq!(secret.read().unwrap().expose_secret(), "trailcast");
     }
 
+    #[test]
+    fn a_variable_is_written_as_shells_do() {
+        let message = Secret::Env("$GENAUTH_SECRET".to_owned()).read().unwrap_err().to_string();
+        assert!(message.contains("write it without") && !message.contains("GENAUTH_SECRET"), "{message}");
+    }
+
     /// Someone takes `env` for the place of the secret: its message is in the log, and on /status.
     #[test]
     fn a_secret_in_place_of_a_name_is_not_repeated() {
@@ -134,6 +222,15 @@ mod tests {
             let message = Secret::File(secret.into()).read().unwrap_err().to_string();
             assert!(!message.contains(secret), "{message}");
         }
+    }
+
+    /// A variable's value is a file's, once it came through `$(cat FILE)` of a shell that keeps line ends, or a Secret.
+    #[test]
+    fn what_stands_in_the_config_or_a_variable_is_one_line_as_what_is_in_a_file() {
+        assert_eq!(one_line("key\r\n", String::new).unwrap().expose_secret(), "key");
+        assert!(matches!(one_line("key\n\n", String::new), Err(SecretError::NotOneLine { what: "a line break", .. })));
+        let message = Secret::Inline("hunter2\u{7f}".into()).read().unwrap_err().to_string();
+        assert!(message.starts_with("the text in the config holds a control character;"), "{message}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Syntax for SocketAddr {
     }
 }
 
-/// A filter that [`crate::telemetry::filter`] accepts.
+/// A filter that [`log_filter`](super::log_filter) accepts.
 pub(super) struct LogFilter(pub String);
 
 impl Syntax for LogFilter {
@@ -105,7 +105,7 @@ impl Syntax for LogFilter {
         "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,trailcast::source=debug`";
 
     fn read(text: &str) -> Option<Self> {
-        crate::telemetry::filter(text).ok()?;
+        super::log_filter(text).ok()?;
         Some(Self(text.to_owned()))
     }
 

@@ -47,6 +47,9 @@ fn no_value_is_ever_quoted() {
     let said = errors(&genauth("").replace("{ env: E }", "{ hunter2 }"));
     assert!(said.contains("access_key_secret: unknown key; known: `env`, `file`"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
+    let said = errors(&genauth("").replace("{ env: E }", "true"));
+    assert!(said.contains("access_key_secret: expected a secret: ") && said.ends_with("found a boolean"), "{said}");
+    assert!(parse_at(Path::new("t.yaml"), &genauth("").replace("{ env: E }", "'true'"), NOW).is_ok());
 }
 
 proptest::proptest! {
@@ -120,7 +123,7 @@ hunter: 1
     let expected = "\
 t.yaml:4:5: streams.users.genauth: the key `access_key_id` is missing; expected text
 t.yaml:5:7: streams.users.genauth.brnad: unknown key; did you mean `brand`? known: `endpoint`, `brand`, `user_pool_id`, `auth`, `access_key_id`, `access_key_secret`, `filter`, `max_rows`
-t.yaml:6:7: streams.users.genauth.user_pool_id: expected text, found empty text
+t.yaml:6:7: streams.users.genauth.user_pool_id: must not be empty
 t.yaml:7:7: streams.users.genauth.auth: expected one of `token`, `signature`, found another text
 t.yaml:8:7: streams.users.genauth.access_key_secret: expected exactly one of the keys `env`, `file`, found 2
 t.yaml:9:17: streams.users.genauth.filter.success: expected `true` or `false`, found text
@@ -321,6 +324,52 @@ fn http_is_for_loopback_unless_allowed() {
     }
 }
 
+/// A key that is right and in the wrong place is told where it belongs.
+#[test]
+fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+    for (config, belongs) in [
+        (
+            genauth("    endpoint: https://x\n"),
+            "it belongs in `streams.users.genauth` or `streams.users.scloud`; known: ",
+        ),
+        (genauth("    event_type: login\n"), "it belongs in `streams.users.genauth.filter`; known: "),
+        (genauth("    format: ocsf\n"), "`sinks.NAME.stdout`"),
+        (genauth("listen: 127.0.0.1:1\n"), "it belongs in `admin`; known: "),
+        (genauth("").replace("stdout: }", "stdout: { topic: t } }"), "it belongs in `sinks.out.kafka`; known: "),
+    ] {
+        let errors = errors(&config);
+        assert!(errors.contains(&format!("unknown key; {belongs}")) || errors.contains(belongs), "{belongs}: {errors}");
+    }
+    assert!(!errors(&genauth("nothing: 1\n")).contains("belongs"));
+}
+
+/// Keys that must be there say so.
+#[test]
+fn the_sample_says_which_keys_are_required() {
+    fn required(root: &Json, section: &Json, node: &tree::Node, lines: &[&str], seen: &mut usize) {
+        let section = check::resolve(root, section);
+        let tree::Value::Map(entries) = &node.value else { return };
+        for (key, value) in entries {
+            let line = key.at.line - 1;
+            if section["required"].as_array().is_some_and(|names| names.iter().any(|name| *name == *key.name)) {
+                // What is said above it, and above the keys before it that stand close.
+                let above = lines[..line].iter().rev().skip_while(|line| !line.trim_start().starts_with('#'));
+                let above: Vec<_> = above.take_while(|line| line.trim_start().starts_with('#')).collect();
+                assert!(above.iter().any(|line| line.contains("equired")), "{}: {}", key.at.line, lines[line]);
+                *seen += 1;
+            }
+            let known = &section["properties"][key.name.as_str()];
+            let known = if known.is_null() { &section["additionalProperties"] } else { known };
+            required(root, known, value, lines, seen);
+        }
+    }
+    let text = include_str!("../../config/trailcast.yaml");
+    let (Some(tree), _) = tree::parse(text) else { panic!("not YAML") };
+    let (schema, lines, mut seen) = (schema(), text.lines().collect::<Vec<_>>(), 0);
+    required(&schema, &schema, &tree, &lines, &mut seen);
+    assert!(seen >= 9, "{seen}");
+}
+
 #[test]
 fn doubts_are_warnings() {
     let warnings = |text: &str| good(text).warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -329,6 +378,8 @@ fn doubts_are_warnings() {
         ["t.yaml:4:51: streams.users.genauth.access_key_secret: the secret stands in the config; `{ env: NAME }` or \
           `{ file: PATH }` keeps it out"]
     );
+    let variable = warnings(&genauth("").replace("{ env: E }", "$SECRET"));
+    assert!(variable.len() == 1 && variable[0].contains("no variable is put in its place"), "{variable:?}");
     let old = "t.yaml:5:5: streams.cloud.start: is more than 365 days ago: SCloud keeps no events older than that";
     assert_eq!(warnings(&scloud("    start: 366d\n")), [old]);
     assert_eq!(warnings(&scloud("    start: 2024-12-31T00:00:00Z\n")), [old]);
@@ -401,7 +452,15 @@ fn what_kafka_cannot_have_is_told_with_the_reason() {
         (", properties: { bootstrap.servers: x }", "is trailcast's own: the key `brokers`"),
         (", properties: { lingr.ms: 5 }", "properties.lingr.ms: librdkafka has no such property"),
         (", properties: { linger.ms: hunter2 }", "properties.linger.ms: librdkafka does not accept this value"),
-        (", sasl: { mechanism: PLAIN, username: u }", "this mechanism needs `username` and `password`"),
+        (
+            ", sasl: { mechanism: PLAIN, username: u }",
+            "this mechanism needs `username` and `password`; `password` is missing",
+        ),
+        (
+            ", sasl: { mechanism: PLAIN, password: { env: P } }",
+            "this mechanism needs `username` and `password`; `username` is missing",
+        ),
+        (", sasl: { mechanism: PLAIN }", "this mechanism needs `username` and `password`; both are missing"),
         (", sasl: { mechanism: OAUTHBEARER, username: u }", "OAUTHBEARER needs `token`"),
         (", sasl: { mechanism: GSSAPI }", "expected one of `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER`"),
         (", tls: { key_file: k }", "`certificate_file` and `key_file` go together"),
@@ -575,7 +634,7 @@ fn the_samples_load() {
 
 /// Every key path of the schema, names that users choose written as `*`.
 fn schema_keys(root: &Json, schema: &Json, path: &str, keys: &mut BTreeSet<String>) {
-    let target = schema["$ref"].as_str().and_then(|reference| root.pointer(&reference[1..])).unwrap_or(schema);
+    let target = check::resolve(root, schema);
     for (name, property) in target["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         schema_keys(root, property, &path, keys);

@@ -24,7 +24,7 @@ pub(super) struct Traces {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TracesOtlp {
-    /// Whom to send to, such as `http://collector:4317`; for `https://` the system's certificate authorities count.
+    /// Where to send, such as `http://collector:4317`; for `https://` the system's certificate authorities count.
     pub endpoint: Written<Url>,
     /// More headers of each request: a text, or where a secret is.
     #[serde(default)]

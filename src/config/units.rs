@@ -71,6 +71,13 @@ pub fn duration_text(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A time that passed, as it is told: in whole seconds, but for what is less than one.
+#[must_use]
+pub fn passed_text(time: Duration) -> String {
+    let brief = time < Duration::from_secs(1);
+    duration_text(if brief { time } else { Duration::from_secs(time.as_secs()) })
+}
+
 /// Reads `1024`, `64KiB`, `16MiB`, `1GiB` as a number of bytes.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::DeadLetter;
+use crate::private;
 
 /// See the module.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl LetterFiles {
             lines.extend(letter.to_json());
             lines.push(b'\n');
         }
-        fs::create_dir_all(&self.folder).map_err(io_error("create the folder", &self.folder))?;
+        private::create_folder(&self.folder).map_err(io_error("create the folder", &self.folder))?;
         let _lock = self.lock()?;
         let files = self.files()?;
         let total: u64 = files.iter().map(|(_, size)| size).sum();
@@ -124,7 +125,7 @@ impl LetterFiles {
         }
         let path = self.folder.join("dealing.lock");
         let lock = || {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            let file = private::options().write(true).create(true).truncate(false).open(&path)?;
             if file.try_lock().is_err() {
                 wait();
                 file.lock()?;
@@ -211,7 +212,10 @@ impl LetterFiles {
     fn rewrite(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("new");
         let mut from = BufReader::new(File::open(path)?);
-        let mut to = BufWriter::new(File::create(&beside)?);
+        let to = private::options().write(true).create(true).truncate(true).open(&beside)?;
+        // It takes the place of a file whose rights somebody may have chosen.
+        to.set_permissions(from.get_ref().metadata()?.permissions())?;
+        let mut to = BufWriter::new(to);
         let (mut line, mut kept, mut gone) = (Vec::new(), 0_u64, 0_u64);
         // What cannot be read is kept: it may be a letter that someone can mend.
         while from.read_until(b'\n', &mut line)? > 0 {
@@ -239,7 +243,7 @@ impl LetterFiles {
     fn lock(&self) -> Result<File, FilesError> {
         let path = self.folder.join("dead-letters.lock");
         let lock = || {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            let file = private::options().write(true).create(true).truncate(false).open(&path)?;
             file.lock()?;
             Ok(file)
         };
@@ -269,7 +273,7 @@ impl LetterFiles {
     }
 
     fn write(&self, path: &Path, is_new: bool, lines: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().read(true).append(true).create_new(is_new).open(path)?;
+        let mut file = private::options().read(true).append(true).create_new(is_new).open(path)?;
         let length = file.metadata()?.len();
         let mut last = [b'\n'];
         if length > 0 {

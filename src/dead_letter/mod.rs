@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use files::{At, DEFAULT_MAX_SIZE, Dealing, FilesError, LetterFiles};
 
-use crate::event::{Admitted, EventId, Fingerprint, Millis, Source, StreamContext, StreamIdentity};
+use crate::event::{Admitted, EventId, Fingerprint, Millis, Source, StreamContext, StreamIdentity, timestamp};
 use crate::state::admit::New;
 
 /// Why a sink refuses an event for good: the closed set of values of the label `reason` of
@@ -56,7 +56,9 @@ pub struct Refused {
     pub index: usize,
     /// The class.
     pub reason: DeadLetterReason,
-    /// The destination's own words.
+    /// Whether it was sent to the destination, or is known to be in vain.
+    pub sent: bool,
+    /// The destination's own words, or why it was not sent.
     pub message: String,
 }
 
@@ -67,7 +69,7 @@ pub struct DeadLetter {
     pub id: EventId,
     /// Why.
     pub reason: DeadLetterReason,
-    /// The destination's own words.
+    /// The destination's own words, or why it was not sent.
     pub message: String,
     /// Which sink refused it.
     pub sink: String,
@@ -92,7 +94,8 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Of an event that `sink` refused at `now`.
+    /// Of an event that `sink` refused at `now`. Where its time is beyond what a calendar holds, the record's text still says
+    /// what it said.
     #[must_use]
     pub fn new(stream: &StreamContext, sink: &str, new: &New, refused: &Refused, now: Millis) -> Self {
         let admitted = &new.admitted;
@@ -158,9 +161,4 @@ impl DeadLetter {
         }
         json
     }
-}
-
-/// A time beyond what a calendar holds becomes the epoch: the record's text still says what it said.
-fn timestamp(millis: Millis) -> jiff::Timestamp {
-    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
 }

@@ -15,7 +15,8 @@ fn letter(record: &str) -> DeadLetter {
     let id = EventId::new(&stream.identity, fingerprint, 0);
     let admitted = Admitted { id, ordinal: 0, late: true, time: 1500, raw: Bytes::copy_from_slice(record.as_bytes()) };
     let new = New { admitted, fingerprint, placed: true };
-    let refused = Refused { index: 0, reason: DeadLetterReason::TooLarge, message: "Broker: too large".to_owned() };
+    let refused =
+        Refused { index: 0, reason: DeadLetterReason::TooLarge, sent: true, message: "Broker: too large".to_owned() };
     DeadLetter::new(&stream, "events", &new, &refused, 2000)
 }
 
@@ -96,7 +97,7 @@ fn a_place_that_cannot_be_written_is_named() {
     let taken = folder.path().join("taken");
     fs::write(&taken, "").unwrap();
     let error = LetterFiles::new(&taken, 1000, 1000).append(&[letter("x")]).unwrap_err();
-    assert!(crate::telemetry::chain(&error).contains("taken"), "{error}");
+    assert!(crate::words::chain(&error).contains("taken"), "{error}");
 }
 
 fn read(files: &LetterFiles) -> Vec<(At, DeadLetter)> {
@@ -133,7 +134,7 @@ fn what_was_dealt_with_is_marked_and_taken_away_and_nothing_else() {
     // Marked twice is marked; another place is not overwritten.
     files.mark(&done).unwrap();
     let wrong = At { offset: done[0].offset + 1, ..done[0] };
-    assert!(crate::telemetry::chain(&files.mark(&[wrong]).unwrap_err()).contains("changed it meanwhile"));
+    assert!(crate::words::chain(&files.mark(&[wrong]).unwrap_err()).contains("changed it meanwhile"));
     files.append(&[letter("z")]).unwrap();
     files.compact(&dealing).unwrap();
     assert_eq!(records(&files), ["y", "z"]);
@@ -186,4 +187,28 @@ fn two_do_not_deal_with_the_same_letters() {
         drop(first);
         assert_eq!(second.join().unwrap(), Vec::<String>::new());
     });
+}
+
+#[test]
+fn they_are_for_their_owner_alone_and_a_file_keeps_rights_that_somebody_gave_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("letters");
+    let files = LetterFiles::new(&folder, 1 << 20, 1 << 20);
+    files.append(&[letter("a"), letter("b")]).unwrap();
+    let dealing = files.deal(|| {}).unwrap().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    let all: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(all.len(), 3, "{all:?}");
+    for file in all {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    let file = folder.join("dead-letters-000001.ndjson");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    files.mark(&[At { file: 1, offset: 0 }]).unwrap();
+    files.compact(&dealing).unwrap();
+    assert_eq!(mode(&file), 0o640, "rewritten");
+    files.append(&[letter("c")]).unwrap();
+    assert_eq!((mode(&file), mode(&folder)), (0o640, 0o700));
 }

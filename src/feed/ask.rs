@@ -8,9 +8,10 @@ use crate::clock::millis;
 use crate::config::units;
 use crate::event::Millis;
 use crate::memory::Awaited;
+use crate::page::{Page, PageRequest, Position, Priority};
 use crate::retry::Backoff;
-use crate::source::{FailureClass, FetchError, FetchReason, Now, Page, PageRequest, Position, Priority, Rank};
-use crate::window::{Window, floor_to};
+use crate::source::{FailureClass, FetchError, FetchReason, Rank};
+use crate::window::{Now, Window, floor_to};
 
 /// After so many failures the place of a later page is taken to be the cause (a token that has run out, a page too deep
 /// for the API), and its run is begun anew.
@@ -24,6 +25,8 @@ const FIRST_TRIES: (u32, u32) = (6, 2);
 const PART: Millis = 60_000;
 /// What the API keeps grows older while the first of it is asked for: so long.
 const SPARE: Millis = 60_000;
+/// The live pass's requests that fail are repeated so soon, or within a poll.
+const SOON: Duration = Duration::from_secs(5);
 
 /// What became of a request.
 pub(super) enum Asked {
@@ -93,7 +96,7 @@ impl Feed {
                         return Asked::Broken;
                     }
                     self.metrics.error(error.reason);
-                    let needs_operator = matches!(error.class, FailureClass::Credentials | FailureClass::Refused);
+                    let needs_operator = error.class.needs_operator();
                     tracing::debug!(
                         stream = self.stream.name,
                         reason = error.reason.label(),
@@ -116,7 +119,11 @@ impl Feed {
                             }
                         }
                     }
-                    tokio::time::sleep(backoff.next(&error)).await;
+                    let wait = backoff.wait(needs_operator, error.retry_after);
+                    // What is new is asked for again within a poll, or a little more: the API may be back long before.
+                    let is_soon = asks.rank.is_live() && !needs_operator && error.retry_after.is_none();
+                    let most = Duration::from_millis(self.schedule.poll.unsigned_abs()).max(SOON);
+                    tokio::time::sleep(if is_soon { wait.min(most) } else { wait }).await;
                 }
             }
         }
@@ -177,14 +184,16 @@ impl Feed {
         let Some(said) = said else { return };
         self.board.failing(reason, message.to_owned());
         let loud = needs_operator || reason == FetchReason::Doubtful;
+        let (what, next) = match kind {
+            Kind::Requests | Kind::Pages | Kind::Runs | Kind::Answers => ("cannot read from the API", ", trying again"),
+            Kind::Bounds | Kind::Places | Kind::Parts => ("cannot trust what the API gives", ""),
+        };
         match said {
-            Say::Failing if loud => {
-                tracing::error!(stream, reason = reason.label(), "cannot read, trying again: {message}")
-            }
-            Say::Failing => tracing::warn!(stream, reason = reason.label(), "cannot read, trying again: {message}"),
+            Say::Failing if loud => tracing::error!(stream, reason = reason.label(), "{what}{next}: {message}"),
+            Say::Failing => tracing::warn!(stream, reason = reason.label(), "{what}{next}: {message}"),
             Say::Still(since) => {
-                let since = told(since);
-                tracing::error!(stream, reason = reason.label(), since, "still cannot read: {message}");
+                let since = units::passed_text(since);
+                tracing::error!(stream, reason = reason.label(), since, "still {what}: {message}");
             }
             Say::Well(..) => unreachable!("a failure is no recovery"),
         }
@@ -199,8 +208,8 @@ impl Feed {
             Some((reason, message)) => self.board.failing(reason, message),
             None => {
                 self.board.ok();
-                let after = told(after);
-                tracing::info!(stream = self.stream.name, after, "reads again");
+                let after = units::passed_text(after);
+                tracing::info!(stream = self.stream.name, after, "reads from the API again");
             }
         }
     }
@@ -217,12 +226,6 @@ impl Feed {
     pub fn oldest_readable(&self, now: Now) -> Option<Millis> {
         self.oldest_kept(now).map(|kept| floor_to(kept + SPARE, self.rules.unit))
     }
-}
-
-/// A time that passed, as it is told: in whole seconds, but for what is less than one.
-fn told(time: Duration) -> String {
-    let brief = time < Duration::from_secs(1);
-    units::duration_text(if brief { time } else { Duration::from_secs(time.as_secs()) })
 }
 
 /// Whether a failure is that of a page's place in its run.

@@ -5,27 +5,32 @@
 //! whole, nothing that was read since they last agreed is believed: it is a gap. The window is asked for in shorter ones, and all
 //! windows are read in parts, too, until they have agreed for a while.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::lengths::SHORT;
 use crate::event::Millis;
-use crate::reading::{Found, Gap, GapReason};
+use crate::reading::{CUTS, Found, Gap, GapReason};
 use crate::window::{Window, floor_to};
 
 /// One window of so many is audited: of those that list as many records as tell something, and of others.
 const EVERY: u32 = 64;
-const TELLING: u64 = 10;
+pub(super) const TELLING: u64 = 10;
 /// Of those that tell something the first, too, until so many have agreed.
 const FIRST: u32 = 4;
 /// A window that is longer than what any API answers, and lists anything, counts as so many.
 const LONG: u32 = 8;
 /// And where one does not come at once, one of so many.
 const LATER: u32 = 8;
+/// Audits cost no more than one of so many records, beside so many that cost nothing.
+const SHARE: u64 = 32;
+const FREE: u64 = 10_000;
 /// After so many that did not come, the next is asked for until it comes.
 const PATIENT: u32 = 4;
 /// So much longer than any that agreed a window is audited, too, if it lists anything.
 const GROWTH: Millis = 2;
-/// What was given up before so many others is known to all lanes.
+/// What was given up before so many others is known to all lanes; and of windows that are as long as each other no more are
+/// remembered that do not touch.
 const MOST_GAPS: usize = 256;
 /// So many windows in a row must agree until all is believed again.
 const STRICT: u32 = 64;
@@ -41,6 +46,9 @@ pub(super) struct Audit {
     gaps: Vec<Gap>,
     /// The longest window that agreed, of those that any API may refuse.
     longest: Millis,
+    /// Records that windows listed, and those of audited ones.
+    seen: u64,
+    spent: u64,
     full: Group,
     sparse: Group,
 }
@@ -52,17 +60,20 @@ struct Group {
     left: u32,
     /// Audits since the last one that came.
     late: u32,
-    /// What was believed before the last one began, if it has not agreed, and since, one where they touch.
-    before: VecDeque<Believed>,
-    believed: VecDeque<Believed>,
+    /// What was believed before the last one began, if it has not agreed, and since.
+    before: Believed,
+    believed: Believed,
 }
 
-/// Windows that were believed, and the one that listed the most of them.
+/// Windows that were believed, by the logarithm of how long they are: what is hidden of long ones shorter ones do not show.
+#[derive(Debug, Default)]
+struct Believed(BTreeMap<u32, Alike>);
+
+/// Windows that are about as long as each other, one where they touch, and the one that listed the most.
 #[derive(Debug)]
-struct Believed {
-    window: Window,
-    rows: u64,
-    fullest: Window,
+struct Alike {
+    windows: VecDeque<Window>,
+    fullest: (u64, Window),
 }
 
 impl Default for Audit {
@@ -72,6 +83,8 @@ impl Default for Audit {
             first: FIRST,
             gaps: Vec::new(),
             longest: SHORT,
+            seen: 0,
+            spent: 0,
             full: Group::default(),
             sparse: Group::default(),
         }
@@ -81,23 +94,26 @@ impl Default for Audit {
 impl Audit {
     /// The next window is audited.
     pub(super) const fn doubt(&mut self) {
-        (self.full.left, self.sparse.left) = (0, 0);
+        (self.full.left, self.sparse.left, self.spent) = (0, 0, 0);
     }
 
     /// Whether `window`, which lists as many `rows`, is to be read in parts, too.
     pub(super) fn is_due(&mut self, window: Window, rows: u64) -> bool {
         let is_new = rows >= TELLING && self.first > 0 || rows > 0 && window.len() > GROWTH * self.longest;
         let is_strict = self.is_strict() || is_new;
+        self.seen += rows;
+        let is_affordable = self.spent + rows <= FREE + self.seen / SHARE;
         let group = self.group(rows);
         group.left = group.left.saturating_sub(if window.len() > SHORT && rows > 0 { LONG } else { 1 });
-        let is_due = group.left == 0;
+        let is_due = group.left == 0 && (is_affordable || group.late > 0);
         if is_due {
             // Those that are read at the same time are none, and it tells nothing of them.
             group.left = EVERY;
             group.before.append(&mut group.believed);
         } else if !is_strict {
-            group.believe(window, rows);
+            group.believed.add(window, rows);
         }
+        self.spent += if is_due { rows } else { 0 };
         is_due || is_strict
     }
 
@@ -116,11 +132,16 @@ impl Audit {
         self.is_strict() || self.group(rows).late >= PATIENT
     }
 
-    /// The next audit is the last: the window that tells the most of those that none has shown.
-    pub(super) fn last(&mut self) -> Option<Window> {
+    /// The windows that tell the most of those that no audit has shown: the fullest of each length.
+    pub(super) fn fullest(&mut self) -> Vec<Window> {
         let Group { before, believed, .. } = &mut self.full;
         before.append(believed);
-        before.iter().max_by_key(|believed| believed.rows).map(|believed| believed.fullest)
+        before.0.values().map(|alike| alike.fullest.1).collect()
+    }
+
+    /// They all agree.
+    pub(super) fn all_agreed(&mut self) {
+        self.full.before = Believed::default();
     }
 
     /// One that lists as many `rows` lists the same in parts. Whether all is believed again.
@@ -130,7 +151,7 @@ impl Audit {
         }
         let group = self.group(rows);
         (group.left, group.late) = (EVERY, 0);
-        group.before.clear();
+        group.before.are_shown_by(window);
         if rows >= TELLING {
             self.first = self.first.saturating_sub(1);
         }
@@ -153,8 +174,9 @@ impl Audit {
         let known = gaps.len();
         for group in [full, sparse] {
             group.late = 0;
-            let believed = group.before.drain(..).chain(group.believed.drain(..));
-            gaps.extend(believed.map(|believed| Gap::of(believed.window, GapReason::Contradiction)));
+            group.before.append(&mut group.believed);
+            let believed = std::mem::take(&mut group.before);
+            gaps.extend(believed.windows().map(|window| Gap::of(window, GapReason::Contradiction)));
         }
         (parts >= TELLING, &self.gaps[known..])
     }
@@ -165,10 +187,10 @@ impl Audit {
     }
 }
 
-/// Where to cut a window: at the first record that it lists, amid them, and at the last. Whatever hides some of the whole then
-/// hides others of the parts, or none. Not within a clock unit of an end: a unit alone is asked for without its neighbours, which
+/// Where to cut a window: at the first record that it lists, amid them, so soon after that what hides some of all that is long hides
+/// none there, and at the last. Whatever hides some of the whole then hides others of the parts, or none. Not within a clock unit of an end: a unit alone is asked for without its neighbours, which
 /// the whole lists as well.
-pub(super) fn cuts(window: Window, found: &[Found], unit: Millis) -> [Millis; 3] {
+pub(super) fn cuts(window: Window, found: &[Found], unit: Millis) -> [Millis; CUTS] {
     let Window { from, to } = window;
     let times: Vec<_> = found.iter().filter_map(|found| found.time).filter(|time| window.contains(*time)).collect();
     let cut = |at: Option<&Millis>| {
@@ -176,7 +198,8 @@ pub(super) fn cuts(window: Window, found: &[Found], unit: Millis) -> [Millis; 3]
         let edge = if has_edges(window, unit) { 2 * unit } else { unit };
         (from + floor_to(at - from, unit)).clamp(from + edge, (to - edge).max(from + edge))
     };
-    [cut(times.first()), cut(times.get(times.len() / 2)), cut(times.last())]
+    let (amid, last) = (cut(times.get(times.len() / 2)), cut(times.last()));
+    [cut(times.first()), amid, last.min(amid + SHORT - unit), last]
 }
 
 /// Whether a window's parts list what lies just outside of it as the whole does.
@@ -184,19 +207,52 @@ pub(super) const fn has_edges(window: Window, unit: Millis) -> bool {
     window.len() >= 4 * unit
 }
 
-impl Group {
-    fn believe(&mut self, window: Window, rows: u64) {
-        match self.believed.back_mut() {
-            Some(last) if last.window.to >= window.from && window.to >= last.window.from => {
-                let Window { from, to } = last.window;
-                last.window = Window { from: from.min(window.from), to: to.max(window.to) };
-                if rows > last.rows {
-                    (last.rows, last.fullest) = (rows, window);
+impl Believed {
+    fn add(&mut self, window: Window, rows: u64) {
+        let new = || Alike { windows: VecDeque::new(), fullest: (rows, window) };
+        self.0.entry(class(window)).or_insert_with(new).add(window, (rows, window));
+    }
+
+    fn append(&mut self, other: &mut Self) {
+        for (class, other) in std::mem::take(&mut other.0) {
+            match self.0.entry(class) {
+                Entry::Occupied(mut alike) => {
+                    other.windows.iter().for_each(|window| alike.get_mut().add(*window, other.fullest));
                 }
+                Entry::Vacant(place) => _ = place.insert(other),
             }
-            _ => self.believed.push_back(Believed { window, rows, fullest: window }),
         }
     }
+
+    /// A window agreed: so do those that are no longer.
+    fn are_shown_by(&mut self, window: Window) {
+        self.0.retain(|longer, _| *longer > class(window));
+    }
+
+    fn windows(&self) -> impl Iterator<Item = Window> {
+        self.0.values().flat_map(|alike| &alike.windows).copied()
+    }
+}
+
+impl Alike {
+    fn add(&mut self, window: Window, (rows, full): (u64, Window)) {
+        match self.windows.back_mut() {
+            Some(last) if last.to >= window.from && window.to >= last.from => {
+                *last = Window { from: last.from.min(window.from), to: last.to.max(window.to) };
+            }
+            _ => self.windows.push_back(window),
+        }
+        if self.windows.len() > MOST_GAPS {
+            self.windows.pop_front();
+        }
+        if rows >= self.fullest.0 {
+            self.fullest = (rows, full);
+        }
+    }
+}
+
+fn class(window: Window) -> u32 {
+    window.len().max(1).ilog2()
 }
 
 #[cfg(test)]
@@ -219,7 +275,7 @@ mod tests {
             let mut is_due = |number: Millis, rows| {
                 let is_due = due(&mut audit, number, length, rows);
                 if is_due {
-                    assert!(audit.agreed(Window { from: 0, to: 1 }, rows));
+                    assert!(audit.agreed(Window { from: 0, to: 1000 }, rows));
                 }
                 is_due
             };
@@ -230,12 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn audits_cost_a_share_of_what_is_read() {
+        let mut audit = begun();
+        let mut audited = 0;
+        for number in 0..1_000 {
+            if due(&mut audit, number, 2 * SHORT, 2_000) {
+                audited += 1;
+                audit.agreed(Window { from: 0, to: 2 * SHORT }, 2_000);
+            }
+        }
+        assert_eq!(audited, 36, "of a record in 32, and 10,000");
+        audit.doubt();
+        assert!(due(&mut audit, 1_000, 2 * SHORT, 2_000));
+    }
+
+    #[test]
     fn the_first_windows_that_tell_something_are_all_audited_until_some_have_agreed() {
         let mut audit = Audit::default();
         for number in 0..8 {
             assert_eq!(due(&mut audit, number, 1000, 30), number < 6, "four agree, after two that did not come");
             if (2..6).contains(&number) {
-                audit.agreed(Window { from: 0, to: 1 }, 30);
+                audit.agreed(Window { from: 0, to: 1000 }, 30);
             } else {
                 audit.later(30);
             }
@@ -247,7 +318,7 @@ mod tests {
         let mut audit = begun();
         assert!(due(&mut audit, 1, 1000, 30));
         assert!(!due(&mut audit, 2, 1000, 30), "at the same time");
-        audit.agreed(Window { from: 0, to: 1 }, 30);
+        audit.agreed(Window { from: 0, to: 1000 }, 30);
         let gap = |from, to| Gap { from, to, reason: GapReason::Contradiction };
         audit.later(30);
         let due_again = (4..20).find(|number| due(&mut audit, 2 * *number, 1000, 30));
@@ -269,24 +340,26 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_do_not_come_are_asked_for_until_they_do_and_the_fullest_window_is_left_for_the_end() {
+    fn parts_that_do_not_come_are_asked_for_until_they_do_and_the_fullest_windows_are_left_for_the_end() {
         let mut audit = begun();
         for number in 0..3 * Millis::from(LATER) {
             assert!(!audit.is_patient(30));
-            if due(&mut audit, number, 1000, 30 + number.unsigned_abs() % 7) {
+            let length = if number == 18 { 5000 } else { 1000 };
+            if due(&mut audit, number, length, 30 + number.unsigned_abs() % 7) {
                 audit.later(30);
             }
         }
-        assert_eq!(audit.last(), Some(Window { from: 20_000, to: 21_000 }));
+        assert_eq!(audit.fullest(), [Window { from: 20_000, to: 21_000 }, Window { from: 90_000, to: 95_000 }]);
         assert!(due(&mut audit, 24, 1000, 30));
         audit.later(30);
         assert!(audit.is_patient(30) && !audit.is_patient(3));
         assert!(!due(&mut audit, 25, 1000, 11), "at the same time");
-        audit.agreed(Window { from: 0, to: 1 }, 30);
+        audit.agreed(Window { from: 0, to: 1000 }, 30);
         assert!(!audit.is_patient(30));
-        assert_eq!(audit.last(), Some(Window { from: 25_000, to: 26_000 }));
-        audit.disagreed(0);
-        assert_eq!(audit.last(), None);
+        let longer = Window { from: 90_000, to: 95_000 };
+        assert_eq!(audit.fullest(), [Window { from: 25_000, to: 26_000 }, longer], "a short one shows nothing of it");
+        audit.all_agreed();
+        assert!(audit.fullest().is_empty() && audit.disagreed(0).1.is_empty());
     }
 
     #[test]
@@ -294,17 +367,17 @@ mod tests {
         let found = |time| Found { fingerprint: Fingerprint([0; 16]), time: Some(time), raw: vec![] };
         let window = Window { from: 10_000, to: 20_000 };
         let cut = |times: &[Millis]| cuts(window, &times.iter().map(|time| found(*time)).collect::<Vec<_>>(), 1000);
-        assert_eq!(cut(&[5_000, 12_500, 13_000, 14_100, 17_999, 20_000]), [12_000, 14_000, 17_000]);
-        assert_eq!(cuts(Window { from: 0, to: 3000 }, &[found(2500)], 1000), [2000; 3]);
-        assert_eq!((cut(&[]), cut(&[10_000, 19_999])), ([15_000; 3], [12_000, 18_000, 18_000]));
-        assert_eq!(cuts(Window { from: 0, to: 2000 }, &[], 1000), [1000; 3]);
+        assert_eq!(cut(&[5_000, 12_500, 13_000, 14_100, 17_999, 20_000]), [12_000, 14_000, 17_000, 17_000]);
+        assert_eq!(cuts(Window { from: 0, to: 3000 }, &[found(2500)], 1000), [2000; 4]);
+        assert_eq!((cut(&[]), cut(&[10_000, 19_999])), ([15_000; 4], [12_000, 18_000, 18_000, 18_000]));
+        assert_eq!(cuts(Window { from: 0, to: 2000 }, &[], 1000), [1000; 4]);
     }
 
     #[test]
     fn what_was_believed_before_parts_disagreed_is_a_gap_and_all_is_audited_then() {
         let mut audit = begun();
-        assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(Window { from: 0, to: 1 }, 30));
-        assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(Window { from: 0, to: 1 }, 0));
+        assert!(due(&mut audit, 0, 1000, 30) && audit.agreed(Window { from: 0, to: 1000 }, 30));
+        assert!(due(&mut audit, 0, 1000, 0) && audit.agreed(Window { from: 0, to: 1000 }, 0));
         for number in [3, 4, 9] {
             assert!(!due(&mut audit, number, 1000, 30));
         }
@@ -314,7 +387,7 @@ mod tests {
         assert_eq!(audit.gaps(), [gap(3000, 5000), gap(9000, 10_000), gap(5000, 6000)]);
         for number in 11..11 + Millis::from(STRICT) {
             assert!(due(&mut audit, number, 1000, 30));
-            assert_eq!(audit.agreed(Window { from: 0, to: 1 }, 30), number == 10 + Millis::from(STRICT));
+            assert_eq!(audit.agreed(Window { from: 0, to: 1000 }, 30), number == 10 + Millis::from(STRICT));
         }
         assert!(!due(&mut audit, 100, 1000, 30));
         assert!(audit.disagreed(10).0);

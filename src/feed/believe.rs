@@ -11,9 +11,10 @@ use super::read::Read;
 use super::trouble::Kind;
 use super::{Feed, Overflow, SURPRISE, WindowRead, lock};
 use crate::event::Millis;
+use crate::page::{PageRequest, Position, Priority};
 use crate::reading::{Found, Gap, Outcome, Paging, Rules, Shard, Suspicion};
 use crate::retry::Waits;
-use crate::source::{FetchReason, PageRequest, Position, Priority};
+use crate::source::FetchReason;
 use crate::window::{Window, floor_to};
 
 /// An interval three times as long must list so large a part more.
@@ -39,8 +40,9 @@ impl Feed {
         }
         // Whoever has its turn waits for nobody: a reading that a lane waits for may be next.
         let asks = self.asks(Priority::Live);
-        // So many are not asked for once more to see whether there are more: shorter windows list less each.
-        if most > self.rules.max_rows / SURPRISE {
+        // So many are not asked for once more to see whether there are more: shorter windows list less each. A comfortable
+        // window, with what it lists beyond its ends, is.
+        if most > 2 * self.rules.max_rows / SURPRISE {
             lock(&self.learnt).density.overflowed(window, most);
             return Err(Overflow);
         }

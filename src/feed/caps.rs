@@ -21,6 +21,8 @@ const SEEN: u32 = 3;
 const TRIED: u32 = 4;
 /// So many windows that list as many, and none more in between, are no chance.
 const TIED: usize = 3;
+/// Where as many are no limit, nor are, for a while, as many more or less: one of so many.
+const NEAR: u64 = 16;
 /// For so many readings it counts how many records a query has listed: a limit may be new.
 const SHOWN: u32 = 64;
 /// Windows that are remembered.
@@ -37,8 +39,8 @@ pub(super) struct Caps {
     in_vain: (u64, u32),
     /// The last windows since which none has listed more, and how many records they listed.
     ties: VecDeque<(Window, u64)>,
-    /// So many records in a row were looked into, and for how many windows that counts.
-    no_limit: (u64, u32),
+    /// Lists of so many records, or of so many more or less, were looked into, and for how many windows that counts.
+    no_limit: (u64, u64, u32),
     /// Windows that were believed as they were, and how many records they listed.
     believed: VecDeque<(Window, u64)>,
 }
@@ -56,7 +58,7 @@ impl Caps {
 
     /// A window listed at most `most` records a query.
     pub(super) fn window(&mut self, window: Window, most: u64) {
-        self.no_limit.1 = self.no_limit.1.saturating_sub(1);
+        self.no_limit.2 = self.no_limit.2.saturating_sub(1);
         self.ties.retain(|(_, listed)| *listed >= most);
         remember(&mut self.ties, window, most);
     }
@@ -65,7 +67,8 @@ impl Caps {
     pub(super) fn suspects(&self, listed: u64, everywhere: u64) -> bool {
         let may_be = listed < DEAR || listed.is_multiple_of(100) || listed.is_power_of_two();
         let is_tied = self.ties.iter().filter(|(_, most)| *most == listed).count() >= TIED;
-        let is_new = self.no_limit.0 != listed || self.no_limit.1 == 0;
+        let (no_limit, near, left) = self.no_limit;
+        let is_new = listed.abs_diff(no_limit) > near || left == 0;
         listed >= everywhere + LEAST && (may_be && listed >= self.shown || is_tied && is_new)
     }
 
@@ -84,16 +87,16 @@ impl Caps {
         }
     }
 
-    /// A window listed as many, and a longer interval more.
+    /// A window listed as many, and a longer interval more. Where windows hold about as many each, others list as many by chance.
     pub(super) fn is_no_limit(&mut self, listed: u64) {
-        self.no_limit = (listed, SHOWN);
+        self.no_limit = (listed, listed / NEAR, SHOWN);
     }
 
     /// The parts of an interval that lists as many list no more.
     pub(super) fn cut_in_vain(&mut self, listed: u64) {
         let tried = if self.in_vain.0 == listed { self.in_vain.1 + 1 } else { 1 };
         self.in_vain = (listed, tried);
-        self.is_no_limit(listed);
+        self.no_limit = (listed, 0, SHOWN);
         if tried >= TRIED {
             self.shows(listed + 1);
         }
@@ -193,6 +196,19 @@ mod tests {
         assert!(!caps.suspects(47, 0));
         caps.distrust();
         assert!(caps.suspects(47, 0));
+    }
+
+    #[test]
+    fn where_as_many_are_no_limit_about_as_many_are_none_either() {
+        let mut caps = Caps::default();
+        caps.shows(500);
+        caps.is_no_limit(47);
+        for (from, listed) in (0..).zip([49, 49, 49, 45, 45, 45, 44, 44, 44]) {
+            caps.window(Window { from, to: from + 1 }, listed);
+        }
+        assert_eq!([49, 45, 44].map(|listed| caps.suspects(listed, 0)), [false, false, true]);
+        caps.cut_in_vain(49);
+        assert_eq!([49, 45].map(|listed| caps.suspects(listed, 0)), [false, true], "of that nothing shows more");
     }
 
     #[test]

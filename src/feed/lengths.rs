@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 
 use crate::event::{Fingerprint, Millis};
 use crate::reading::Found;
-use crate::source::Now;
-use crate::window::{Window, floor_to};
+use crate::window::{Now, Window, floor_to};
 
 /// So long an interval is answered whole by every API that can be read at all; what is longer may be refused for that.
 pub(super) const SHORT: Millis = 300_000;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::ask::{Asked, Asks};
 use super::trouble::Kind;
 use super::{Feed, Learnt, Overflow, RECORD_BYTES, SURPRISE, Wanted, WindowRead, lock};
-use crate::event::Millis;
+use crate::event::{Millis, timestamp};
+use crate::page::Priority;
 use crate::reading::{Breach, End, Found, Gap, GapReason, Listed, Outcome, Reading, Rules, Shard, Suspicion};
 use crate::retry::Waits;
-use crate::source::{FetchReason, Priority};
-use crate::telemetry::spans;
+use crate::source::FetchReason;
+use crate::spans;
 use crate::window::Window;
 
 /// A page size that had to be halved is doubled after so many windows; and so many are asked for that fit a page where
@@ -49,6 +50,8 @@ pub(super) struct Read {
     pub bare: bool,
     /// It contradicted itself on the way.
     pub contrary: bool,
+    /// What lies just outside of it need not have been listed.
+    pub left_out_beside: bool,
     pub outcome: Outcome,
 }
 
@@ -253,7 +256,7 @@ impl Feed {
         };
         let (gaps, contrary) = (reading.gaps().to_vec(), reading.was_contrary());
         let full = reading.full_units().to_vec();
-        let held = reading.take_held();
+        let (held, left_out_beside) = (reading.take_held(), reading.left_out_beside());
         let found = reading.into_found();
         let rows: u64 = found.iter().map(|found| found.raw.len() as u64).sum();
         // A part of a clock unit tells nothing of windows.
@@ -269,7 +272,8 @@ impl Feed {
         let witness = lock(&self.learnt).neighbourhood.best_witness();
         let window =
             WindowRead { window, read_at, found, held, gaps, shard: rules.shard, witness, place: spans::Place::here() };
-        Ok(Some(Read { window, rows, own: own.rows, most, cap: rules.cap, full, bare, contrary, outcome }))
+        let own = own.rows;
+        Ok(Some(Read { window, rows, own, most, cap: rules.cap, full, bare, contrary, left_out_beside, outcome }))
     }
 
     /// How much is asked for at a time, by what is known of a limit.
@@ -301,9 +305,8 @@ impl Feed {
         if !lock(&self.learnt).is_new(*gap) {
             return;
         }
-        let time = |millis| jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
         tracing::error!(
-            stream = self.stream.name, from = %time(gap.from), to = %time(gap.to), reason = gap.reason.label(),
+            stream = self.stream.name, from = %timestamp(gap.from), to = %timestamp(gap.to), reason = gap.reason.label(),
             "given up: not all that lies between could be read"
         );
     }
@@ -369,7 +372,9 @@ mod tests {
             place: spans::Place::here(),
         };
         let outcome = Outcome::Complete;
-        Read { window, rows, own: rows, most: rows, cap: None, full: Vec::new(), bare: false, contrary: false, outcome }
+        let (bare, contrary, left_out_beside) = (false, false, false);
+        let full = Vec::new();
+        Read { window, rows, own: rows, most: rows, cap: None, full, bare, contrary, left_out_beside, outcome }
     }
 
     #[test]

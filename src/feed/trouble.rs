@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::reminder::Reminder;
 use crate::source::FetchReason;
 
 /// Failures in a row before a stream counts as failing: one torn answer is nobody's business.
@@ -12,8 +13,6 @@ const FLAPPING: Duration = Duration::from_secs(60);
 /// How long a flapping stream must be well before that is said, at first; twice as long each time.
 const HOLD: Duration = Duration::from_secs(10);
 const LONGEST_HOLD: Duration = Duration::from_secs(600);
-/// The first reminder, and the longest time between two.
-const REMINDERS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// What can be wrong, each on its own: that the one works shows nothing of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +66,7 @@ struct Failing {
     reasons: Vec<FetchReason>,
     since: Instant,
     works_since: Option<Instant>,
-    told: Instant,
-    remind: Duration,
+    reminder: Reminder,
 }
 
 impl Trouble {
@@ -86,18 +84,15 @@ impl Trouble {
         if let Some(failing) = &mut state.failing {
             failing.works_since = None;
             (failing.reason, failing.message) = (reason, message.to_owned());
-            let passed = now.saturating_duration_since(failing.told);
             // A reason that alternates with others is news once.
-            if !failing.reasons.contains(&reason) && passed >= HOLD {
+            if !failing.reasons.contains(&reason) && failing.reminder.passed(now) >= HOLD {
                 failing.reasons.push(reason);
-                failing.told = now;
+                failing.reminder.told(now);
                 return Some(Say::Failing);
             }
-            if passed < failing.remind {
+            if !failing.reminder.is_due(now) {
                 return None;
             }
-            failing.told = now;
-            failing.remind = (failing.remind * 2).min(REMINDERS.1);
             return Some(Say::Still(now.saturating_duration_since(failing.since)));
         }
         if !at_once && state.in_a_row < FAILING_AFTER {
@@ -109,8 +104,7 @@ impl Trouble {
             reasons: vec![reason],
             since: now,
             works_since: None,
-            told: now,
-            remind: REMINDERS.0,
+            reminder: Reminder::new(now),
         };
         state.failing = Some(failing);
         self.hold = match self.well {

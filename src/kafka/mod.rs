@@ -14,11 +14,5 @@ pub use failure::Failure;
 pub use producer::{Message, Producer, Report, Sending};
 pub use topic::{Cluster, GroupMember, Read, Topic, TopicError};
 
-/// The client library and its version.
-#[must_use]
-pub fn librdkafka_version() -> String {
-    rdkafka::util::get_rdkafka_version().1
-}
-
 /// How long one question to a cluster may take before it counts as failed; it is asked again by whoever asks.
 pub(crate) const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);

@@ -102,7 +102,7 @@ impl Report {
         let causes = || self.failed.iter().filter(|(_, code)| !is_consequence(*code));
         let by_cause = producer.is_transactional && causes().next().is_some();
         let refusal = |&(index, code): &(usize, Code)| match refusal(code) {
-            Some(reason) => Ok(Refused { index, reason, message: code.to_string() }),
+            Some(reason) => Ok(Refused { index, reason, sent: true, message: code.to_string() }),
             None => Err(Failure::of("send", code, &code.to_string(), producer.context())),
         };
         match &self.doom {

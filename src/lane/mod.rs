@@ -14,7 +14,7 @@ mod trace;
 mod view;
 mod voice;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::iter::Peekable;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -35,24 +35,23 @@ use crate::metrics::{LaneMetrics, SinkMetrics};
 use crate::reading::Shard;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, SinkError};
+use crate::spans::{self, WindowOutcome};
 use crate::state::admit::{New, admit};
-use crate::state::cursor::{Cursor, Fore, Job, Pass, Schedule};
+use crate::state::cursor::{Cursor, Fore, Job, Pass, Schedule, Turns};
 use crate::state::store::{self, LaneKey, ReadAt, StoredError};
-use crate::telemetry::spans::{self, WindowOutcome};
-use crate::window::{Window, floor_to};
+use crate::window::Window;
 pub use safe::belongs;
 use staged::{Of, Parts};
 pub use supervise::{LaneMaker, report_panics, run, supervise};
 use trace::Reason;
+pub use view::cursor_set;
+pub(crate) use voice::Say;
 pub use voice::Voice;
 
 /// The most events delivered and committed at once.
 const PART_EVENTS: usize = 1000;
 /// And about the most bytes of records.
 const PART_BYTES: usize = 4 << 20;
-/// Windows of a sweep read ahead: few, since the live pass interrupts it.
-const SWEEP_DEPTH: usize = 2;
-
 /// A `Date` tells no more than the second, and was written some time before it came.
 const UNSURE: Millis = 1_500;
 
@@ -159,6 +158,19 @@ struct Task {
     until: Until,
 }
 
+/// A job that is under way.
+struct Going {
+    task: Task,
+    /// Its windows that are read ahead, in order, and where the next one begins.
+    ahead: VecDeque<Ahead>,
+    next: Millis,
+    /// The longest window.
+    longest: Millis,
+}
+
+/// What gave way to what is new, by pass: it goes on where it was.
+type GaveWay = HashMap<Pass, Going>;
+
 /// A reading in the background, given up when dropped.
 struct Ahead {
     wanted: Wanted,
@@ -197,25 +209,31 @@ impl Lane {
         }
         let mut fore = Fore::default();
         let mut back = None;
-        let mut after = None;
+        let (mut turns, mut gave_way) = (Turns::default(), GaveWay::default());
         let mut done = Vec::new();
         while !shutdown.is_requested() {
             self.put_back(&mut cursor, &mut back, &shutdown).await?;
             let now = self.feed.now();
-            // Polls fall on multiples of the interval, so that lanes of one stream ask for the same windows.
-            let tick = floor_to(now.sure, poll);
+            // The same for all lanes of the stream, so that they ask for the same windows.
+            let tick = self.feed.schedule.tick(now.sure);
             let at = goal.unwrap_or(tick);
             let schedule = &self.feed.schedule;
+            if !all && let Some(history) = cursor.go_past(schedule, at) {
+                self.tell_history(&cursor, history);
+                // It shows first what the log looks like.
+                turns.took(Pass::Live);
+            }
             let live_is_due = cursor.plan_live(schedule, at).is_some();
             // Neither the live pass nor sweeps wait for what lies beyond, however long that takes.
-            let has_turn = after == Some(Pass::Live) || !live_is_due && (all || after != Some(Pass::Fore));
+            let last = turns.last();
+            let has_turn = last == Some(Pass::Live) || !live_is_due && (all || last != Some(Pass::Fore));
             let beyond = || fore.plan(&cursor, schedule, now, all).filter(|_| has_turn);
-            let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, after));
+            let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, turns));
             let Some(job) = planned else {
                 if all {
                     return self.look_back(&mut cursor, &shutdown).await;
                 }
-                after = None;
+                turns.waited();
                 self.board.waits_for(WaitsFor::Poll);
                 shutdown.unless(self.wait_for(tick + poll)).await;
                 continue;
@@ -226,13 +244,16 @@ impl Lane {
                 tracing::info!(stream = self.feed.stream.name, "caught up, but for what time the server says it is");
                 return self.look_back(&mut cursor, &shutdown).await;
             }
-            after = Some(job.pass);
-            if all && job.pass != Pass::Fore {
+            turns.took(job.pass);
+            let (before, mark) = (cursor.marks(), cursor.mark_of(job.pass));
+            let began = std::time::Instant::now();
+            // Lanes of one stream read history in the same windows, whenever they come to it.
+            let as_of = if job.pass == Pass::Backfill { job.range.to } else { at };
+            let listed = self.work(&mut cursor, Task { job, as_of, until }, &mut gave_way, &shutdown).await?;
+            // Put back to what was called empty, it is not.
+            if all && job.pass != Pass::Fore && cursor.mark_of(job.pass) >= mark {
                 done.push(job.pass);
             }
-            let before = cursor.marks();
-            let began = std::time::Instant::now();
-            let listed = self.work(&mut cursor, Task { job, as_of: at, until }, &shutdown).await?;
             if job.pass == Pass::Fore
                 && listed.is_empty()
                 && began.elapsed() >= Duration::from_millis(poll.unsigned_abs())
@@ -263,33 +284,51 @@ impl Lane {
         tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
     }
 
+    /// Waits, poll by poll, until something is so at one.
+    async fn until_poll(&self, is_so: impl Fn(&Schedule, Millis) -> bool) {
+        let schedule = &self.feed.schedule;
+        loop {
+            let tick = schedule.tick(self.feed.now().sure);
+            if is_so(schedule, tick) {
+                return;
+            }
+            self.wait_for(tick + schedule.poll).await;
+        }
+    }
+
     fn live_is_due(&self, cursor: &Cursor) -> bool {
-        let tick = floor_to(self.feed.now().sure, self.feed.schedule.poll);
-        cursor.plan_live(&self.feed.schedule, tick).is_some()
+        let schedule = &self.feed.schedule;
+        cursor.plan_live(schedule, schedule.tick(self.feed.now().sure)).is_some()
     }
 
     /// Does a job; what of it was begun is true afterwards. The answer says what it listed beyond what is surely over.
-    async fn work(&self, cursor: &mut Cursor, task: Task, shutdown: &Shutdown) -> Result<Vec<Millis>, LaneError> {
+    async fn work(
+        &self,
+        cursor: &mut Cursor,
+        task: Task,
+        gave_way: &mut GaveWay,
+        shutdown: &Shutdown,
+    ) -> Result<Vec<Millis>, LaneError> {
         let mut parts = Parts::default();
-        let listed = self.read(cursor, &mut parts, task, shutdown).await?;
+        let listed = self.read(cursor, &mut parts, task, gave_way, shutdown).await?;
         self.settle_all(cursor, &mut parts, shutdown).await?;
         Ok(listed)
     }
 
-    /// Reads a job's windows ahead, bounded, and takes them in order.
+    /// Reads a job's windows ahead, bounded, and takes them in order, until it gives way.
     async fn read(
         &self,
         cursor: &mut Cursor,
         parts: &mut Parts,
         task: Task,
+        gave_way: &mut GaveWay,
         shutdown: &Shutdown,
     ) -> Result<Vec<Millis>, LaneError> {
-        let Task { job, as_of, until } = task;
+        let Task { job, until, .. } = task;
         let is_fore = job.pass == Pass::Fore;
-        let depth = if job.pass == Pass::Live { self.feed.depth() } else { SWEEP_DEPTH };
-        let mut ahead: VecDeque<Ahead> = VecDeque::new();
-        let mut next = job.range.from;
-        let longest = self.feed.longest(&job);
+        let is_live = job.pass == Pass::Live;
+        let goes_on = until == Until::Shutdown;
+        let mut going = self.go_on(task, gave_way.remove(&job.pass));
         // What lies ahead is mostly empty, so it is asked for at once.
         let mut at_once = is_fore;
         let mut listed = Vec::new();
@@ -297,16 +336,8 @@ impl Lane {
         let bound = Duration::from_millis(self.feed.schedule.poll.unsigned_abs());
         let mut enough = pin!(tokio::time::sleep(bound));
         loop {
-            while ahead.len() < depth && next < job.range.to {
-                let window = if at_once {
-                    Window { from: next, to: job.range.to }
-                } else {
-                    self.feed.window(next, job.range.to, as_of, longest)
-                };
-                next = window.to;
-                ahead.push_back(self.read_ahead(window, job, as_of));
-            }
-            let Some(mut first) = ahead.pop_front() else { return Ok(listed) };
+            self.fill(&mut going, at_once);
+            let Some(mut first) = going.ahead.pop_front() else { return Ok(listed) };
             first.wanted.is_awaited();
             let read = loop {
                 self.board.waits_for(WaitsFor::Source);
@@ -316,10 +347,21 @@ impl Lane {
                     () = shutdown.requested() => return Ok(listed),
                     // While the API is what is waited for, what is on its way comes through and shows.
                     () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
+                    () = self.until_poll(|schedule, tick| cursor.plan_live(schedule, tick).is_some()),
+                        if goes_on && job.pass.gives_way() =>
+                    {
+                        going.ahead.push_front(first);
+                        gave_way.insert(job.pass, going);
+                        return Ok(listed);
+                    }
+                    // It has fallen far behind meanwhile.
+                    () = self.until_poll(|schedule, tick| cursor.is_far_behind(schedule, tick)), if goes_on && is_live => {
+                        return Ok(listed);
+                    }
                     () = &mut enough, if is_fore => {
                         // Until caught up it takes as long as it takes, if it still seems that anything may lie there.
                         let now = self.feed.now();
-                        if until == Until::Shutdown || now.latest.max(now.claimed) <= now.sure {
+                        if goes_on || now.latest.max(now.claimed) <= now.sure {
                             return Ok(listed);
                         }
                         enough.as_mut().reset(tokio::time::Instant::now() + bound);
@@ -333,28 +375,65 @@ impl Lane {
                         // The records that were too many lie before it.
                         at_once |= read.found.is_empty();
                     }
-                    let mark = parts.cursor(cursor).mark_of(job.pass);
+                    let before = parts.cursor(cursor);
+                    let silent = before.known.silent.map(|_| before.commits);
                     let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
                     let stepped = stepped.instrument(first.trace.span()).await;
                     stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
-                    // Put back to what was called empty: the rest of the job would count for nothing.
-                    if parts.cursor(cursor).mark_of(job.pass) < mark {
+                    let now = parts.cursor(cursor);
+                    if let Some(commits) = silent.filter(|_| now.known.silent.is_none()) {
+                        if commits > 0 && now.history().is_some() {
+                            self.tell_heard(now);
+                        }
+                        // What is read ahead was read of an API that had not shown anything, too.
+                        gave_way.clear();
+                        self.feed.forget_ahead();
                         return Ok(listed);
                     }
                 }
                 // Shorter windows from here on; what was read ahead began at other places.
                 Ok(Err(Overflow)) => {
                     first.trace.ended(WindowOutcome::TooFull);
-                    next = first.wanted.window().from;
-                    ahead.clear();
+                    going.next = first.wanted.window().from;
+                    going.ahead.clear();
                     at_once = false;
                 }
                 Err(ended) => std::panic::resume_unwind(ended.into_panic()),
             }
-            let gives_way = until == Until::Shutdown && job.pass != Pass::Live;
-            if shutdown.is_requested() || gives_way && self.live_is_due(cursor) {
+            if shutdown.is_requested() {
                 return Ok(listed);
             }
+            if goes_on && !is_live && self.live_is_due(cursor) {
+                if job.pass.gives_way() {
+                    gave_way.insert(job.pass, going);
+                }
+                return Ok(listed);
+            }
+        }
+    }
+
+    /// A job where it was when it gave way, if it still begins there; else as it begins.
+    fn go_on(&self, task: Task, gave_way: Option<Going>) -> Going {
+        let Window { from, .. } = task.job.range;
+        let begins = |going: &Going| going.ahead.front().map_or(going.next, |first| first.wanted.window().from) == from;
+        match gave_way.filter(begins) {
+            Some(going) => Going { task, ..going },
+            None => Going { task, ahead: VecDeque::new(), next: from, longest: self.feed.longest(&task.job) },
+        }
+    }
+
+    /// Reads further ahead.
+    fn fill(&self, going: &mut Going, at_once: bool) {
+        let Task { job, as_of, .. } = going.task;
+        let to = job.range.to;
+        while going.ahead.len() < self.feed.depth() && going.next < to {
+            let window = if at_once {
+                Window { from: going.next, to }
+            } else {
+                self.feed.window(going.next, to, as_of, going.longest)
+            };
+            going.next = window.to;
+            going.ahead.push_back(self.read_ahead(window, job, as_of));
         }
     }
 
@@ -401,8 +480,7 @@ impl Lane {
     ) -> Result<(), LaneError> {
         trace.read_in(&read.place);
         let window = read.window;
-        let (live, begun) = (parts.cursor(cursor).live, parts.cursor(cursor).begun);
-        if window.from <= live {
+        if window.from <= parts.cursor(cursor).live {
             self.feed.metrics.set_read_through(window.to.min(read.read_at));
         }
         let before = Arc::clone(&read);
@@ -414,7 +492,7 @@ impl Lane {
             known = self.learn(&known, &read);
             (delivered, _) = self.delivered(&read, known.reach(), parts.changes(), shutdown).await?;
         }
-        let new = admit(&self.feed.stream.identity, window, &read.found, &delivered, live, known.reach(), begun);
+        let new = admit(parts.cursor(cursor), window, &read.found, &delivered, known.reach());
         spans::admitted(new.len());
         let mut new = new.into_iter().peekable();
         loop {
@@ -431,9 +509,6 @@ impl Lane {
             let before = parts.cursor(cursor);
             let mut commit = store::commit(&self.key(), before, read_at, &part, last, &delivered);
             let (commits, floor_before, floor) = (before.commits, before.floor(), commit.cursor.floor());
-            if floor < floor_before {
-                self.tell_heard(&commit.cursor);
-            }
             commit.changes.deletes = self.forgotten(floor_before, floor, parts.changes(), shutdown).await?;
             delivered.add(&part, window);
             let of = Of { read: Arc::clone(&read), last, trace: Arc::clone(trace) };

@@ -4,28 +4,33 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::view::time;
+use tokio::sync::Semaphore;
+
 use super::{Lane, LaneError};
+use crate::admin::End;
 use crate::blocking::blocking;
-use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
+use crate::checkpoint::{CheckpointError, MemoryStore, Store};
 use crate::clock;
 use crate::config::Start;
-use crate::event::{Millis, StreamIdentity};
+use crate::event::{Millis, StreamIdentity, timestamp};
 use crate::feed::WindowRead;
 use crate::health::WaitsFor;
 use crate::metrics::SinkReason;
 use crate::reading::{Found, Gap, GapReason};
 use crate::retry::Waits;
 use crate::shutdown::Shutdown;
-use crate::source::Now;
 use crate::state::admit::{Delivered, Memory};
 use crate::state::cursor::Cursor;
-use crate::state::store::{self, LaneKey};
-use crate::telemetry::chain;
-use crate::window::floor_to;
+use crate::state::store::{self, Changes, LaneKey};
+use crate::window::{Now, floor_to};
+use crate::words::chain;
 
 /// How long a cursor that was put back shows as failing, at least: someone is to see it.
 const SHOWN: Duration = Duration::from_secs(60);
+
+/// Threads that wait for the checkpoint, of all lanes: what waits for one disk goes no faster by more, and commits that wait
+/// share an fsync.
+static PLACES: Semaphore = Semaphore::const_new(16);
 
 /// Whether a stored cursor is one of what `stream` reads now.
 ///
@@ -72,7 +77,7 @@ impl Lane {
                 let start = self.start(now, false);
                 if feed.oldest_readable(now) == Some(start) {
                     // Nobody has read what lies before, nor was it promised: no gap.
-                    let (stream, sink, from) = (&feed.stream.name, &self.sink_name, time(start));
+                    let (stream, sink, from) = (&feed.stream.name, &self.sink_name, timestamp(start));
                     tracing::info!(stream, sink, %from, "start lies as far back as the API keeps records, or further: begins there");
                 }
                 let mut cursor = Cursor::new(feed.stream.identity.clone(), &feed.schedule, start);
@@ -97,16 +102,16 @@ impl Lane {
             self.show_back(&cursor);
         }
         let now = feed.now();
+        self.tell_old_gaps(&cursor);
         // A lane that has just begun at the oldest lies a little before it by now, and can read all of it.
         if let (Some(kept), Some(oldest)) = (feed.oldest_kept(now), feed.oldest_readable(now))
             && cursor.floor() < kept
         {
             let (stream, sink) = (&feed.stream.name, &self.sink_name);
-            let (from, to) = (time(cursor.floor()), time(oldest));
-            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped");
+            let (from, to) = (timestamp(cursor.floor()), timestamp(oldest));
+            tracing::error!(stream, sink, %from, %to, "the API no longer gives what lies between: skipped, a gap");
             let gap = Gap { from: cursor.floor(), to: oldest, reason: GapReason::Expired };
-            cursor.known.add_gap(gap);
-            self.gave_up(&[gap]);
+            self.note_gaps(&mut cursor.known, std::iter::once(gap));
             cursor.skip_to(oldest);
         }
         match (cursor.known.witness, cursor.known.silent) {
@@ -114,7 +119,7 @@ impl Lane {
             (None, Some(silent)) => feed.add_silence(silent),
             (None, None) => {}
         }
-        tracing::info!(stream = feed.stream.name, sink = self.sink_name, from = %time(cursor.live), "lane runs");
+        tracing::info!(stream = feed.stream.name, sink = self.sink_name, from = %timestamp(cursor.live), "lane runs");
         self.show(&cursor);
         Ok(Some((cursor, begun)))
     }
@@ -147,6 +152,9 @@ impl Lane {
             self.keep(cursor, shutdown).await?;
             self.show(cursor);
         }
+        if !shutdown.is_requested() {
+            self.board.ended(End::CaughtUp);
+        }
         Ok(())
     }
 
@@ -168,9 +176,9 @@ impl Lane {
             return Ok(());
         }
         let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
-        let was = time(cursor.live);
+        let was = timestamp(cursor.live);
         cursor.put_back(schedule, now);
-        let (to, by) = (time(cursor.live), time(now.claimed));
+        let (to, by) = (timestamp(cursor.live), timestamp(now.claimed));
         let message = format!(
             "the cursor stood at {was}, but by the server's clock it is {by}: put back to {to}; what comes again has the              same ids, and if anything before that was not read, `trailcast cursor set` reads it"
         );
@@ -312,12 +320,13 @@ impl Lane {
         }
     }
 
-    /// Runs a store's blocking operation off the runtime's workers.
+    /// Runs a store's blocking operation off the runtime's workers, with few threads for all lanes.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Store) -> Result<T, LaneError> + Send + 'static,
     ) -> Result<T, LaneError> {
         let store = self.kept.store();
+        let _place = PLACES.acquire().await;
         blocking(move || work(&*store)).await
     }
 }

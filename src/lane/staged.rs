@@ -8,14 +8,14 @@ use tracing::Span;
 
 use super::PART_BYTES;
 use super::trace::Reason;
-use crate::checkpoint::Changes;
 use crate::checkpoint::kafka::{Answer, TransactError, Work};
 use crate::dead_letter::Refused;
 use crate::feed::WindowRead;
 use crate::memory::Hold;
+use crate::spans;
 use crate::state::admit::New;
 use crate::state::cursor::Cursor;
-use crate::telemetry::spans;
+use crate::state::store::Changes;
 
 /// The most parts that are submitted at once: one in the transaction that is being committed, and one that waits for the
 /// next. Measured: more parts are hardly faster, and each costs memory thrice, as records, messages and in the client.

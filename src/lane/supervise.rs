@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::task::{JoinError, JoinSet};
 
 use super::{Kept, Lane, LaneError, Until};
+use crate::admin::End;
 use crate::metrics::SinkReason;
 use crate::retry::Waits;
 use crate::shutdown::Shutdown;
@@ -38,8 +39,12 @@ pub async fn run(make: LaneMaker, kept: Kept, until: Until, shutdown: Shutdown) 
         lane.board.failing(SinkReason::Fault, "a fault of trailcast itself: the log says where; please report it");
     };
     let ended = supervise(begin, told, &shutdown).await;
-    if ended.is_ok() {
-        make(kept).board.ended();
+    // One that has caught up has said so.
+    match &ended {
+        Ok(()) => make(kept).board.ended(End::Asked),
+        // It is begun again.
+        Err(LaneError::Lost) => {}
+        Err(_) => make(kept).board.ended(End::Failed),
     }
     ended
 }

@@ -8,9 +8,9 @@ use super::{Lane, LaneError};
 use crate::checkpoint::kafka::TransactError;
 use crate::dead_letter::Refused;
 use crate::sink::SinkError;
+use crate::spans;
 use crate::state::admit::New;
 use crate::state::cursor::Pass;
-use crate::telemetry::spans;
 use crate::window::Window;
 
 /// Why something failed, as a value of the attribute `error.type`: a closed set.
@@ -53,6 +53,7 @@ impl Lane {
         let pass = match pass {
             Pass::Live | Pass::Fore => "live",
             Pass::Sweep(_) => "sweep",
+            Pass::Backfill => "backfill",
         };
         spans::Window::new(&self.feed.stream.name, &self.sink_name, window, pass)
     }

@@ -1,22 +1,24 @@
 //! What others see of a lane: metrics, status, and one line in the log where its state changes.
 
+use std::fmt::Display;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Lane;
-use super::voice::{Say, Voice};
+use super::voice::{Count, Say, Voice};
 use crate::clock;
 use crate::config::units;
 use crate::dead_letter::{DeadLetterReason, Refused};
-use crate::event::Millis;
+use crate::event::{Millis, timestamp};
 use crate::feed::WindowRead;
 use crate::metrics::SinkReason;
 use crate::reading::Gap;
 use crate::sink::{Sink, deleted_at_once};
 use crate::state::admit::{self, New};
 use crate::state::cursor::Cursor;
-use crate::state::known::Known;
-use crate::telemetry::chain;
+use crate::state::known::{Known, Noted};
+use crate::window::Window;
+use crate::words::chain;
 
 impl Lane {
     /// What is known of the API once `read` is delivered; said where it is new.
@@ -40,35 +42,65 @@ impl Lane {
         next
     }
 
-    /// Counts, shows and tells those that are new. Whether any is.
+    /// Counts, shows and tells those that are new. Whether any is, or one has grown.
     pub(super) fn add_gaps(&self, known: &mut Known, gaps: impl Iterator<Item = Gap>) -> bool {
-        let before = known.gaps.len();
-        let new: Vec<Gap> = gaps.filter(|gap| known.add_gap(*gap)).collect();
-        self.gave_up(&new);
+        let (new, noted) = self.note_gaps(known, gaps);
         // One that grows is told once.
-        if let Some(first) = new.first().filter(|_| known.gaps.len() > before) {
+        if let Some(first) = new.first() {
             let (stream, sink) = (&self.feed.stream.name, &self.sink_name);
             let (new, gaps, reason) = (new.len(), known.gaps.len(), first.reason.label());
-            let (from, to) = (time(first.from), time(first.to));
+            let (from, to) = (timestamp(first.from), timestamp(first.to));
             tracing::error!(
-                stream, sink, new, gaps, %from, %to, reason, "gaps are kept: `trailcast cursor show` lists them"
+                stream, sink, new, gaps, %from, %to, reason,
+                "what lies between is given up and kept as a gap: {}", read_again(stream, sink, first.from)
             );
         }
-        !new.is_empty()
+        noted
+    }
+
+    /// Counts and shows gaps that are new, or grow. Those that are new, and whether any was either.
+    pub(super) fn note_gaps(&self, known: &mut Known, gaps: impl Iterator<Item = Gap>) -> (Vec<Gap>, bool) {
+        let mut new = Vec::new();
+        let mut noted = false;
+        for gap in gaps {
+            match known.add_gap(gap) {
+                Noted::Known => continue,
+                Noted::Grows => {}
+                Noted::New => new.push(gap),
+            }
+            noted = true;
+            self.board.gave_up(gap);
+        }
+        self.metrics.gaps(new.len() as u64);
+        (new, noted)
+    }
+
+    /// Says at its start what runs before have given up.
+    pub(super) fn tell_old_gaps(&self, cursor: &Cursor) {
+        let Some((first, last)) = cursor.known.gaps.first().zip(cursor.known.gaps.last()) else { return };
+        let (stream, sink, gaps) = (&self.feed.stream.name, &self.sink_name, cursor.known.gaps.len());
+        tracing::warn!(
+            stream, sink, gaps, from = %timestamp(first.from), to = %timestamp(last.to),
+            "the cursor keeps gaps of runs before, within what lies between: {}", read_again(stream, sink, first.from)
+        );
     }
 
     /// The first records came behind what was said to be empty.
     pub(super) fn tell_heard(&self, cursor: &Cursor) {
         tracing::info!(
-            stream = self.feed.stream.name, sink = self.sink_name, from = %time(cursor.floor()),
+            stream = self.feed.stream.name, sink = self.sink_name, from = %timestamp(cursor.floor()),
             "the API lists its first records: what it called empty before them is read once more"
         );
     }
 
-    /// Counts and shows parts of the log that are given up.
-    pub(super) fn gave_up(&self, gaps: &[Gap]) {
-        self.metrics.gaps(gaps.len() as u64);
-        gaps.iter().for_each(|gap| self.board.gave_up(*gap));
+    /// The live pass is far behind, or begins.
+    pub(super) fn tell_history(&self, cursor: &Cursor, history: Window) {
+        tracing::info!(
+            stream = self.feed.stream.name, sink = self.sink_name,
+            from = %timestamp(history.from), to = %timestamp(history.to),
+            "the lane is behind: what is new comes first, and the backfill reads what lies between"
+        );
+        self.show(cursor);
     }
 
     /// If events are about to be written to where they are deleted at once, that is said before it happens.
@@ -81,18 +113,20 @@ impl Lane {
         }
     }
 
-    /// Counts what is kept as dead letters, and says so: once for each reason, however many there are.
+    /// Counts what is kept as dead letters, and says so: for each reason at once, and then summed up now and then.
     pub(super) fn tell_refused(&self, part: &[New], refused: &[Refused]) {
-        for reason in DeadLetterReason::ALL {
-            let mut of_reason = refused.iter().filter(|refused| refused.reason == reason).peekable();
-            let Some(first) = of_reason.peek() else { continue };
+        let kinds = DeadLetterReason::ALL.into_iter().flat_map(|reason| [(reason, true), (reason, false)]);
+        for (reason, sent) in kinds {
+            let of_kind = |refused: &&Refused| (refused.reason, refused.sent) == (reason, sent);
+            let Some(first) = refused.iter().find(of_kind) else { continue };
+            let count = refused.iter().filter(of_kind).inspect(|_| self.metrics.dead_letter(reason)).count() as u64;
+            self.board.dead_letters(count);
+            let Some(said) = self.voice().refused(reason, sent, count, Instant::now()) else { continue };
             let (stream, sink, id) = (&self.feed.stream.name, &self.sink_name, part[first.index].admitted.id);
-            let (message, reason_label) = (&first.message, reason.label());
-            let count = of_reason.inspect(|_| self.metrics.dead_letter(reason)).count();
-            tracing::error!(
-                stream, sink, count, reason = reason_label, first = %id,
-                "refused for good, kept as dead letters: {message}"
-            );
+            let (message, reason, Count { new: count, total }) = (&first.message, reason.label(), said);
+            let what = if sent { "refused for good" } else { "not sent" };
+            let again = if total > count { "more events are " } else { "" };
+            tracing::error!(stream, sink, count, total, reason, one = %id, "{again}{what}, kept as dead letters: {message}");
         }
     }
 
@@ -113,15 +147,18 @@ impl Lane {
     pub(super) fn show(&self, cursor: &Cursor) {
         self.feed.metrics.set_read_through(cursor.live);
         self.feed.board.set_read_through(cursor.live);
-        self.metrics.set_delivered_through(cursor.live);
+        self.metrics.set_delivered_through(cursor.delivered_through());
         self.metrics.set_verified_through(cursor.floor());
-        self.board.set_delivered_through(cursor.live);
+        self.board.set_delivered_through(cursor.delivered_through());
         self.board.set_verified_through(cursor.floor());
-        self.board.set_gaps(cursor.known.gaps.len());
+        self.metrics.set_gaps(cursor.known.gaps.len());
+        self.board.set_gaps(&cursor.known.gaps);
         let sweep = |(&age, &mark): (&Millis, &Millis)| {
             (format!("sweep {}", units::duration_text(Duration::from_millis(age.unsigned_abs()))), mark)
         };
-        let passes = std::iter::once(("live".to_owned(), cursor.live)).chain(cursor.sweeps.iter().map(sweep));
+        let backfill = cursor.history().map(|rest| ("backfill".to_owned(), rest.from));
+        let passes =
+            std::iter::once(("live".to_owned(), cursor.live)).chain(backfill).chain(cursor.sweeps.iter().map(sweep));
         self.board.set_passes(passes.collect());
     }
 
@@ -138,11 +175,14 @@ impl Lane {
         let say = self.voice().failed(reason, Instant::now());
         let (stream, sink, reason_label) = (&self.feed.stream.name, &self.sink_name, reason.label());
         match say {
+            Some(Say::First) if reason.may_pass() => {
+                tracing::warn!(stream, sink, reason = reason_label, "could not deliver all, trying again: {error}");
+            }
             Some(Say::First) => {
                 tracing::error!(stream, sink, reason = reason_label, "could not deliver all, trying again: {error}");
             }
             Some(Say::Still { times, since }) => {
-                let since = units::duration_text(since);
+                let since = units::passed_text(since);
                 tracing::error!(
                     stream,
                     sink,
@@ -158,7 +198,11 @@ impl Lane {
     pub(super) fn recovered(&self) {
         let recovered = self.voice().worked(Instant::now());
         if recovered {
-            tracing::info!(stream = self.feed.stream.name, sink = self.sink_name, "delivers and commits again");
+            tracing::info!(
+                stream = self.feed.stream.name,
+                sink = self.sink_name,
+                "the lane delivers and commits again"
+            );
             self.board.ok();
         }
     }
@@ -168,6 +212,16 @@ impl Lane {
     }
 }
 
-pub(super) fn time(millis: Millis) -> jiff::Timestamp {
-    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
+/// What to do about a gap that begins at `from`, in short; docs/gaps.md says more.
+fn read_again(stream: &str, sink: &str, from: Millis) -> String {
+    format!(
+        "`trailcast cursor show` lists gaps; once the cause is mended, `{}` reads that again",
+        cursor_set(stream, sink, timestamp(from))
+    )
+}
+
+/// What a person types so that a lane reads again from that time.
+#[must_use]
+pub fn cursor_set(stream: &str, sink: &str, to: impl Display) -> String {
+    format!("trailcast cursor set -c FILE --stream {stream} --sink {sink} --to {to}")
 }

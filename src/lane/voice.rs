@@ -1,14 +1,16 @@
-//! When a lane says that it fails, and that it works again: few lines, whatever it does.
+//! When a lane says that it fails, that it works again, and that events became dead letters: few lines, whatever it does.
 //!
 //! The first failure is said at once, and so is the recovery from it. What fails again soon after flaps: then a recovery is
 //! said only once it has held for a while, longer each time, and until then it counts as failing. What goes on failing is
-//! said again at growing intervals, and at once where the reason is another.
+//! said again at growing intervals, and at once where the reason is another. Dead letters are summed up in the same way.
 //!
 //! Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
+use crate::dead_letter::DeadLetterReason;
 use crate::metrics::SinkReason;
+use crate::reminder::Reminder;
 
 /// A failure within this after the last recovery belongs to what was before.
 const SOON: Duration = Duration::from_secs(600);
@@ -16,13 +18,10 @@ const SOON: Duration = Duration::from_secs(600);
 const FIRST_HOLD: Duration = Duration::from_secs(15);
 /// And at most.
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
-/// Until the first reminder; then twice as long, and so on.
-const FIRST_REMINDER: Duration = Duration::from_secs(300);
-const LAST_REMINDER: Duration = Duration::from_secs(4 * 3600);
 
 /// What to say of a failure.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Say {
+pub(crate) enum Say {
     /// That it fails.
     First,
     /// That it goes on to, so often since it was first said.
@@ -35,6 +34,25 @@ pub struct Voice {
     failing: Option<Failing>,
     /// When it was last said that it works again, and how long it has to hold next time.
     recovered: Option<(Instant, Duration)>,
+    letters: Vec<Letters>,
+}
+
+/// Dead letters of one kind.
+#[derive(Debug)]
+struct Letters {
+    reason: DeadLetterReason,
+    sent: bool,
+    /// All, and those that were not said yet.
+    total: u64,
+    unsaid: u64,
+    reminder: Reminder,
+}
+
+/// How many dead letters to say: those since it was last said, and all since it was first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) new: u64,
+    pub(super) total: u64,
 }
 
 #[derive(Debug)]
@@ -46,13 +64,12 @@ struct Failing {
     works_since: Option<Instant>,
     /// How long that must hold before it is said.
     hold: Duration,
-    remind_at: Instant,
-    next_reminder: Duration,
+    reminder: Reminder,
 }
 
 impl Voice {
     /// It failed.
-    pub(super) fn failed(&mut self, reason: SinkReason, now: Instant) -> Option<Say> {
+    pub(crate) fn failed(&mut self, reason: SinkReason, now: Instant) -> Option<Say> {
         let Some(failing) = &mut self.failing else {
             let relapse = self.recovered.filter(|(at, _)| now.saturating_duration_since(*at) < SOON);
             let hold = relapse.map_or(Duration::ZERO, |(_, hold)| (hold * 2).clamp(FIRST_HOLD, LONGEST_HOLD));
@@ -62,8 +79,7 @@ impl Voice {
                 reasons: vec![reason],
                 works_since: None,
                 hold,
-                remind_at: now + FIRST_REMINDER,
-                next_reminder: FIRST_REMINDER * 2,
+                reminder: Reminder::new(now),
             });
             return Some(Say::First);
         };
@@ -75,16 +91,14 @@ impl Voice {
             failing.reasons.push(reason);
             return Some(Say::First);
         }
-        if now < failing.remind_at {
+        if !failing.reminder.is_due(now) {
             return None;
         }
-        failing.remind_at = now + failing.next_reminder;
-        failing.next_reminder = (failing.next_reminder * 2).min(LAST_REMINDER);
         Some(Say::Still { times: failing.times, since: now.saturating_duration_since(failing.since) })
     }
 
     /// It worked; whether to say that it does again.
-    pub(super) fn worked(&mut self, now: Instant) -> bool {
+    pub(crate) fn worked(&mut self, now: Instant) -> bool {
         let Some(failing) = &mut self.failing else { return false };
         let since = *failing.works_since.get_or_insert(now);
         if now.saturating_duration_since(since) < failing.hold {
@@ -93,6 +107,26 @@ impl Voice {
         self.recovered = Some((now, failing.hold));
         self.failing = None;
         true
+    }
+
+    /// So many more events became dead letters.
+    pub(super) fn refused(&mut self, reason: DeadLetterReason, sent: bool, new: u64, now: Instant) -> Option<Count> {
+        let place = self.letters.iter().position(|letters| letters.reason == reason && letters.sent == sent);
+        let letters = match place {
+            Some(place) => &mut self.letters[place],
+            None => {
+                self.letters.push(Letters { reason, sent, total: new, unsaid: 0, reminder: Reminder::new(now) });
+                return Some(Count { new, total: new });
+            }
+        };
+        letters.total += new;
+        letters.unsaid += new;
+        if letters.reminder.is_forgotten(now) {
+            letters.reminder = Reminder::new(now);
+        } else if !letters.reminder.is_due(now) {
+            return None;
+        }
+        Some(Count { new: std::mem::take(&mut letters.unsaid), total: letters.total })
     }
 }
 
@@ -109,7 +143,7 @@ mod tests {
         assert_eq!(voice.failed(SinkReason::Connect, begun), Some(Say::First));
         let lines =
             (1..86_400).filter(|second| voice.failed(SinkReason::Connect, begun + SECOND * *second).is_some()).count();
-        assert!((5..14).contains(&lines), "{lines} reminders in a day");
+        assert!((20..30).contains(&lines), "{lines} reminders in a day");
         assert_eq!(voice.failed(SinkReason::Credentials, begun + SECOND * 86_400), Some(Say::First), "another reason");
         assert!(voice.worked(begun + SECOND * 86_401), "at once");
         assert_eq!(
@@ -118,6 +152,25 @@ mod tests {
             "an outage of its own"
         );
         assert!(voice.worked(begun + SECOND * 90_002));
+    }
+
+    /// A backfill of old events has some in each batch.
+    #[test]
+    fn dead_letters_are_summed_up() {
+        use DeadLetterReason::{TooLarge, TooOld};
+        let (mut voice, begun) = (Voice::default(), Instant::now());
+        assert_eq!(voice.refused(TooOld, false, 7, begun), Some(Count { new: 7, total: 7 }));
+        assert_eq!(voice.refused(TooOld, true, 2, begun), Some(Count { new: 2, total: 2 }), "what was sent is another");
+        assert_eq!(voice.refused(TooLarge, true, 1, begun), Some(Count { new: 1, total: 1 }));
+        let said: Vec<_> =
+            (1..3600).filter_map(|second| voice.refused(TooOld, false, 1, begun + SECOND * second)).collect();
+        assert_eq!(said.len(), 5, "{said:?}");
+        assert_eq!(said[..2], [Count { new: 60, total: 67 }, Count { new: 120, total: 187 }]);
+        // None is left out of what is said next, though that begins anew.
+        let (new, total) = (3600 - said.iter().map(|said| said.new).sum::<u64>(), 3607);
+        assert_eq!(voice.refused(TooOld, false, 1, begun + SECOND * 36_000), Some(Count { new, total }));
+        assert_eq!(voice.refused(TooOld, false, 1, begun + SECOND * 36_059), None);
+        assert!(voice.refused(TooOld, false, 1, begun + SECOND * 36_060).is_some());
     }
 
     /// 0.1.0 said two lines a delivery.

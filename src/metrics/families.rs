@@ -29,6 +29,7 @@ pub(super) struct Families {
     pub outside: IntCounterVec,
     pub doubted: IntCounterVec,
     pub gaps: IntCounterVec,
+    pub gaps_kept: GaugeVec,
     pub lateness: HistogramVec,
     pub clock_offset: GaugeVec,
     pub clock_in_doubt: GaugeVec,
@@ -63,7 +64,7 @@ impl Families {
         Self {
             fetch_lag: declare.gauge(
                 "fetch_lag_seconds",
-                "How far behind the server's clock the end of what was read completely is.",
+                "How far behind the server's clock the end of what the live pass has read completely is.",
                 STREAM,
             ),
             fetch_requests: declare.counter("fetch_requests_total", "Requests to the API.", STREAM),
@@ -96,7 +97,13 @@ impl Families {
             ),
             gaps: declare.counter(
                 "gaps_total",
-                "Parts of the log that could not be read and are given up; `trailcast cursor show` lists them.",
+                "Gaps since the process started: parts of the log that could not be read and are given up. One that grows is \
+                 counted once.",
+                LANE,
+            ),
+            gaps_kept: declare.gauge(
+                "gaps",
+                "Gaps that the cursor keeps, of whichever run; `/status` and `trailcast cursor show` list them.",
                 LANE,
             ),
             lateness: declare.histogram(
@@ -133,7 +140,7 @@ impl Families {
             ),
             delivery_lag: declare.gauge(
                 "delivery_lag_seconds",
-                "How far behind the server's clock the end of what was delivered and committed is.",
+                "How far behind the server's clock the time is before which everything was delivered and committed.",
                 LANE,
             ),
             verified_through: declare.gauge(

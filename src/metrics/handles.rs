@@ -11,7 +11,7 @@ use super::families::Families;
 use crate::clock::steady;
 use crate::dead_letter::DeadLetterReason;
 use crate::event::Millis;
-use crate::health::LaneState;
+use crate::health::{Counts, LaneState};
 use crate::memory::Share;
 use crate::reading::Outcome;
 use crate::source::{FetchReason, Timing};
@@ -170,6 +170,18 @@ impl StreamMetrics {
         self.0.requests.get()
     }
 
+    /// What says how it reads.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        // Sums of times that passed.
+        let seconds = |counter: &Counter| Duration::try_from_secs_f64(counter.get()).unwrap_or_default();
+        Counts {
+            requests: self.0.requests.get(),
+            waited: seconds(&self.0.rate_limit_wait),
+            waited_for_memory: seconds(&self.0.memory_wait),
+        }
+    }
+
     /// How far behind the server's now the end of what was read completely is, seconds; `None` before the first
     /// [`set_read_through`](Self::set_read_through).
     #[must_use]
@@ -198,6 +210,7 @@ struct LaneSeries {
     delivered: IntCounter,
     late: IntCounter,
     gaps: IntCounter,
+    gaps_kept: Gauge,
     /// In the order of [`SinkReason::ALL`].
     errors: [IntCounter; SinkReason::ALL.len()],
     /// In the order of [`DeadLetterReason::ALL`].
@@ -217,6 +230,7 @@ impl LaneMetrics {
             delivered: families.delivered.with_label_values(lane),
             late: families.late.with_label_values(lane),
             gaps: families.gaps.with_label_values(lane),
+            gaps_kept: families.gaps_kept.with_label_values(lane),
             errors: SinkReason::ALL
                 .map(|reason| families.sink_errors.with_label_values(&[stream, sink, reason.label()])),
             dead_letters: DeadLetterReason::ALL
@@ -238,9 +252,15 @@ impl LaneMetrics {
         self.0.late.inc_by(count);
     }
 
-    /// This many parts of the log were given up.
+    /// This many more gaps: parts of the log that were given up.
     pub fn gaps(&self, count: u64) {
         self.0.gaps.inc_by(count);
+    }
+
+    /// So many gaps stand in its cursor.
+    pub fn set_gaps(&self, gaps: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "they are a hundred at most")]
+        self.0.gaps_kept.set(gaps as f64);
     }
 
     /// A delivery or a commit failed.

@@ -113,6 +113,12 @@ impl SinkReason {
     pub const fn needs_operator(self) -> bool {
         matches!(self, Self::Credentials | Self::Refused)
     }
+
+    /// Whether it may pass by itself, as what is on the way, or whoever answers, comes back.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Connect | Self::Timeout | Self::Throttled | Self::Unavailable)
+    }
 }
 
 impl Metrics {

@@ -25,6 +25,7 @@ const METRICS: &[(&str, &str, &[&str])] = &[
     ("trailcast_fetch_request_duration_seconds", "histogram", &["stream"]),
     ("trailcast_fetch_requests_total", "counter", &["stream"]),
     ("trailcast_fetch_windows_total", "counter", &["outcome", "stream"]),
+    ("trailcast_gaps", "gauge", &["sink", "stream"]),
     ("trailcast_gaps_total", "counter", &["sink", "stream"]),
     ("trailcast_lane_state", "gauge", &["sink", "state", "stream"]),
     ("trailcast_last_commit_timestamp_seconds", "gauge", &["sink", "stream"]),

@@ -3,6 +3,8 @@
 //! Count and list agree then, so nothing within one interval shows it: `feed` does, by longer ones and by parts. An interval
 //! that lists as many is cut until its parts list fewer.
 
+use std::iter;
+
 use super::{Gap, GapReason, Piece, Reading, note};
 use crate::event::Millis;
 use crate::window::Window;
@@ -12,6 +14,8 @@ const PIECES: i64 = 4;
 /// So many cuts in a row that show nothing new are enough, of an interval that only may be cut short: from a day to a
 /// millisecond it takes as many.
 const MOST_IN_VAIN: u32 = 16;
+/// Where a window is cut into parts.
+pub const CUTS: usize = 4;
 
 /// What may hide records, so that they are looked for in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +24,19 @@ pub enum Suspicion {
     Nothing,
     /// A limit: of each interval that lists as many there may be more.
     Limit(u64),
-    /// Whatever it is: the parts of the window between these times, which rise, may list other records than the window.
-    Parts([Millis; 3]),
+    /// Whatever it is: the parts of the window between these times, which rise, may list other records than the window, which is
+    /// not asked for as a whole.
+    Parts([Millis; CUTS]),
+}
+
+impl Suspicion {
+    /// What is asked for first of `window`.
+    pub(super) fn begin(self, window: Window) -> Vec<Window> {
+        let Self::Parts(cuts) = self else { return vec![window] };
+        let from = iter::once(window.from).chain(cuts);
+        let parts = from.zip(cuts.into_iter().chain([window.to])).map(|(from, to)| Window { from, to });
+        parts.filter(|part| !part.is_empty()).collect()
+    }
 }
 
 impl Reading {
@@ -50,13 +65,7 @@ impl Reading {
             }
             return;
         }
-        if let Suspicion::Parts([one, two, three]) = self.rules.suspicion
-            && piece.window == self.window
-        {
-            let Window { from, to } = piece.window;
-            let parts = [(from, one), (one, two), (two, three), (three, to)];
-            self.cut_into(piece, parts.map(|(from, to)| Window { from, to }));
-        } else if is_limit || may_be_limit && self.is_worth_a_cut() {
+        if is_limit || may_be_limit && self.is_worth_a_cut() {
             self.cut(piece, PIECES);
         }
     }

@@ -46,10 +46,10 @@ pub(crate) mod tests;
 
 use crate::event::{Fingerprint, Millis};
 use crate::memory::Hold;
-use crate::source::{Page, PageRequest};
+use crate::page::{Page, PageRequest};
 use crate::window::Window;
 
-pub use cap::Suspicion;
+pub use cap::{CUTS, Suspicion};
 pub use everywhere::{Everywhere, Listed};
 pub use gap::{Breach, Gap, GapReason};
 pub use run::Paging;
@@ -219,6 +219,8 @@ pub struct Reading {
     known: u64,
     in_vain: u32,
     full: Vec<Gap>,
+    /// A clock unit at an end of the window was asked for alone.
+    narrow_end: bool,
     end: Option<End>,
 }
 
@@ -230,7 +232,7 @@ impl Reading {
             rules,
             window,
             tally: Tally::new(rules.shard),
-            todo: vec![Todo::Read(Piece::new(window, rules.unit, rules.page_limit))],
+            todo: Vec::new(),
             run: None,
             inclusive,
             outcome: Outcome::Complete,
@@ -244,8 +246,10 @@ impl Reading {
             known: 0,
             in_vain: 0,
             full: Vec::new(),
+            narrow_end: false,
             end: None,
         };
+        reading.push(rules.suspicion.begin(window), rules.page_limit);
         reading.turn();
         reading
     }
@@ -386,6 +390,12 @@ impl Reading {
         self.inclusive
     }
 
+    /// Whether what lies just outside of the window was left out at one of its ends, so that it need not have been listed.
+    #[must_use]
+    pub const fn left_out_beside(&self) -> bool {
+        self.narrow_end
+    }
+
     /// The fewest records that a page had to be asked for with, so that it was not too large.
     #[must_use]
     pub const fn limit(&self) -> u32 {
@@ -452,6 +462,7 @@ impl Reading {
                 return None;
             }
             self.inclusive = Some(true);
+            self.narrow_end |= piece.window.from == self.window.from || piece.window.to == self.window.to;
         }
         self.most = self.most.max(run.rows());
         let forgets = run.forgets(&self.tally, piece.window);
@@ -617,13 +628,13 @@ impl Reading {
     }
 
     fn cut(&mut self, piece: Piece, parts: Millis) {
-        self.cut_into(piece, piece.window.split(parts.clamp(2, MOST_PIECES), self.rules.unit));
+        self.settle(Outcome::Split);
+        self.push(piece.window.split(parts.clamp(2, MOST_PIECES), self.rules.unit), piece.limit);
     }
 
-    fn cut_into(&mut self, piece: Piece, windows: impl IntoIterator<Item = Window, IntoIter: DoubleEndedIterator>) {
-        self.settle(Outcome::Split);
-        for window in windows.into_iter().rev().filter(|window| !window.is_empty()) {
-            self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, piece.limit)));
+    fn push(&mut self, windows: impl IntoIterator<Item = Window, IntoIter: DoubleEndedIterator>, limit: u32) {
+        for window in windows.into_iter().rev() {
+            self.todo.push(Todo::Read(Piece::new(window, self.rules.unit, limit)));
         }
     }
 

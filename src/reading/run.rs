@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::tally::{Seen, Tally};
 use crate::event::{Fingerprint, Listed, Millis};
-use crate::source::{Page, PageRequest, Position};
+use crate::page::{Page, PageRequest, Position};
 use crate::window::{Window, floor_to};
 
 /// How a source names the next page.

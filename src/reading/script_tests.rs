@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::tests::world::rules_of;
 use super::*;
-use crate::source::Position;
+use crate::page::Position;
 
 /// A record of a time, or of none.
 fn record(name: u8, time: impl Into<Option<Millis>>) -> crate::event::Listed {
@@ -557,6 +557,35 @@ fn a_part_of_a_window_holds_copies_of_its_own_records_alone() {
     assert_eq!(reading.take_held().bytes(), 3 * 10);
     let found: Vec<_> = reading.into_found().into_iter().map(|found| found.raw).collect();
     assert_eq!(found, [vec!["{\"a\":0002}"; 2], vec!["{\"a\":0004}"]]);
+}
+
+#[test]
+fn a_window_that_is_suspected_is_asked_for_in_its_parts_and_not_whole() {
+    let suspicion = Suspicion::Parts([0, 10, 10, 60]);
+    let mut reading = Reading::new(Rules { suspicion, ..numbered() }, window(0, 90), None);
+    let mut asked = Vec::new();
+    limits_of(&mut reading, |reading, request, _| {
+        asked.push((request.from, request.to));
+        reading.give(counted(0, Vec::new()));
+    });
+    assert_eq!(asked, [(-1, 10), (9, 60), (59, 90)], "but for the parts that hold nothing");
+}
+
+#[test]
+fn what_may_be_cut_short_is_cut_until_that_has_shown_nothing_new_often_enough() {
+    // Every interval lists as many as a limit may let through, from this record on.
+    let runs = |from: &dyn Fn(usize) -> u8| {
+        let rules = Rules { suspicion: Suspicion::Limit(2), ..numbered() };
+        let mut reading = Reading::new(rules, window(0, 1 << 60), None);
+        let answer = |run| counted(2, records(from(run), 2));
+        let limits = limits_of(&mut reading, |reading, _, run| {
+            reading.give(answer(run));
+        });
+        limits.len()
+    };
+    // The first cut, and sixteen that show nothing; each makes four pieces.
+    assert_eq!(runs(&|_| 0), 1 + 4 * (1 + 16));
+    assert_eq!(runs(&|run| u8::from(run >= 10)), 1 + 4 * (10 + 16), "counted anew where one is new");
 }
 
 #[test]

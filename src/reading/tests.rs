@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::Position;
+use crate::page::Position;
 use world::{Order, World, WorldOptions};
 
 pub(crate) mod world {
@@ -16,8 +16,8 @@ pub(crate) mod world {
     use rand::{RngExt, SeedableRng};
 
     use crate::event::{Fingerprint, Listed, Millis};
+    use crate::page::{Page, PageRequest, Position};
     use crate::reading::{self, Paging, Rules, Shard, Suspicion};
-    use crate::source::{Page, PageRequest, Position};
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Order {

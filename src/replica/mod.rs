@@ -19,14 +19,14 @@ use crate::admin::{LaneBoard, Latch, Readiness, StreamBoard};
 use crate::blocking::blocking;
 use crate::checkpoint::kafka::{Belief, Partition, Standing, StateTopic};
 use crate::checkpoint::{CheckpointError, warn_of_strangers};
-use crate::config::KafkaCheckpointConfig;
+use crate::config::{KafkaCheckpointConfig, units};
 use crate::kafka::{Cluster, Failure};
-use crate::lane::{Kept, LaneError, LaneMaker, Until, run, supervise};
+use crate::lane::{Kept, LaneError, LaneMaker, Say, Until, Voice, run, supervise};
 use crate::metrics::{SinkReason, StreamMetrics};
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Patience};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::sink::Sink;
-use crate::telemetry::chain;
+use crate::words::chain;
 use member::{Change, Member};
 pub use watch::Watched;
 
@@ -178,7 +178,7 @@ impl Replica {
     /// # Errors
     /// What no retry mends, of the group or of any lane.
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
-        let Some(topic) = self.open(&shutdown).await? else { return Ok(()) };
+        let Some(topic) = self.open(until, &shutdown).await? else { return Ok(()) };
         let (member, mut changes) = Member::join(&self.config, &self.instance, &agreement::client_id(&self.shared))
             .map_err(CheckpointError::from)
             .map_err(LaneError::from)?;
@@ -244,16 +244,47 @@ impl Replica {
         failed.and(stopped)
     }
 
-    /// The state topic and the one of dead letters, however long Kafka needs to be there. `None` if shutdown came first.
-    async fn open(&self, shutdown: &Shutdown) -> Result<Option<StateTopic>, LaneError> {
+    /// The state topic and the one of dead letters, however long Kafka needs to be there; but one that is to catch up does not
+    /// wait for a person for long. `None` if shutdown came first.
+    async fn open(&self, until: Until, shutdown: &Shutdown) -> Result<Option<StateTopic>, LaneError> {
         let mut backoff = Backoff::new();
+        let mut patience = Patience::default();
+        let mut voice = Voice::default();
         loop {
             let (config, letters) = (self.config.clone(), self.letters.clone());
             match blocking(move || StateTopic::open(&config, letters.as_deref())).await {
-                Ok(topic) => return Ok(Some(topic)),
+                Ok(topic) => {
+                    // Whoever is given a stream shows how it is from here on.
+                    self.lanes().for_each(|lane| lane.board.ok());
+                    return Ok(Some(topic));
+                }
                 Err(CheckpointError::Kafka(failure)) => {
-                    tracing::error!(reason = failure.reason.label(), "checkpoint.kafka: trying again: {failure}");
+                    self.lanes().for_each(|lane| lane.board.failing(SinkReason::Checkpoint, failure.to_string()));
+                    if until == Until::CaughtUp && patience.is_over(failure.reason.needs_operator(), Instant::now()) {
+                        return Err(CheckpointError::Kafka(failure).into());
+                    }
+                    match voice.failed(failure.reason, Instant::now()) {
+                        Some(Say::First) if failure.reason.may_pass() => {
+                            tracing::warn!(
+                                reason = failure.reason.label(),
+                                "checkpoint.kafka: trying again: {failure}"
+                            );
+                        }
+                        Some(Say::First) => {
+                            tracing::error!(
+                                reason = failure.reason.label(),
+                                "checkpoint.kafka: trying again: {failure}"
+                            );
+                        }
+                        Some(Say::Still { times, since }) => tracing::error!(
+                            reason = failure.reason.label(),
+                            "checkpoint.kafka: still in vain: {times} tries in {}, the last: {failure}",
+                            units::passed_text(since)
+                        ),
+                        None => {}
+                    }
                     let wait = backoff.wait(failure.reason.needs_operator(), None);
+                    let wait = patience.at_most(wait, Instant::now());
                     if shutdown.unless(tokio::time::sleep(wait)).await.is_none() {
                         return Ok(None);
                     }
@@ -261,6 +292,10 @@ impl Replica {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &LaneLine> {
+        self.lines.iter().flat_map(|line| &line.lanes)
     }
 }
 
@@ -301,8 +336,10 @@ impl Shared {
             return Ok(());
         }
         let mut backoff = Backoff::new();
+        let mut patience = Patience::default();
         let mut known: Option<Standing> = None;
         let mut refused: Option<Latch> = None;
+        let mut voice = Voice::default();
         loop {
             if shutdown.unless(self.agree(partition)).await.is_none() {
                 return Ok(());
@@ -313,6 +350,8 @@ impl Shared {
                     if let Some(refused) = refused.take() {
                         refused.release();
                     }
+                    patience = Patience::default();
+                    voice.worked(Instant::now());
                     let began = Instant::now();
                     let taken = Arc::new(taken);
                     let (result, lost) = self.run(&taken, &shutdown).await;
@@ -326,23 +365,33 @@ impl Shared {
                         shutdown.unless(tokio::time::sleep(backoff.wait(true, None))).await;
                     }
                 }
+                Some(Err(CheckpointError::Kafka(failure)))
+                    if self.until == Until::CaughtUp
+                        && patience.is_over(failure.reason.needs_operator(), Instant::now()) =>
+                {
+                    return Err(CheckpointError::Kafka(failure).into());
+                }
                 Some(Err(CheckpointError::Kafka(failure))) => {
-                    tracing::error!(
-                        partition,
-                        reason = failure.reason.label(),
-                        "cannot take it, trying again: {failure}"
-                    );
+                    if voice.failed(failure.reason, Instant::now()).is_some() {
+                        tracing::error!(
+                            partition,
+                            reason = failure.reason.label(),
+                            "cannot take the partition, trying again: {failure}"
+                        );
+                    }
                     // A topic or a right is missing: its streams stand still.
                     if failure.reason == SinkReason::Refused {
                         self.refuse(partition, &mut refused, failure.to_string());
                     }
                     let wait = backoff.wait(failure.reason.needs_operator(), None);
-                    shutdown.unless(tokio::time::sleep(wait)).await;
+                    shutdown.unless(tokio::time::sleep(patience.at_most(wait, Instant::now()))).await;
                 }
                 Some(Err(error @ (CheckpointError::Doubted { .. } | CheckpointError::OtherGroup { .. })))
                     if self.until == Until::Shutdown =>
                 {
-                    tracing::error!(partition, "does not take it, until that is settled: {error}");
+                    if voice.failed(SinkReason::Checkpoint, Instant::now()).is_some() {
+                        tracing::error!(partition, "does not take the partition, until that is settled: {error}");
+                    }
                     self.refuse(partition, &mut refused, error.to_string());
                     shutdown.unless(tokio::time::sleep(backoff.wait(true, None))).await;
                 }
@@ -389,7 +438,7 @@ impl Shared {
                 others.join(", ")
             );
             if !std::mem::replace(&mut told, true) {
-                tracing::error!(partition, "does not take it: {why}");
+                tracing::error!(partition, "does not take the partition: {why}");
             }
             for line in self.lines(partition) {
                 line.lanes.iter().for_each(|lane| lane.board.failing(SinkReason::Checkpoint, why.clone()));
@@ -413,7 +462,7 @@ impl Shared {
         let (topic, instance) = (self.topic.clone(), self.instance.clone());
         let taken =
             blocking(move || topic.take(partition, &instance, &properties, largest, Belief::Known(known))).await?;
-        tracing::info!(partition, "taken");
+        tracing::info!(partition, "the partition is taken");
         let known = |stream: &str, sink: &str| {
             self.lines.iter().any(|line| line.stream == stream && line.lanes.iter().any(|lane| lane.sink == sink))
         };
@@ -444,7 +493,7 @@ impl Shared {
                 // In this order: lanes end because the partition is lost, and the reason is not to be lost with them.
                 biased;
                 failure = taken.lost(), if lost.is_none() => {
-                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "lost: {failure}");
+                    tracing::error!(partition = taken.number(), reason = failure.reason.label(), "the partition is lost: {failure}");
                     for (metrics, board) in &shown {
                         metrics.sink_error(failure.reason);
                         board.failing(failure.reason, failure.to_string());

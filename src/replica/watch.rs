@@ -120,10 +120,12 @@ impl Watcher {
         let committed: Millis = read.timestamp.unwrap_or_default();
         stream.set_read_through(cursor.live);
         board.set_read_through(cursor.live);
-        metrics.set_delivered_through(cursor.live);
+        metrics.set_delivered_through(cursor.delivered_through());
         metrics.set_verified_through(cursor.floor());
+        metrics.set_gaps(cursor.known.gaps.len());
         metrics.committed(committed);
-        lane_board.set_delivered_through(cursor.live);
+        lane_board.set_delivered_through(cursor.delivered_through());
         lane_board.set_verified_through(cursor.floor());
+        lane_board.set_gaps(&cursor.known.gaps);
     }
 }

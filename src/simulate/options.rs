@@ -86,11 +86,15 @@ pub struct Options {
     #[arg(help_heading = "Pages")]
     pub clip: Millis,
 
+    /// List and count two of three records of a longer interval, and all of others
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pages")]
+    pub thin: Option<Duration>,
+
     /// Another limit for each interval, lower than --cap by at most so many
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
     pub cap_random: u64,
 
-    /// A source hides nothing by --cap and --clip before it was asked so often
+    /// A source hides nothing by --cap, --clip and --thin before it was asked so often
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Pages")]
     pub hide_after: u64,
 
@@ -183,6 +187,15 @@ pub struct Options {
     /// Share of answers that break off: the connection ends early, or the JSON does
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub torn: f64,
+
+    /// Fail all requests for anything between two times, such as 3h..2h, as --errors does; an age is counted from the first
+    /// request
+    #[arg(long, value_name = "FROM..TO", value_parser = between, help_heading = "Faults")]
+    pub unreadable: Option<(Start, Start)>,
+
+    /// For so long after the first request; for good when nothing is said
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Faults")]
+    pub unreadable_for: Option<Duration>,
 
     /// Share of requests that are never answered
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
@@ -407,6 +420,11 @@ fn start(text: &str) -> Result<Start, String> {
     }
 }
 
+fn between(text: &str) -> Result<(Start, Start), String> {
+    let (from, to) = text.split_once("..").ok_or("two ages or times, with .. between them")?;
+    Ok((start(from)?, start(to)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,6 +438,9 @@ mod tests {
         for wrong in ["", "90", "s", "1 s", "-5s", "36501d", "99999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+        let ages = (Start::Ago(Duration::from_hours(3)), Start::At(1000));
+        assert_eq!(between("3h..1970-01-01T00:00:01Z"), Ok(ages));
+        assert!(between("3h").is_err() && between("3h..").is_err());
         assert!(share("1.5").is_err());
         assert!(rate("0").is_err());
     }

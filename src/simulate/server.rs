@@ -116,7 +116,10 @@ impl Drop for Simulator {
 /// The address cannot be bound, `out` cannot be written, or signals cannot be waited for.
 pub async fn serve(options: Options, mut out: impl Write) -> io::Result<()> {
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let simulator = Simulator::start(options).await?;
+    let listen = options.listen;
+    let told =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {listen} (`--listen`): {error}"));
+    let simulator = Simulator::start(options).await.map_err(told)?;
     let introduction = json!({
         "url": simulator.url(),
         "genauth": {

@@ -45,6 +45,8 @@ pub struct SourceStats {
     pub tokens_issued: u64,
     /// Requests that were throttled because there were too many within a second.
     pub over_limit: u64,
+    /// Fault: for what cannot be read.
+    pub unreadable: u64,
     /// Fault: throttled without Retry-After.
     pub throttled: u64,
     /// Fault: throttled with Retry-After.

@@ -10,7 +10,7 @@ use crate::event::{Millis, Source};
 use super::clock::{Clock, millis};
 use super::hash::mix;
 use super::history::{History, Slot};
-use super::options::Options;
+use super::options::{Options, Start};
 use super::pages::{Pending, Rows, Timeless};
 use super::stats::SourceStats;
 use super::truth::Truth;
@@ -122,6 +122,22 @@ impl World {
         refuses
     }
 
+    /// Whether these times cannot be read now.
+    #[must_use]
+    pub fn fails(&self, api: &Api, bounds: (Option<Millis>, Option<Millis>)) -> bool {
+        let now = self.clock.now();
+        let first = *self.asked_at.get_or_init(|| now);
+        let Some((from, to)) = self.options.unreadable else { return false };
+        let time = |start| match start {
+            Start::At(time) => time,
+            Start::Ago(age) => first - millis(age),
+        };
+        let lasts = self.options.unreadable_for.is_none_or(|length| now - first < millis(length));
+        let touches = bounds.0.is_none_or(|begin| begin < time(to)) && bounds.1.is_none_or(|end| time(from) <= end);
+        api.count(|stats| stats.unreadable += u64::from(lasts && touches));
+        lasts && touches
+    }
+
     /// The records that are readable now, of the times in `bounds` (both ends included, unless the options say
     /// otherwise), and that `filter` is true for.
     #[must_use]
@@ -135,6 +151,8 @@ impl World {
         let round = millis(self.options.round_bounds);
         let hides = locked(&api.stats).requests > self.options.hide_after;
         let clip = if hides { self.options.clip } else { 0 };
+        let thin = self.options.thin.map_or(Millis::MAX, millis);
+        let is_thin = hides && matches!(bounds, (Some(from), Some(to)) if to - from > thin);
         let query = mix(bounds.0.unwrap_or(0).cast_unsigned(), bounds.1.unwrap_or(0).cast_unsigned());
         let bounds = match bounds {
             (Some(from), Some(to)) if clip != 0 && to - from > clip.abs() => {
@@ -174,6 +192,10 @@ impl World {
             let mut timeless = locked(&api.timeless);
             timeless.advance(&api.history, self.clock.now(), has_none);
             rows = rows.and(timeless.readable(self.clock.now()));
+        }
+        if is_thin {
+            api.count(|stats| stats.clipped += 1);
+            rows = rows.filter(&api.history, |slot| !mix(self.options.seed, slot.root).is_multiple_of(3));
         }
         let rows = match filter {
             Some(filter) => rows.filter(&api.history, filter),

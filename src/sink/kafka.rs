@@ -213,7 +213,7 @@ impl KafkaSink {
                 let size = message.size();
                 let message = (size as u64 > largest)
                     .then(|| format!("{size} bytes where the topic's max.message.bytes is {largest}"))?;
-                Some(Refused { index, reason: DeadLetterReason::TooLarge, message })
+                Some(Refused { index, reason: DeadLetterReason::TooLarge, sent: false, message })
             };
             messages.iter().enumerate().filter_map(too_large).collect()
         };

@@ -23,8 +23,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::event::{Fingerprint, Millis};
+use crate::window::Now;
 
-pub use estimate::{Doubt, Now};
+pub use estimate::Doubt;
 use estimate::{Estimate, Interval};
 
 /// No other difference is chosen for signing.
@@ -213,6 +214,19 @@ mod tests {
         clock.listed((0..6).map(record));
         clock.observe(dated(-HOUR));
         assert!(is_about(clock.now().sure, clock::steady()), "records are not from the future");
+    }
+
+    #[test]
+    fn without_a_date_what_lies_beyond_is_read_until_it_is_refused() {
+        let clock = ServerClock::new();
+        let is_read_beyond = || clock.now().latest > clock.now().sure + HOUR;
+        (0..8).for_each(|_| clock.observe_undated());
+        assert!(is_read_beyond() && clock.doubt().is_some_and(|doubt| doubt.lasts));
+        for _ in 0..3 {
+            clock.observe_refusal(clock::steady() + HOUR);
+            clock.observe_undated();
+        }
+        assert!(!is_read_beyond());
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use super::{FailureClass, FetchError, FetchReason};
-use crate::telemetry::chain;
+use crate::words::chain;
+
+/// What to do where a server has nothing at that path.
+pub(super) const NOTHING_THERE: &str = "nothing is served there: look at endpoint and its path";
 
 impl FetchError {
     pub(super) fn new(class: FailureClass, reason: FetchReason, message: impl Into<String>) -> Self {
@@ -49,11 +52,8 @@ impl FetchError {
             // The server gave up waiting for the request, or for what is behind it.
             408 | 425 | 500.. => Self::new(FailureClass::Transient, FetchReason::HttpStatus, format!("HTTP {status}")),
             // No request of ours does better by being sent again.
-            _ => Self::new(
-                FailureClass::Refused,
-                FetchReason::HttpStatus,
-                format!("HTTP {status}: look at endpoint and at what stands before the API"),
-            ),
+            404 | 405 => Self::refused(format!("HTTP {status}: {NOTHING_THERE}")),
+            _ => Self::refused(format!("HTTP {status}: look at endpoint and at what stands before the API")),
         };
         Self { retry_after, ..error }
     }

@@ -17,12 +17,14 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use self::auth::{Auth, Token};
+use super::failure::NOTHING_THERE;
 use super::http::{Answer, Http, parsed};
 use super::list::{List, count, int, text, under_another_name};
 use super::members::{Said, members};
-use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
+use super::{BuildError, Connections, FetchError, ServerClock, Turn};
 use crate::config::{GenauthAuth, GenauthConfig, GenauthFilter, StreamConfig};
 use crate::event::Source;
+use crate::page::{Page, PageRequest, Position};
 use crate::quote::{Secrets, quote};
 
 const LOGS: &str = "/api/v3/get-user-action-logs";
@@ -42,6 +44,8 @@ struct Refusal {
     error: FetchError,
     /// What other credentials would mend.
     wants: Wants,
+    /// The API itself says so, and not that nothing is there.
+    by_api: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,7 @@ enum Wants {
 
 impl From<FetchError> for Refusal {
     fn from(error: FetchError) -> Self {
-        Self { error, wants: Wants::Nothing }
+        Self { error, wants: Wants::Nothing, by_api: false }
     }
 }
 
@@ -68,9 +72,13 @@ impl Borrow<FetchError> for Refusal {
 }
 
 impl Api {
-    pub(super) fn build(stream: &StreamConfig, config: &GenauthConfig) -> Result<Self, BuildError> {
+    pub(super) fn build(
+        stream: &StreamConfig,
+        config: &GenauthConfig,
+        connections: &mut Connections,
+    ) -> Result<Self, BuildError> {
         Ok(Self {
-            http: Http::build(stream, &config.endpoint)?,
+            http: Http::build(stream, &config.endpoint, connections)?,
             url: join(&config.endpoint, LOGS),
             filter: config.filter.clone(),
             mode: config.auth,
@@ -319,6 +327,7 @@ fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
         return (!answer.status.is_success()).then(|| Refusal {
             error: FetchError::of_status(answer.status, answer.retry_after),
             wants: if answer.status.as_u16() == 401 { Wants::Token } else { Wants::Nothing },
+            by_api: false,
         });
     };
     let code = int(failed.api_code);
@@ -353,6 +362,7 @@ fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
         }
         // The plan does not include the log, or the bill is not paid.
         (Some(4021), _) | (_, 402) => FetchError::refused(format!("{message}; look at the vendor's plan and billing")),
+        (_, 404 | 405) => FetchError::refused(format!("{message}; {NOTHING_THERE}")),
         (_, 403) => FetchError::refused(format!("{message}; the access key may not read the action log")),
         // The request itself; 499 is the vendor's generic "the client's fault".
         (_, 400..=499) | (_, 501) => {
@@ -361,5 +371,6 @@ fn refusal(answer: &Answer, secrets: &[&str]) -> Option<Refusal> {
         // Server, gateway, maintenance, a third party (601..603), and what is not documented.
         _ => FetchError::api(message),
     };
-    Some(Refusal { error: FetchError { retry_after: answer.retry_after, ..error }, wants })
+    let by_api = !matches!(status, 404 | 405);
+    Some(Refusal { error: FetchError { retry_after: answer.retry_after, ..error }, wants, by_api })
 }

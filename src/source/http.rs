@@ -14,7 +14,7 @@ use url::{Host, Url};
 use super::clock::Dated;
 use super::list::{MOST_ROWS, TOO_MANY};
 use super::members::TWO_THINGS;
-use super::tls::Renewable;
+use super::tls::{Connections, Renewable};
 use super::unpack::{self, Gunzip, check_size};
 use super::{BuildError, FetchError, ServerClock};
 use crate::blocking::blocking;
@@ -24,7 +24,7 @@ use crate::event::{Listed, Millis, Source};
 use crate::memory::{Hold, Room};
 use crate::record;
 use crate::retry::retry_after;
-use crate::telemetry::spans;
+use crate::spans;
 
 /// Chooses `ring` for all TLS of this process. Comes before the first client; a second call does nothing.
 ///
@@ -38,7 +38,7 @@ pub fn install_tls_provider() {
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: Renewable,
+    client: Arc<Renewable>,
     clock: ServerClock,
 }
 
@@ -103,7 +103,11 @@ impl AsRef<[u8]> for Shared {
 }
 
 impl Http {
-    pub(super) fn build(config: &StreamConfig, endpoint: &Url) -> Result<Self, BuildError> {
+    pub(super) fn build(
+        config: &StreamConfig,
+        endpoint: &Url,
+        connections: &mut Connections,
+    ) -> Result<Self, BuildError> {
         let loopback = match endpoint.host() {
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -116,7 +120,7 @@ impl Http {
             "http" => return Err(BuildError::Insecure { endpoint: endpoint.clone() }),
             _ => return Err(BuildError::Endpoint { endpoint: endpoint.clone() }),
         };
-        Ok(Self { client: Renewable::build(config, https, loopback)?, clock: ServerClock::new() })
+        Ok(Self { client: connections.of(config, https, loopback)?, clock: ServerClock::new() })
     }
 
     pub(super) fn clock(&self) -> &ServerClock {

@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::Priority;
+use crate::page::Priority;
 use crate::retry::LONGEST_RETRY_AFTER;
 
 /// How far a throttling server can slow us down, as a part of the configured rate.
 const SLOWEST: f64 = 1.0 / 16.0;
 /// What each success gives back, as a part of the configured rate.
 const RECOVERY: f64 = 1.0 / 20.0;
+/// A request that takes so long may be one of many that hang: what is old can do so while what is new is answered.
+const SLOW: Duration = Duration::from_secs(5);
+/// Since then, for so many times as long as it took, one place in flight is kept for the live pass.
+const KEPT: u32 = 4;
 
 /// A cheap handle: clones share one limit.
 #[derive(Debug, Clone)]
@@ -35,6 +39,14 @@ struct State {
 pub struct Rank {
     priority: Priority,
     arrival: u64,
+}
+
+impl Rank {
+    /// Whether it is the live pass's.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        self.priority == Priority::Live
+    }
 }
 
 impl Limiter {
@@ -67,7 +79,7 @@ impl Limiter {
             let wait = {
                 let mut state = self.state();
                 if state.line.first_key_value().is_some_and(|(first, _)| *first == place.key) {
-                    match state.pace.ready(now()) {
+                    match state.pace.ready(now(), rank.is_live()) {
                         Ready::Now => {
                             state.pace.take(now());
                             drop(state);
@@ -152,7 +164,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.limiter.state();
-        state.pace.give_back();
+        state.pace.give_back(now(), self.sent);
         state.wake_first();
     }
 }
@@ -184,6 +196,8 @@ struct Pace {
     slowed: Option<Instant>,
     in_flight: u32,
     most_in_flight: u32,
+    /// Until when one place in flight is the live pass's alone.
+    kept_until: Option<Instant>,
 }
 
 impl Pace {
@@ -199,12 +213,14 @@ impl Pace {
             slowed: None,
             in_flight: 0,
             most_in_flight: in_flight.max(1),
+            kept_until: None,
         }
     }
 
-    fn ready(&mut self, now: Instant) -> Ready {
+    fn ready(&mut self, now: Instant, is_live: bool) -> Ready {
         self.refill(now);
-        if self.in_flight >= self.most_in_flight {
+        let kept = u32::from(!is_live && self.most_in_flight > 1 && self.kept_until.is_some_and(|until| now < until));
+        if self.in_flight >= self.most_in_flight - kept {
             return Ready::WhenReturned;
         }
         let from = self.paused_until.map_or(now, |until| until.max(now));
@@ -224,8 +240,12 @@ impl Pace {
         self.in_flight += 1;
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, now: Instant, sent: Instant) {
         self.in_flight -= 1;
+        let took = now.saturating_duration_since(sent);
+        if took >= SLOW {
+            self.kept_until = self.kept_until.max(Some(now + took.min(LONGEST_RETRY_AFTER) * KEPT));
+        }
     }
 
     fn succeeded(&mut self, now: Instant) {

@@ -38,11 +38,11 @@ proptest! {
             match step {
                 Step::Pass(time) => now += time,
                 Step::Send => {
-                    let ready = pace.ready(now);
+                    let ready = pace.ready(now, true);
                     if let Ready::At(later) = ready {
                         prop_assert!(later > now, "would wait for the past");
                         // The wait is just long enough, unless someone says otherwise meanwhile.
-                        prop_assert_eq!(pace.ready(later), Ready::Now);
+                        prop_assert_eq!(pace.ready(later, true), Ready::Now);
                         now = later;
                     }
                     if ready == Ready::WhenReturned {
@@ -57,13 +57,13 @@ proptest! {
                     // The burst, and what a second refills.
                     prop_assert!(second as f64 <= 2.0 * rate.max(1.0) + 1.0, "{second} in a second at {rate}");
                 }
-                Step::Succeed => if out.pop_front().is_some() {
+                Step::Succeed => if let Some(at) = out.pop_front() {
                     pace.succeeded(now);
-                    pace.give_back();
+                    pace.give_back(now, at);
                 },
                 Step::Throttle(retry_after) => if let Some(at) = out.pop_front() {
                     pace.throttled(now, at, retry_after);
-                    pace.give_back();
+                    pace.give_back(now, at);
                     if let Some(asked) = retry_after {
                         paused_until = paused_until.max(now + asked.min(LONGEST_RETRY_AFTER));
                     }
@@ -85,14 +85,14 @@ fn a_throttled_pace_halves_once_and_recovers() {
     let told = start + Duration::from_millis(50);
     for _ in 0..4 {
         pace.throttled(told, start, Some(Duration::from_secs(2)));
-        pace.give_back();
+        pace.give_back(told, start);
     }
     assert!((pace.rate - 8.0).abs() < 1e-9, "four answers to one burst are one refusal: {}", pace.rate);
     let resumes = told + Duration::from_secs(2);
-    assert_eq!(pace.ready(told + Duration::from_secs(1)), Ready::At(resumes));
-    assert_eq!(pace.ready(resumes), Ready::Now);
+    assert_eq!(pace.ready(told + Duration::from_secs(1), true), Ready::At(resumes));
+    assert_eq!(pace.ready(resumes, true), Ready::Now);
     pace.take(resumes);
-    assert!(matches!(pace.ready(resumes), Ready::At(at) if at > resumes), "nothing is saved up during a pause");
+    assert!(matches!(pace.ready(resumes, true), Ready::At(at) if at > resumes), "nothing is saved up during a pause");
     for _ in 0..10 {
         pace.succeeded(resumes);
     }
@@ -105,8 +105,8 @@ fn a_retry_after_of_a_year_is_clamped() {
     let mut pace = Pace::new(10.0, 1, start);
     pace.take(start);
     pace.throttled(start, start, Some(Duration::from_secs(365 * 24 * 3600)));
-    pace.give_back();
-    assert_eq!(pace.ready(start), Ready::At(start + LONGEST_RETRY_AFTER));
+    pace.give_back(start, start);
+    assert_eq!(pace.ready(start, true), Ready::At(start + LONGEST_RETRY_AFTER));
 }
 
 /// Sends `name` when its turn has come, and hands the permit over.
@@ -223,4 +223,27 @@ async fn a_throttled_credential_pauses_everyone() {
     turns.recv().await.expect("served").1.succeeded();
     assert!(start.elapsed() >= Duration::from_secs(7));
     assert!(limiter.rate() < 10.0);
+}
+
+#[test]
+fn after_requests_that_hung_one_place_is_the_live_passes() {
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    let hung = |most: u32, took: Duration| {
+        let mut pace = Pace::new(100.0, most, start);
+        (0..most).for_each(|_| pace.take(start));
+        let now = start + took;
+        (0..most).for_each(|_| pace.give_back(now, start));
+        (pace, now)
+    };
+    let (mut pace, now) = hung(2, 60 * second);
+    assert_eq!(pace.ready(now, false), Ready::Now);
+    pace.take(now);
+    assert_eq!([false, true].map(|is_live| pace.ready(now, is_live)), [Ready::WhenReturned, Ready::Now]);
+    assert_eq!(pace.ready(now + 239 * second, false), Ready::WhenReturned);
+    assert_eq!(pace.ready(now + 240 * second, false), Ready::Now);
+    let (mut quick, now) = hung(2, 5 * second - Duration::from_millis(1));
+    quick.take(now);
+    assert_eq!(quick.ready(now, false), Ready::Now);
+    let (mut alone, now) = hung(1, 60 * second);
+    assert_eq!(alone.ready(now, false), Ready::Now, "where there is but one");
 }

@@ -24,14 +24,16 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
-pub use clock::{Began, Doubt, Now, ServerClock};
+pub use clock::{Began, Doubt, ServerClock};
 pub use http::install_tls_provider;
 pub use limiter::{Limiter, Permit, Rank};
+pub use tls::Connections;
 
 use crate::config::{SourceConfig, StreamConfig};
-use crate::event::{Listed, Millis, Source};
-use crate::memory::{Awaited, Hold, Room, Share};
-use crate::telemetry::spans;
+use crate::event::Source;
+use crate::memory::{Awaited, Room, Share};
+use crate::page::{Page, PageRequest, Priority};
+use crate::spans;
 
 /// Asks one stream's API for pages. Shared by all lanes of the stream.
 #[derive(Debug)]
@@ -54,8 +56,9 @@ enum Api {
 }
 
 impl Client {
-    /// A client for the stream of this name, whose answers and records `memory` counts. Connects to nothing yet and reads no secret: those are read for each request
-    /// that needs them. [`install_tls_provider`] comes first.
+    /// A client for the stream of this name, whose answers and records `memory` counts; of `connections` it shares those that
+    /// suit it. Connects to nothing yet and reads no secret: those are read for each request that needs them.
+    /// [`install_tls_provider`] comes first.
     ///
     /// # Errors
     /// A key of the stream's config does not work out.
@@ -64,6 +67,7 @@ impl Client {
         config: &StreamConfig,
         limiter: Limiter,
         memory: Arc<Share>,
+        connections: &mut Connections,
     ) -> Result<Self, BuildError> {
         let largest = config.max_response_size;
         Ok(match &config.source {
@@ -75,7 +79,7 @@ impl Client {
                 limiter,
                 memory,
                 largest,
-                api: Api::Genauth(Box::new(genauth::Api::build(config, genauth)?)),
+                api: Api::Genauth(Box::new(genauth::Api::build(config, genauth, connections)?)),
             },
             SourceConfig::Scloud(scloud) => Self {
                 stream: stream.to_owned(),
@@ -87,7 +91,7 @@ impl Client {
                 limiter,
                 memory,
                 largest,
-                api: Api::Scloud(Box::new(scloud::Api::build(config, scloud)?)),
+                api: Api::Scloud(Box::new(scloud::Api::build(config, scloud, connections)?)),
             },
         })
     }
@@ -279,12 +283,12 @@ pub enum BuildError {
         key: &'static str,
     },
     /// The file of certificate authorities cannot be read.
-    #[error("ca_file: cannot read {}", path.display())]
+    #[error("ca_file: cannot read {}: {error}", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// It can be read, but holds no certificate.
     #[error("ca_file: {} holds no PEM certificate", path.display())]
@@ -300,17 +304,6 @@ pub enum BuildError {
     },
 }
 
-/// Who waits behind whom for a credential's requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// The live pass, near now.
-    Live,
-    /// A sweep.
-    Sweep,
-    /// The live pass far behind, and every backfill.
-    CatchUp,
-}
-
 /// What is made of an answer with this body, the first of its run or not.
 ///
 /// # Errors
@@ -322,46 +315,6 @@ pub(crate) fn page_of(source: Source, first: bool, success: bool, body: &[u8]) -
         Source::Genauth => genauth::page_of(&answer, first),
         Source::Scloud => scloud::page_of(&answer),
     }
-}
-
-/// One page to ask for. All but `position` stays the same through a run of pages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageRequest {
-    /// The lower bound as sent (a multiple of the source's clock unit).
-    pub from: Millis,
-    /// The upper bound as sent.
-    pub to: Millis,
-    /// Most records in the answer.
-    pub limit: u32,
-    /// Which page of the run.
-    pub position: Position,
-}
-
-/// A page's place in its run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Position {
-    /// The first page.
-    First,
-    /// The page with this number, from 1 (GenAuth).
-    Number(u32),
-    /// The page behind this token (SCloud).
-    Token(String),
-}
-
-/// One API response.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The records, in the order listed.
-    pub records: Vec<Listed>,
-    /// How many records the API says there are between the bounds (GenAuth), if it says so.
-    pub total: Option<u64>,
-    /// The token of the next page (SCloud). An empty one was none.
-    pub next_token: Option<String>,
-    /// What its records hold together: what they share, too.
-    pub held: Hold,
-    /// Whether it lists nothing because it has no list: so answers an API that has nothing to say, and one that is under
-    /// maintenance.
-    pub bare: bool,
 }
 
 /// What went wrong with one request, sorted by what to do about it. See [`FailureClass`].
@@ -393,6 +346,14 @@ pub enum FailureClass {
     Malformed,
 }
 
+impl FailureClass {
+    /// Whether it stays until a person does something.
+    #[must_use]
+    pub const fn needs_operator(self) -> bool {
+        matches!(self, Self::Credentials | Self::Refused)
+    }
+}
+
 /// The closed set of values of the label `reason` of `trailcast_fetch_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FetchReason {
@@ -402,13 +363,13 @@ pub enum FetchReason {
     Connect,
     /// No answer in time.
     Timeout,
-    /// An HTTP status that is an error.
+    /// An HTTP status that says that the server, or what is before it, cannot answer now.
     HttpStatus,
     /// The API's own error, worth a retry.
     Api,
     /// The credentials are refused.
     Credentials,
-    /// The request is refused: a parameter or a permission.
+    /// The request is refused: a parameter, a permission, an endpoint where nothing is served.
     Refused,
     /// The body ended early or is no such page.
     Malformed,
@@ -432,6 +393,12 @@ impl FetchReason {
         Self::TooLarge,
         Self::Doubtful,
     ];
+
+    /// Whether it stays until a person does something.
+    #[must_use]
+    pub const fn needs_operator(self) -> bool {
+        matches!(self, Self::Credentials | Self::Refused)
+    }
 
     /// The label's value.
     #[must_use]

@@ -13,9 +13,10 @@ use sha1::{Digest, Sha1};
 use super::http::{Answer, Http, parsed};
 use super::list::{List, int, text, token, under_another_name};
 use super::members::members;
-use super::{BuildError, FetchError, Page, PageRequest, Position, ServerClock, Turn};
+use super::{BuildError, Connections, FetchError, ServerClock, Turn};
 use crate::config::{ScloudConfig, StreamConfig};
 use crate::event::Source;
+use crate::page::{Page, PageRequest, Position};
 use crate::quote::{Secrets, quote};
 
 /// "Only the last 365 days can be read."
@@ -29,8 +30,12 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn build(stream: &StreamConfig, config: &ScloudConfig) -> Result<Self, BuildError> {
-        Ok(Self { http: Http::build(stream, &config.endpoint)?, config: config.clone() })
+    pub(super) fn build(
+        stream: &StreamConfig,
+        config: &ScloudConfig,
+        connections: &mut Connections,
+    ) -> Result<Self, BuildError> {
+        Ok(Self { http: Http::build(stream, &config.endpoint, connections)?, config: config.clone() })
     }
 
     pub(super) fn clock(&self) -> &ServerClock {

@@ -4,7 +4,8 @@
 //! so no other window need list it. That it is delivered once is the state's work: a record is looked up by its own
 //! time, wherever that lies, and one without a usable time by its fingerprint alone.
 
-use crate::event::{Admitted, EventId, Fingerprint, FingerprintMap, Millis, StreamIdentity};
+use super::cursor::Cursor;
+use crate::event::{Admitted, EventId, Fingerprint, FingerprintMap, Millis};
 use crate::reading::Found;
 use crate::window::Window;
 
@@ -156,21 +157,14 @@ pub const fn is_outside(window: Window, unit: Millis, time: Millis) -> bool {
 }
 
 /// For a fingerprint that was delivered `a` times and is now found `b` times, the ordinals `a..b`. A record is
-/// late if the live pass (at `live`) had already read its place completely: the place where the API files it, which is in
-/// `window` where the record shows another. What the first window lists of the clock unit before the lane `begun` was asked
+/// late if its place had already been read completely, as `cursor` says: the place where the API files it, which is in
+/// `window` where the record shows another. What the first window lists of the clock unit before the lane began was asked
 /// for by nobody: windows are asked for with a unit more.
 #[must_use]
-pub fn admit(
-    stream: &StreamIdentity,
-    window: Window,
-    found: &[Found],
-    delivered: &Delivered,
-    live: Millis,
-    skew: Millis,
-    begun: Option<Millis>,
-) -> Vec<New> {
+pub fn admit(cursor: &Cursor, window: Window, found: &[Found], delivered: &Delivered, skew: Millis) -> Vec<New> {
+    let stream = &cursor.stream;
     let unit = stream.source.clock_unit();
-    let unasked = begun.filter(|begun| window.from == *begun).map(|begun| begun - unit..begun);
+    let unasked = cursor.begun.filter(|begun| window.from == *begun).map(|begun| begun - unit..begun);
     let memory = Memory { window, unit, skew };
     let mut new = Vec::new();
     for &Found { fingerprint, time, ref raw } in found {
@@ -179,7 +173,7 @@ pub fn admit(
         }
         let before = delivered.count(fingerprint);
         let inside = time.filter(|time| window.from - unit <= *time && *time <= window.to);
-        let late = inside.map_or(window.to <= live, |time| time < live);
+        let late = cursor.has_read(inside.unwrap_or(window.to - 1));
         let placed = !memory.is_alone(time);
         for (ordinal, raw) in (0u32..).zip(raw).skip(before as usize) {
             let id = EventId::new(stream, fingerprint, ordinal);

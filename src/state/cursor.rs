@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::known::Known;
 use crate::event::{Millis, StreamIdentity};
-use crate::source::{Now, Priority};
-use crate::window::{Window, floor_to};
+use crate::page::Priority;
+use crate::window::{Now, Window, floor_to};
 
 /// When which part of the log is read: a stream's config in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct Schedule {
     pub unit: Millis,
     /// Between two live polls.
     pub poll: Millis,
+    /// How far behind a multiple of that they fall: the same for all lanes of a stream, which ask for the same windows, and
+    /// another for each stream, so that they do not all ask at once.
+    pub phase: Millis,
     /// The live pass stops this far behind the server's clock.
     pub settle: Millis,
     /// Every live poll reads this much again.
@@ -25,7 +28,7 @@ pub struct Schedule {
 }
 
 /// A pass: a schedule on which a lane reads windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// Near now.
     Live,
@@ -33,6 +36,16 @@ pub enum Pass {
     Fore,
     /// Everything once more at this age.
     Sweep(Millis),
+    /// What the live pass has gone past.
+    Backfill,
+}
+
+impl Pass {
+    /// Whether it gives way to what is new, and goes on afterwards.
+    #[must_use]
+    pub const fn gives_way(self) -> bool {
+        matches!(self, Self::Sweep(_) | Self::Backfill)
+    }
 }
 
 /// What to read next: a range, to be cut into windows.
@@ -46,8 +59,20 @@ pub struct Job {
     pub range: Window,
 }
 
+/// History that the live pass has gone past, so that what is new does not wait for it. It is read once: all of it is older by
+/// then than the sweeps have to wait for, but for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// Where it began.
+    pub since: Millis,
+    /// The mark: what lies between `since` and here has been read.
+    pub from: Millis,
+    /// Where it ends. Nothing was younger when it began.
+    pub to: Millis,
+}
+
 /// Where a lane stands. Each mark says: everything before it has been read completely *at this age or older*,
-/// and what that showed has been delivered.
+/// and what that showed has been delivered; or it lies in the backfill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Whose log it is; a cursor is of no use for another.
@@ -59,6 +84,10 @@ pub struct Cursor {
     pub overlap: Millis,
     /// The sweeps, by age.
     pub sweeps: BTreeMap<Millis, Millis>,
+    /// History that is read beside them. Kept when it is read until every sweep has come to where it began: what it has read
+    /// they need not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
     /// Commits so far: names the next delta.
     pub commits: u64,
     /// The latest time, by the server's clock, at which anything was read that counts: no mark is honest that lies
@@ -76,7 +105,8 @@ pub struct Cursor {
 /// What marks and clocks that are right may differ by.
 const ROUNDING: Millis = 1_000;
 
-/// A sweep waits until a part of its age has gathered, so that a quiet stream costs few calls: this part.
+/// A sweep waits until a part of its age has gathered, and more than a poll brings, so that a quiet stream costs few calls:
+/// this part.
 const SWEEP_EVERY: Millis = 8;
 
 impl Cursor {
@@ -90,6 +120,7 @@ impl Cursor {
             live: start,
             overlap: start,
             sweeps,
+            backfill: None,
             commits: 0,
             read_at: None,
             begun: Some(start),
@@ -100,8 +131,9 @@ impl Cursor {
     /// Takes on the ages that are configured now. A new sweep starts where everything is still remembered, an
     /// old one's mark is dropped.
     pub fn adopt(&mut self, schedule: &Schedule) {
-        let floor = self.floor();
+        let floor = self.passes_floor();
         self.sweeps = schedule.sweeps.iter().map(|&age| (age, *self.sweeps.get(&age).unwrap_or(&floor))).collect();
+        self.leave_to_backfill(schedule);
     }
 
     /// Puts every mark to `time`, rounded down to the clock unit. What is remembered of it must go, too, or what lies
@@ -111,21 +143,77 @@ impl Cursor {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time;
         }
+        self.backfill = None;
         self.begun = Some(time);
         self.known.silent = Some(time);
     }
 
-    /// The first records of all are listed, for `window`, read at the server's time `read_at`, or elsewhere. That there were
-    /// none before was the word of an API that had not shown anything yet: all that it called empty is read once more. Nothing
-    /// of it was delivered, so nothing comes again. Sweeps do it, so that what is new does not wait; but where no sweep reads
-    /// `window` again, the live pass has read nothing else yet, and goes on from there.
-    pub fn hear(&mut self, window: Window, read_at: Millis) {
-        let Some(silent) = self.known.silent.take().filter(|silent| *silent < window.from) else { return };
-        let oldest = self.sweeps.keys().next_back().copied().unwrap_or_default();
-        if window.to <= read_at.saturating_sub(oldest) {
-            (self.live, self.overlap) = (silent.min(self.live), silent.min(self.overlap));
+    /// Whether the live pass is to go past what it has not read.
+    #[must_use]
+    pub fn is_far_behind(&self, schedule: &Schedule, now: Millis) -> bool {
+        self.history().is_none() && schedule.live_end(now) - self.live > schedule.far()
+    }
+
+    /// Where the live pass is far behind the server's `now`, it goes on from there, and what lies between is left to the
+    /// backfill, if that has nothing else to read. What that is.
+    pub fn go_past(&mut self, schedule: &Schedule, now: Millis) -> Option<Window> {
+        if !self.is_far_behind(schedule, now) {
+            return None;
         }
-        self.sweeps.values_mut().for_each(|mark| *mark = silent.min(*mark));
+        let to = schedule.live_end(now);
+        let since = self.live.min(self.overlap);
+        self.backfill = Some(Backfill { since, from: since, to });
+        (self.live, self.overlap) = (to, floor_to(to - schedule.overlap, schedule.unit).max(self.overlap));
+        self.leave_to_backfill(schedule);
+        self.history()
+    }
+
+    /// Sweeps that have come to where the backfill began leave to it what it reads late enough for them.
+    fn leave_to_backfill(&mut self, schedule: &Schedule) {
+        let Some(Backfill { since, from, to }) = self.backfill else { return };
+        for (&age, mark) in &mut self.sweeps {
+            if since <= *mark {
+                *mark = floor_to(to - age, schedule.unit).max(*mark);
+            }
+        }
+        let serves = |(&age, &mark): (&Millis, &Millis)| mark < since && since < to - age;
+        if from >= to && !self.sweeps.iter().any(serves) {
+            self.backfill = None;
+        }
+    }
+
+    /// What the backfill has still to read.
+    #[must_use]
+    pub fn history(&self) -> Option<Window> {
+        self.backfill.map(|Backfill { from, to, .. }| Window { from, to }).filter(|rest| !rest.is_empty())
+    }
+
+    /// Whether everything of this time has been read once.
+    #[must_use]
+    pub fn has_read(&self, time: Millis) -> bool {
+        time < self.live && !self.history().is_some_and(|rest| rest.contains(time))
+    }
+
+    /// Everything before it has been read once, and delivered.
+    #[must_use]
+    pub fn delivered_through(&self) -> Millis {
+        self.history().map_or(self.live, |rest| rest.from)
+    }
+
+    /// The first records of all are listed, for `window` or elsewhere. That there were none before was the word of an API that
+    /// had not shown anything yet: all that it called empty is read once more. Nothing of it was delivered, so nothing comes
+    /// again. The backfill does it, so that what is new does not wait.
+    pub fn hear(&mut self, schedule: &Schedule, window: Window) {
+        let Some(silent) = self.known.silent.take() else { return };
+        // Behind `window`, too, the live pass may have been told so.
+        let to = if window.to < self.live { self.live } else { window.from.min(self.live) };
+        if silent >= to {
+            return;
+        }
+        let rest = self.history().unwrap_or(Window { from: silent, to });
+        let from = silent.min(rest.from);
+        self.backfill = Some(Backfill { since: from, from, to: to.max(rest.to) });
+        self.leave_to_backfill(schedule);
     }
 
     /// A time as marks know it: rounded down to the source's clock unit.
@@ -156,6 +244,8 @@ impl Cursor {
         for (&age, mark) in &mut self.sweeps {
             back(mark, age);
         }
+        let live = self.live;
+        self.backfill = self.backfill.map(|backfill| Backfill { to: backfill.to.min(live), ..backfill });
         self.read_at = Some(read);
     }
 
@@ -165,49 +255,61 @@ impl Cursor {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time.max(*mark);
         }
+        let skip = |Backfill { since, from, to }| Backfill { since: time.max(since), from: time.max(from), to };
+        self.backfill = self.backfill.map(skip).filter(|backfill| backfill.from < backfill.to);
     }
 
     /// Everything before it has been read by every pass: it is never read again, and what was delivered from it
     /// need not be remembered. This is `verified through`.
     #[must_use]
     pub fn floor(&self) -> Millis {
+        let passes = self.passes_floor();
+        self.history().map_or(passes, |rest| passes.min(rest.from))
+    }
+
+    /// The same without the backfill.
+    #[must_use]
+    pub fn passes_floor(&self) -> Millis {
         self.sweeps.values().copied().fold(self.live.min(self.overlap), Millis::min)
     }
 
     /// What to read next at the server's time `now`, if anything is due. `comfortable` is the length of a window
-    /// that holds one batch; `all` asks for every sweep that has anything to read, however little. `after` is the
-    /// pass of the job before: sweeps have their turn after each live job, or an API that answers more slowly than it
-    /// is polled would starve them.
+    /// that holds one batch; `all` asks for every sweep that has anything to read, however little. Others have their `turns`
+    /// after each live job, or an API that answers more slowly than it is polled would starve them; and they in turn.
     #[must_use]
-    pub fn plan(
-        &self,
-        schedule: &Schedule,
-        now: Millis,
-        comfortable: Millis,
-        all: bool,
-        after: Option<Pass>,
-    ) -> Option<Job> {
+    pub fn plan(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool, turns: Turns) -> Option<Job> {
         let live = self.plan_live(schedule, now);
-        let sweep = || self.plan_sweep(schedule, now, comfortable, all);
-        if matches!(after, Some(Pass::Live | Pass::Fore)) { sweep().or(live) } else { live.or_else(sweep) }
+        let beside = || {
+            let (sweep, backfill) =
+                (self.plan_sweep(schedule, now, comfortable, all), self.plan_backfill(schedule, now));
+            if turns.beside == Some(Pass::Backfill) { sweep.or(backfill) } else { backfill.or(sweep) }
+        };
+        if matches!(turns.last, Some(Pass::Live | Pass::Fore)) { beside().or(live) } else { live.or_else(beside) }
     }
 
     /// The live job, if the live pass is behind `now`.
     #[must_use]
     pub fn plan_live(&self, schedule: &Schedule, now: Millis) -> Option<Job> {
-        let to = floor_to(now - schedule.settle, schedule.unit);
-        let far = (3 * schedule.poll).max(60_000);
-        let priority = if to - self.live > far { Priority::CatchUp } else { Priority::Live };
+        let to = schedule.live_end(now);
+        let priority = if to - self.live > schedule.far() { Priority::CatchUp } else { Priority::Live };
         let range = Window { from: self.live.min(self.overlap), to };
         (self.live < to).then_some(Job { pass: Pass::Live, priority, range })
+    }
+
+    /// What of it is over, if clocks say by now that some of it is not.
+    fn plan_backfill(&self, schedule: &Schedule, now: Millis) -> Option<Job> {
+        let range = self.history().map(|Window { from, to }| Window { from, to: to.min(schedule.live_end(now)) })?;
+        (!range.is_empty()).then_some(Job { pass: Pass::Backfill, priority: Priority::CatchUp, range })
     }
 
     /// The sweep that is most overdue, measured by how much each lets gather.
     fn plan_sweep(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool) -> Option<Job> {
         let due = self.sweeps.iter().filter_map(|(&age, &from)| {
-            let range = Window { from, to: floor_to(now - age, schedule.unit) };
-            let gather = comfortable.min(age / SWEEP_EVERY).max(schedule.unit);
-            let enough = if all { 1 } else { gather };
+            let left = self.backfill.filter(|backfill| from < backfill.since && backfill.since < backfill.to - age);
+            let end = floor_to(now - age, schedule.unit);
+            let range = Window { from, to: left.map_or(end, |backfill| end.min(backfill.since)) };
+            let gather = comfortable.min((age / SWEEP_EVERY).max(schedule.poll + schedule.unit)).max(schedule.unit);
+            let enough = if all || left.is_some() { 1 } else { gather };
             let job = Job { pass: Pass::Sweep(age), priority: Priority::Sweep, range };
             (range.len() >= enough).then_some((range.len() as f64 / gather as f64, job))
         });
@@ -231,9 +333,13 @@ impl Cursor {
         for (&age, mark) in &mut self.sweeps {
             reach(mark, age);
         }
+        if let Some(backfill) = &mut self.backfill {
+            reach(&mut backfill.from, schedule.settle);
+        }
         if counts {
             self.read_at = self.read_at.max(Some(read_at));
         }
+        self.leave_to_backfill(schedule);
     }
 
     /// The mark that a pass goes on from.
@@ -242,13 +348,71 @@ impl Cursor {
         match pass {
             Pass::Live | Pass::Fore => self.live,
             Pass::Sweep(age) => *self.sweeps.get(&age).unwrap_or(&self.live),
+            Pass::Backfill => self.history().map_or(self.live, |rest| rest.from),
         }
     }
 
     /// Its marks: what a job that was of use has moved.
     #[must_use]
     pub fn marks(&self) -> Vec<Millis> {
-        [self.live, self.overlap].into_iter().chain(self.sweeps.values().copied()).collect()
+        let history = self.backfill.map(|backfill| backfill.from);
+        [self.live, self.overlap].into_iter().chain(self.sweeps.values().copied()).chain(history).collect()
+    }
+}
+
+impl Schedule {
+    /// Where in its polls the stream called `name` asks.
+    #[must_use]
+    pub fn phase_of(name: &str, poll: Millis, unit: Millis) -> Millis {
+        let hash = blake3::hash(name.as_bytes());
+        let number = hash.as_bytes().iter().take(4).fold(0, |number, byte| number << 8 | Millis::from(*byte));
+        floor_to(number % poll, unit)
+    }
+
+    /// The poll that the server's time `now` falls into.
+    #[must_use]
+    pub fn tick(&self, now: Millis) -> Millis {
+        floor_to(now - self.phase, self.poll) + self.phase
+    }
+
+    /// How far the live pass goes at the server's time `now`.
+    fn live_end(&self, now: Millis) -> Millis {
+        floor_to(now - self.settle, self.unit)
+    }
+
+    /// Further behind is far behind.
+    fn far(&self) -> Millis {
+        (3 * self.poll).max(60_000)
+    }
+}
+
+/// Whose turn it was.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Turns {
+    /// The pass of the job before.
+    last: Option<Pass>,
+    /// And of the last that gives way to what is new.
+    beside: Option<Pass>,
+}
+
+impl Turns {
+    /// It was `pass`'s turn.
+    pub const fn took(&mut self, pass: Pass) {
+        self.last = Some(pass);
+        if pass.gives_way() {
+            self.beside = Some(pass);
+        }
+    }
+
+    /// It was nobody's.
+    pub const fn waited(&mut self) {
+        self.last = None;
+    }
+
+    /// The pass of the job before.
+    #[must_use]
+    pub const fn last(self) -> Option<Pass> {
+        self.last
     }
 }
 
@@ -282,7 +446,7 @@ impl Fore {
     #[must_use]
     pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
         let once = self.ended && self.polled != Millis::MIN;
-        let is_polled = if all { once } else { self.polled == floor_to(now.sure, schedule.poll) };
+        let is_polled = if all { once } else { self.polled == schedule.tick(now.sure) };
         let latest = Self::latest(cursor.live, now);
         if latest - now.sure <= APART || is_polled {
             return None;
@@ -301,14 +465,14 @@ impl Fore {
 
     /// Takes note that what was planned at `now` was more than a poll is long: less is asked for, or it would never be read.
     pub fn was_too_much(&mut self, schedule: &Schedule, now: Now) {
-        (self.polled, self.ended) = (floor_to(now.sure, schedule.poll), false);
+        (self.polled, self.ended) = (schedule.tick(now.sure), false);
         self.reach = (self.reach / 2).max(schedule.poll).max(schedule.overlap.saturating_add(schedule.unit));
     }
 
     /// Takes note that `range` was read at `now`, and of the times that were `listed` there. How far it goes on is known
     /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
     pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
-        self.polled = floor_to(now.sure, schedule.poll);
+        self.polled = schedule.tick(now.sure);
         self.ended = range.to >= floor_to(Self::latest(range.from, now) - schedule.settle, schedule.unit);
         listed.sort_unstable();
         let newest = listed.len().checked_sub(ABSURD).map(|index| listed[index]);

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::admit::{self, Delivered, MOST_SKEW, Memory, New, admit};
-use super::cursor::{Cursor, Fore, Pass, Schedule};
-use super::known::Known;
+use super::cursor::{Backfill, Cursor, Fore, Pass, Schedule, Turns};
+use super::known::{Known, Noted};
 use super::store::{self, Commit, LaneKey, ReadAt};
 use crate::event::{Fingerprint, Millis, Source, StreamIdentity};
+use crate::page::Priority;
 use crate::reading::{Found, Gap, GapReason};
-use crate::source::{Now, Priority};
-use crate::window::Window;
+use crate::window::{Now, Window};
 
 fn stream(source: Source) -> StreamIdentity {
     StreamIdentity { source, tenant: "t".to_owned() }
 }
 
 fn schedule() -> Schedule {
-    Schedule { unit: 1000, poll: 2000, settle: 2000, overlap: 3000, sweeps: vec![10_000, 60_000] }
+    Schedule { unit: 1000, poll: 2000, phase: 0, settle: 2000, overlap: 3000, sweeps: vec![10_000, 60_000] }
 }
 
 fn window(from: Millis, to: Millis) -> Window {
@@ -33,10 +33,15 @@ fn found(name: u8, time: impl Into<Option<Millis>>) -> Found {
     Found { fingerprint: print(name), time: time.into(), raw: vec![Bytes::from_static(b"{}")] }
 }
 
+/// Of a lane of which nobody knows where it began.
+fn begins_at(live: Millis) -> Cursor {
+    Cursor { begun: None, ..Cursor::new(stream(Source::Scloud), &schedule(), live) }
+}
+
 /// What is admitted of records of these times, as (time, late).
 fn admitted(window: Window, live: Millis, begun: Option<Millis>, times: &[Millis]) -> Vec<(Millis, bool)> {
     let found: Vec<_> = (0..).zip(times).map(|(name, time)| found(name, *time)).collect();
-    admit(&stream(Source::Scloud), window, &found, &Delivered::default(), live, 0, begun)
+    admit(&Cursor { begun, ..begins_at(live) }, window, &found, &Delivered::default(), 0)
         .iter()
         .map(|new| (new.admitted.time, new.admitted.late))
         .collect()
@@ -100,7 +105,7 @@ fn what_is_delivered_is_counted_however_it_is_remembered() {
     delivered.set_unplaced(print(7), 2, 50_000);
     assert_eq!((delivered.unplaced(print(7)), delivered.unplaced(print(8))), (Some((2, 50_000)), None));
     let found = [Found { raw: vec![Bytes::new(); 4], ..found(7, 5_000) }, found(8, 5_000)];
-    let new = admit(&stream(Source::Scloud), window(0, 10_000), &found, &delivered, 0, 0, None);
+    let new = admit(&begins_at(0), window(0, 10_000), &found, &delivered, 0);
     assert_eq!(new.len(), 3, "two of four were delivered");
     delivered.add(&new[..1], window(0, 10_000));
     assert_eq!(delivered.unplaced(print(7)), Some((3, 50_000)), "a later window has listed it");
@@ -154,6 +159,44 @@ fn skipping_moves_no_mark_back_nor_lets_the_first_record_do_so() {
     let mut expected = cursor(90_000, 80_000, [75_000, 75_000]);
     expected.known.silent = Some(75_000);
     assert_eq!(skipped, expected);
+}
+
+/// A part of its age, a poll and more, or as much as fits one window: whichever comes first, but the part or the poll last.
+#[test]
+fn a_sweep_waits_until_it_is_worth_a_request() {
+    let is_due = |age: Millis, poll, comfortable, gathered| {
+        let schedule = Schedule { unit: 1, poll, sweeps: vec![age], ..schedule() };
+        let mut cursor = Cursor::new(stream(Source::Genauth), &schedule, 0);
+        (cursor.live, cursor.overlap) = (age + gathered, age + gathered);
+        let job = cursor.plan(&schedule, age + gathered, comfortable, false, Turns::default());
+        job.is_some_and(|job| job.pass == Pass::Sweep(age))
+    };
+    for (age, poll, comfortable, enough) in [
+        (60_000, 10_000, Millis::MAX, 10_001),
+        (160_000, 10_000, Millis::MAX, 20_000),
+        (160_000, 10_000, 5_000, 5_000),
+        (60_000, 10_000, 5_000, 5_000),
+    ] {
+        assert!(is_due(age, poll, comfortable, enough), "{age} {poll} {comfortable}");
+        assert!(!is_due(age, poll, comfortable, enough - 1), "{age} {poll} {comfortable}");
+    }
+}
+
+/// Polls of a hundred streams are spread over the interval, on the clock's units.
+#[test]
+fn streams_do_not_all_ask_at_once() {
+    let phases = |poll, unit| -> Vec<Millis> {
+        (0..100).map(|number| Schedule::phase_of(&format!("stream-{number}"), poll, unit)).collect()
+    };
+    let mut in_each = [0; 10];
+    for phase in phases(10_000, 1000) {
+        assert!((0..10_000).contains(&phase) && phase % 1000 == 0, "{phase}");
+        in_each[usize::try_from(phase / 1000).unwrap()] += 1;
+    }
+    assert!(in_each.iter().all(|count| (3..=20).contains(count)), "{in_each:?}");
+    assert_eq!(phases(1000, 1000), [0; 100]);
+    let schedule = Schedule { poll: 10_000, phase: 3_000, ..schedule() };
+    assert_eq!([2_999, 3_000, 12_999, 13_000].map(|now| schedule.tick(now)), [-7_000, 3_000, 3_000, 13_000]);
 }
 
 #[test]
@@ -240,6 +283,32 @@ fn how_far_it_is_read_goes_by_records_and_else_by_doubling() {
 }
 
 #[test]
+fn what_was_too_much_to_read_beyond_is_asked_for_in_halves() {
+    const HOUR: Millis = 3_600_000;
+    let schedule = Schedule { unit: 1, ..schedule() };
+    let cursor = Cursor::new(stream(Source::Genauth), &schedule, 0);
+    let now = |sure| Now { sure, latest: 100 * HOUR, claimed: 100 * HOUR };
+    let range = |fore: &Fore, sure, all| fore.plan(&cursor, &schedule, now(sure), all).map(|job| job.range);
+    let mut fore = Fore::default();
+    fore.was_too_much(&schedule, now(2_000));
+    assert_eq!(range(&fore, 3_999, false), None, "in the same poll");
+    assert_eq!(range(&fore, 3_999, true), Some(window(0, HOUR / 2)), "the end has not been seen");
+    // Down to a poll, and to more than is read again each time.
+    for (poll, least) in [(2_000, 3_001), (4_000, 4_000)] {
+        let schedule = Schedule { poll, ..schedule.clone() };
+        (0..20).for_each(|_| fore.was_too_much(&schedule, now(0)));
+        assert_eq!(range(&fore, 10_000, false), Some(window(0, least)));
+    }
+}
+
+#[test]
+fn a_pass_goes_on_from_its_own_mark() {
+    let cursor = cursor(90_000, 80_000, [70_000, 30_000]);
+    let passes = [Pass::Live, Pass::Fore, Pass::Sweep(10_000), Pass::Sweep(60_000), Pass::Sweep(7)];
+    assert_eq!(passes.map(|pass| cursor.mark_of(pass)), [90_000, 90_000, 70_000, 30_000, 90_000]);
+}
+
+#[test]
 fn a_cursor_tells_what_it_knows_and_no_more() {
     let json = |known: &Known| serde_json::to_string(known).unwrap();
     let mut known = Known::default();
@@ -257,11 +326,17 @@ fn gap(from: Millis, to: Millis) -> Gap {
 fn gaps_are_one_only_where_they_touch_and_have_one_reason() {
     let mut known = Known::default();
     let other = Gap { reason: GapReason::TooDeep, ..gap(120, 130) };
-    for new in [gap(100, 200), other, gap(150, 300), gap(50, 100), gap(400, 500)] {
-        assert!(known.add_gap(new), "{new:?}");
+    for (new, noted) in [
+        (gap(100, 200), Noted::New),
+        (other, Noted::New),
+        (gap(150, 300), Noted::Grows),
+        (gap(50, 100), Noted::Grows),
+        (gap(400, 500), Noted::New),
+    ] {
+        assert_eq!(known.add_gap(new), noted, "{new:?}");
     }
     assert_eq!(known.gaps, [gap(50, 300), other, gap(400, 500)]);
-    assert!(!known.add_gap(gap(50, 300)) && !known.add_gap(other));
+    assert_eq!((known.add_gap(gap(50, 300)), known.add_gap(other)), (Noted::Known, Noted::Known));
     known.ask_anew(400);
     assert_eq!(known.gaps, [gap(50, 300), other], "what is read again is none");
     known.ask_anew(125);
@@ -271,7 +346,7 @@ fn gaps_are_one_only_where_they_touch_and_have_one_reason() {
 #[test]
 fn the_two_oldest_of_too_many_gaps_become_one() {
     let mut known = Known::default();
-    assert!((0..100).all(|n| known.add_gap(gap(n * 10, n * 10 + 5))));
+    assert!((0..100).all(|n| known.add_gap(gap(n * 10, n * 10 + 5)) == Noted::New));
     assert_eq!((known.gaps.len(), known.gaps[0]), (100, gap(0, 5)));
     known.add_gap(gap(1000, 1005));
     assert_eq!((known.gaps.len(), known.gaps[0], known.gaps[1]), (100, gap(0, 15), gap(20, 25)));
@@ -374,7 +449,7 @@ fn what_is_listed_again_is_remembered_for_longer() {
     assert_eq!(alone(&commit(window(0, 300_001), 0, &again, &[], &delivered), 7), [(2, 300_001)]);
     // Once, where one more of its kind is delivered.
     let three = [Found { raw: vec![Bytes::new(); 3], ..found(7, None) }];
-    let new = admit(&stream(Source::Scloud), window(0, 300_001), &three, &delivered, 0, 0, None);
+    let new = admit(&begins_at(0), window(0, 300_001), &three, &delivered, 0);
     assert_eq!(alone(&commit(window(0, 300_001), 0, &three, &new, &delivered), 7), [(3, 300_001)]);
 }
 
@@ -398,13 +473,18 @@ fn what_is_astray_is_remembered_alone() {
     let kept = end - 1000 - 600_000;
     let written = |time| {
         let astray = [found(7, time)];
-        let new = admit(&stream(Source::Scloud), window(start, end), &astray, &Delivered::default(), 0, 0, None);
+        let new = admit(&begins_at(0), window(start, end), &astray, &Delivered::default(), 0);
         alone(&commit(window(start, end), 0, &astray, &new, &Delivered::default()), 7)
     };
     assert_eq!((written(kept - 1), written(kept)), (vec![(1, end)], vec![]));
+    // So is what was remembered by its time, which is about to be forgotten.
+    let mut delivered = Delivered::default();
+    delivered.add_placed(print(7), 2);
+    let again = |time| alone(&commit(window(start, end), 0, &[found(7, time)], &[], &delivered), 7);
+    assert_eq!((again(kept - 1), again(kept)), (vec![(2, end)], vec![]));
     // Of a long window all that it was asked for is forgotten with it.
     let long = [found(7, start)];
-    let new = admit(&stream(Source::Scloud), window(start, end + 900_000), &long, &Delivered::default(), 0, 0, None);
+    let new = admit(&begins_at(0), window(start, end + 900_000), &long, &Delivered::default(), 0);
     assert_eq!(alone(&commit(window(start, end + 900_000), 0, &long, &new, &Delivered::default()), 7), []);
 }
 
@@ -413,23 +493,110 @@ fn what_was_empty_before_the_first_record_is_read_again() {
     let mut cursor = cursor(50_000, 40_000, [30_000, 20_000]);
     cursor.known.silent = None;
     let before = cursor.clone();
-    cursor.hear(window(50_000, 60_000), 100_000);
+    let hear = |cursor: &mut Cursor, from, to| cursor.hear(&schedule(), window(from, to));
+    let backfill = |since, from, to| Some(Backfill { since, from, to });
+    hear(&mut cursor, 50_000, 60_000);
     assert_eq!(cursor, before, "something was listed before");
-    cursor.known.silent = Some(10_000);
-    cursor.hear(window(50_000, 60_000), 100_000);
-    assert_eq!((cursor.live, cursor.overlap), (50_000, 40_000), "what is new does not wait");
-    assert_eq!(cursor.sweeps.values().copied().collect::<Vec<_>>(), [10_000, 10_000]);
-    let mut old = Cursor { known: Known { silent: Some(10_000), ..Known::default() }, ..before.clone() };
-    old.hear(window(50_000, 60_000), 120_000);
-    assert_eq!((old.live, old.overlap, old.floor()), (10_000, 10_000, 10_000), "no sweep reads that window again");
-    let mut unswept = Cursor { sweeps: BTreeMap::new(), ..before.clone() };
-    unswept.known.silent = Some(10_000);
-    unswept.hear(window(50_000, 60_000), 100_000);
-    assert_eq!((unswept.live, unswept.overlap), (10_000, 10_000), "else nobody reads it");
-    assert_eq!(cursor.known.silent, None);
+    let silent = |cursor: &Cursor| {
+        let known = Known { silent: Some(10_000), ..Known::default() };
+        Cursor { known, ..cursor.clone() }
+    };
+    cursor = silent(&before);
+    hear(&mut cursor, 50_000, 60_000);
+    let sweeps = BTreeMap::from([(10_000, 40_000), (60_000, 20_000)]);
+    let expected = Cursor { backfill: backfill(10_000, 10_000, 50_000), sweeps, ..before.clone() };
+    assert_eq!(cursor, expected, "what is new does not wait");
+    assert_eq!((cursor.floor(), cursor.delivered_through()), (10_000, 10_000));
+    // What the live pass was told behind the window as well, and what the backfill was.
+    let mut amid = silent(&before);
+    hear(&mut amid, 20_000, 30_000);
+    assert_eq!(amid.backfill, backfill(10_000, 10_000, 50_000));
+    let mut beside = Cursor { live: 90_000, backfill: backfill(5_000, 30_000, 70_000), ..silent(&before) };
+    hear(&mut beside, 80_000, 90_000);
+    assert_eq!(beside.backfill, backfill(10_000, 10_000, 80_000));
     let mut first = Cursor { known: Known { silent: Some(50_000), ..Known::default() }, ..before.clone() };
-    first.hear(window(50_000, 60_000), 100_000);
+    hear(&mut first, 50_000, 60_000);
     assert_eq!(first, before, "nothing lies before the first window");
+}
+
+/// The live pass goes on from now, sweeps from where what the backfill reads is not late enough for them.
+#[test]
+fn what_is_new_does_not_wait_for_history() {
+    let (minute, schedule) = (60_000, schedule());
+    let history = |since, from, to| Some(Backfill { since, from, to });
+    let mut near = Cursor::new(stream(Source::Scloud), &schedule, 0);
+    assert_eq!(near.go_past(&schedule, minute + 2_000), None, "a minute behind");
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
+    let to = 10 * minute;
+    assert_eq!(cursor.go_past(&schedule, to + 2_000), Some(window(0, to)));
+    assert_eq!((cursor.live, cursor.overlap, cursor.floor()), (to, to - 3_000, 0));
+    assert_eq!(cursor.sweeps, BTreeMap::from([(10_000, to - 10_000), (60_000, to - minute)]));
+    assert_eq!([0, to - 1, to].map(|time| cursor.has_read(time)), [false; 3]);
+    // Beside what is new, in turns.
+    let (mut turns, mut passes) = (Turns::default(), Vec::new());
+    for _ in 0..5 {
+        let job = cursor.plan(&schedule, to + minute, 1000, false, turns).unwrap();
+        turns.took(job.pass);
+        passes.push(job.pass);
+    }
+    assert_eq!(passes, [Pass::Live, Pass::Backfill, Pass::Live, Pass::Sweep(60_000), Pass::Live]);
+    cursor.advance(&schedule, window(0, minute), to + minute);
+    assert_eq!((cursor.backfill, cursor.floor()), (history(0, minute, to), minute));
+    assert_eq!([minute - 1, minute, to - 1].map(|time| cursor.has_read(time)), [true, false, false]);
+    // Of what clocks no longer say to be over nothing is asked for before it is.
+    let at = |now| cursor.plan(&schedule, now, 1000, false, Turns::default()).map(|job| (job.pass, job.range));
+    assert_eq!(at(5 * minute + 2_000), Some((Pass::Backfill, window(minute, 5 * minute))));
+    assert_eq!(at(minute + 2_000), None);
+    // While there is history, the live pass comes in its turn.
+    assert_eq!(cursor.go_past(&schedule, 3 * to), None);
+    cursor.advance(&schedule, window(minute, to), to + minute);
+    assert_eq!((cursor.backfill, cursor.floor(), cursor.delivered_through()), (None, to, to));
+}
+
+#[test]
+fn sweeps_read_on_their_own_what_lies_before_the_backfill_began() {
+    let schedule = schedule();
+    let mut cursor = cursor(100_000, 98_000, [90_000, 40_000]);
+    assert_eq!(cursor.go_past(&schedule, 1_002_000), Some(window(98_000, 1_000_000)));
+    assert_eq!((cursor.overlap, &cursor.sweeps), (997_000, &BTreeMap::from([(10_000, 90_000), (60_000, 40_000)])));
+    let sweep = |cursor: &Cursor| {
+        let mut turns = Turns::default();
+        turns.took(Pass::Backfill);
+        turns.took(Pass::Live);
+        cursor.plan(&schedule, 1_002_000, 10_000, false, turns).map(|job| (job.pass, job.range))
+    };
+    assert_eq!(sweep(&cursor), Some((Pass::Sweep(60_000), window(40_000, 98_000))));
+    // One window of the older sweep serves the younger one.
+    cursor.advance(&schedule, window(40_000, 98_000), 1_002_000);
+    assert_eq!(cursor.sweeps, BTreeMap::from([(10_000, 990_000), (60_000, 940_000)]));
+    let mut slow = Cursor { sweeps: BTreeMap::from([(10_000, 97_999), (60_000, 40_000)]), ..cursor.clone() };
+    slow.advance(&schedule, window(98_000, 1_000_000), 1_002_000);
+    assert_eq!((slow.history(), slow.floor()), (None, 40_000), "what was read is known until they have come there");
+    slow.advance(&schedule, window(40_000, 98_000), 1_002_000);
+    assert_eq!((slow.backfill, slow.floor()), (None, 940_000));
+}
+
+#[test]
+fn a_backfill_moves_with_the_cursor() {
+    let of = |since, from, to| Cursor {
+        backfill: Some(Backfill { since, from, to }),
+        ..cursor(90_000, 80_000, [70_000, 60_000])
+    };
+    let mut set = of(0, 10_000, 90_000);
+    set.set_to(20_000);
+    assert_eq!((set.backfill, set.floor()), (None, 20_000));
+    let mut skipped = [of(0, 10_000, 90_000), of(0, 10_000, 30_000)];
+    skipped.iter_mut().for_each(|cursor| cursor.skip_to(30_000));
+    assert_eq!(
+        skipped.map(|cursor| cursor.backfill),
+        [Some(Backfill { since: 30_000, from: 30_000, to: 90_000 }), None]
+    );
+    let mut back = Cursor { read_at: Some(50_000), ..of(0, 10_000, 90_000) };
+    back.put_back(&schedule(), Now { sure: 40_000, latest: 40_000, claimed: 50_000 });
+    assert_eq!((back.live, back.history()), (48_000, Some(window(10_000, 48_000))));
+    assert_eq!(of(0, 10_000, 90_000).mark_of(Pass::Backfill), 10_000);
+    let text = store::write_cursor(&of(0, 10_000, 90_000));
+    assert_eq!(store::parse_cursor(&text).unwrap(), of(0, 10_000, 90_000));
 }
 
 fn found_name(found: &[Found]) -> u8 {

@@ -39,6 +39,17 @@ const fn is_zero(value: &Millis) -> bool {
     *value == 0
 }
 
+/// What a gap is to those that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// A part of one.
+    Known,
+    /// It makes one larger, or joins some.
+    Grows,
+    /// One more.
+    New,
+}
+
 impl Known {
     /// How far behind the floor is remembered what was delivered.
     #[must_use]
@@ -60,17 +71,19 @@ impl Known {
         self.gaps.iter_mut().for_each(|gap| gap.to = gap.to.min(time));
     }
 
-    /// Takes note of a gap; `false` if it is known.
-    pub fn add_gap(&mut self, gap: Gap) -> bool {
+    /// Takes note of a gap.
+    pub fn add_gap(&mut self, gap: Gap) -> Noted {
         let covers = |known: &Gap| known.reason == gap.reason && known.from <= gap.from && gap.to <= known.to;
         if self.gaps.iter().any(covers) {
-            return false;
+            return Noted::Known;
         }
         let mut gap = gap;
+        let mut noted = Noted::New;
         // In order, so that what grows reaches the next.
         self.gaps.retain(|known| {
             let touches = known.reason == gap.reason && known.from <= gap.to && gap.from <= known.to;
             if touches {
+                noted = Noted::Grows;
                 (gap.from, gap.to) = (known.from.min(gap.from), known.to.max(gap.to));
             }
             !touches
@@ -81,7 +94,7 @@ impl Known {
             let second = self.gaps.remove(1);
             self.gaps[0].to = self.gaps[0].to.max(second.to);
         }
-        true
+        noted
     }
 }
 
@@ -101,9 +114,11 @@ mod tests {
                 from: from * 10, to: (from + length) * 10 - 5, reason: GapReason::Unreadable,
             });
             for gap in gaps {
-                known.add_gap(gap);
+                let touches = |known: &Gap| known.from <= gap.to && gap.from <= known.to;
+                let touched = known.gaps.iter().any(touches);
+                prop_assert_eq!(known.add_gap(gap) == Noted::New, !touched, "counted once");
                 prop_assert!(known.gaps.iter().any(|known| known.from <= gap.from && gap.to <= known.to));
-                prop_assert!(!known.add_gap(gap), "told once");
+                prop_assert_eq!(known.add_gap(gap), Noted::Known, "told once");
             }
             prop_assert!(known.gaps.len() <= MOST_GAPS);
             prop_assert!(known.gaps.windows(2).all(|two| two[0].to < two[1].from), "what touches is one");

@@ -14,7 +14,6 @@ use std::ops::Range;
 use super::admit::{Delivered, Memory, New};
 use super::cursor::{Cursor, Schedule};
 use super::known::Known;
-use crate::checkpoint::Changes;
 use crate::event::{Fingerprint, Millis};
 use crate::reading::Found;
 use crate::window::{Window, floor_to};
@@ -33,6 +32,26 @@ const UNPLACED_MOVED: Millis = UNPLACED_KEPT / 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneKey {
     name: Vec<u8>,
+}
+
+/// What one commit changes. Applied in the order of the fields, so that a key that is put stands whatever
+/// was deleted around it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Every key in these half-open ranges goes.
+    pub delete_ranges: Vec<Range<Vec<u8>>>,
+    /// These keys go; one that is not there is no error.
+    pub deletes: Vec<Vec<u8>>,
+    /// These keys get these values; of two puts to one key the later counts.
+    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Changes {
+    /// Whether a commit would change nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delete_ranges.is_empty() && self.deletes.is_empty() && self.puts.is_empty()
+    }
 }
 
 /// What can be wrong with a stored value.
@@ -254,13 +273,18 @@ pub fn commit(
         next.advance(read.schedule, read.window, read.read_at);
     }
     if !read.found.is_empty() || next.known.witness.is_some() {
-        next.hear(read.window, read.read_at);
+        next.hear(read.schedule, read.window);
     }
     let unit = read.schedule.unit;
     // No window that is still to be read lists anything older: each asks for one unit before its start, and no record was
     // seen to lie further than the skew before that.
-    let keep = |cursor: &Cursor| cursor.floor() - unit - cursor.known.reach();
+    let margin = |cursor: &Cursor| unit + cursor.known.reach();
+    let keep = |cursor: &Cursor| cursor.floor() - margin(cursor);
     let (kept_from, keep_from) = (keep(cursor), keep(&next));
+    // Nor does the backfill list what lies behind its end: it may take days, and the other passes go on.
+    let passed = |cursor: &Cursor| cursor.passes_floor() - margin(cursor);
+    let end = next.history().map(|history| history.to + margin(&next) + BUCKET);
+    let is_passed = |time: Millis| end.is_some_and(|end| end <= time && time < passed(&next));
     // A record that shows a time of which nothing is remembered any longer, and is listed all the same, may be listed again.
     let memory = Memory { window: read.window, unit, skew: next.known.reach() };
     let is_astray = |time: Option<Millis>| memory.is_before(time) && time.is_some_and(|time| time < keep_from);
@@ -270,7 +294,7 @@ pub fn commit(
     for new in part {
         if !delivered.is_placed(new) || is_astray(Some(new.admitted.time)) {
             *unplaced.entry(new.fingerprint).or_default() += 1;
-        } else if new.admitted.time >= keep_from {
+        } else if new.admitted.time >= keep_from && !is_passed(new.admitted.time) {
             buckets.entry(new.admitted.time.div_euclid(BUCKET)).or_default().push(new.fingerprint);
         }
     }
@@ -296,9 +320,12 @@ pub fn commit(
             }
         }
     }
-    let (kept_from, keep_from) = (kept_from.div_euclid(BUCKET), keep_from.div_euclid(BUCKET));
-    if keep_from > kept_from {
-        changes.delete_ranges.push(lane.buckets(kept_from, keep_from));
+    let beyond = end.map(|end| (passed(cursor).max(end), passed(&next)));
+    for (from, to) in [Some((kept_from, keep_from)), beyond].into_iter().flatten() {
+        let (from, to) = (from.div_euclid(BUCKET), to.div_euclid(BUCKET));
+        if to > from {
+            changes.delete_ranges.push(lane.buckets(from, to));
+        }
     }
     changes.puts.push((lane.cursor(), write_cursor(&next)));
     Commit { changes, cursor: next }

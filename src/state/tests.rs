@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::admit::{self, Delivered, Memory, admit};
-use super::cursor::{Cursor, Pass, Schedule};
+use super::cursor::{Cursor, Pass, Schedule, Turns};
 use super::known::Known;
 use super::store::{self, LaneKey, ReadAt};
 use crate::event::{EventId, Fingerprint, Millis, Source, StreamIdentity};
@@ -22,7 +22,7 @@ use crate::window::{Density, Window};
 struct Map(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Map {
-    fn apply(&mut self, changes: &crate::checkpoint::Changes) {
+    fn apply(&mut self, changes: &crate::state::store::Changes) {
         for range in &changes.delete_ranges {
             let doomed: Vec<_> = self.0.range(range.clone()).map(|(key, _)| key.clone()).collect();
             doomed.iter().for_each(|key| drop(self.0.remove(key)));
@@ -51,6 +51,12 @@ struct Lane {
     most_delivered_in_memory: usize,
     /// So many windows are said to be empty at first.
     silent: usize,
+    /// Whether the live pass goes past what it is far behind with.
+    goes_past: bool,
+    /// From when on nothing is read for some minutes.
+    outage: Option<Millis>,
+    /// Events that were new to the backfill.
+    history: u64,
 }
 
 impl Lane {
@@ -75,6 +81,9 @@ impl Lane {
             start,
             most_delivered_in_memory: 0,
             silent: 0,
+            goes_past: true,
+            outage: None,
+            history: 0,
         }
     }
 
@@ -133,7 +142,7 @@ impl Lane {
         let mut known = self.cursor.known.clone();
         known.saw(admit::skew(window, self.schedule.unit, &found).0);
         let mut delivered = self.delivered(window, known.reach(), &found);
-        let new = admit(&self.stream, window, &found, &delivered, self.cursor.live, known.reach(), self.cursor.begun);
+        let new = admit(&self.cursor, window, &found, &delivered, known.reach());
         let parts: Vec<&[super::admit::New]> = if new.is_empty() { vec![&[]] } else { new.chunks(17).collect() };
         for (index, part) in parts.iter().enumerate() {
             let last = index + 1 == parts.len();
@@ -162,15 +171,27 @@ impl Lane {
 
     fn run_to(&mut self, world: &mut World, crash_share: f64, end: Millis) {
         let mut rng = StdRng::seed_from_u64(world.options.seed);
-        let mut after = None;
+        let mut turns = Turns::default();
+        let mut planned = 0;
         while self.cursor.floor() < end {
-            assert!(world.now < 100 * end, "it never gets there: {:?}", self.cursor);
-            let job = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, after);
-            after = job.map(|job| job.pass);
-            let Some(job) = job else {
+            planned += 1;
+            // One window can take thousands of pages where each lists what has no time; and where pages come at once, thousands
+            // of jobs are done in a minute.
+            assert!(planned < 10_000 || world.now < 100 * end, "it never gets there: {:?}", self.cursor);
+            if self.outage.is_some_and(|outage| outage <= world.now) {
+                self.outage = None;
+                world.now += 200_000;
+            }
+            if self.goes_past && self.cursor.go_past(&self.schedule, world.now).is_some() {
+                turns.took(Pass::Live);
+            }
+            let Some(job) = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, turns)
+            else {
+                turns.waited();
                 world.now += self.schedule.poll;
                 continue;
             };
+            turns.took(job.pass);
             let mut from = job.range.from;
             let mut windows = 0;
             while from < job.range.to {
@@ -178,8 +199,12 @@ impl Lane {
                 assert!(windows < 10_000, "{job:?} is read in windows that are far too short: {:?}", self.cursor);
                 let to = (from + self.density.comfortable()).min(job.range.to);
                 let window = Window { from, to };
+                let before = self.committed.len();
                 if !self.step(world, window, &mut rng, crash_share) {
                     break;
+                }
+                if job.pass == Pass::Backfill {
+                    self.history += (self.committed.len() - before) as u64;
                 }
                 // Complete readings move on; one that overflowed is asked for again, shorter.
                 from = if self.done(job.pass, window) { to } else { from };
@@ -192,13 +217,14 @@ impl Lane {
             Pass::Live | Pass::Fore => self.cursor.live >= window.to || self.density.comfortable() >= window.len(),
             // It may have been put back.
             Pass::Sweep(age) => !(window.from..window.to).contains(&self.cursor.sweeps[&age]),
+            Pass::Backfill => !(window.from..window.to).contains(&self.cursor.mark_of(pass)),
         }
     }
 }
 
 fn schedule(paging: Paging) -> Schedule {
     let unit = if paging == Paging::Tokens { 1000 } else { 1 };
-    Schedule { unit, poll: 2000, settle: 0, overlap: 3000, sweeps: vec![10_000, 60_000] }
+    Schedule { unit, poll: 2000, phase: 0, settle: 0, overlap: 3000, sweeps: vec![10_000, 60_000] }
 }
 
 fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
@@ -212,14 +238,42 @@ fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
     ids
 }
 
-fn lane_over(options: WorldOptions, crash_share: f64, silent: usize, began: Millis) -> (World, Lane) {
+/// When a lane begins to read, and what happens to it.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    began: Millis,
+    crash_share: f64,
+    silent: usize,
+    goes_past: bool,
+    outage: Option<Millis>,
+}
+
+fn lives() -> impl Strategy<Value = Life> {
+    (
+        prop_oneof![3 => Just(0i64), 1 => Just(400_000)],
+        prop_oneof![Just(0.0), 0.0f64..0.2],
+        prop_oneof![Just(0usize), 0usize..100],
+        prop_oneof![3 => Just(true), 1 => Just(false)],
+        proptest::option::of(0i64..150_000),
+    )
+        .prop_map(|(began, crash_share, silent, goes_past, outage)| Life {
+            began,
+            crash_share,
+            silent,
+            goes_past,
+            outage,
+        })
+}
+
+fn lane_over(options: WorldOptions, life: Life) -> (World, Lane) {
     let source = if options.paging == Paging::Tokens { Source::Scloud } else { Source::Genauth };
     // From before the first record is filed.
     let start = -5000 + options.skew.0.min(0) / 1000 * 1000;
     let mut lane = Lane::new(source, schedule(options.paging), start);
     let mut world = World::new(options);
-    (lane.silent, world.now) = (silent, began);
-    lane.run(&mut world, crash_share);
+    (lane.silent, lane.goes_past, lane.outage) = (life.silent, life.goes_past, life.outage);
+    world.now = life.began;
+    lane.run(&mut world, life.crash_share);
     (world, lane)
 }
 
@@ -227,13 +281,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     /// Conservation, in the model: once the oldest sweep has passed, what was delivered is the truth, each id once. Also where
-    /// the API says at first that there is nothing.
+    /// the API says at first that there is nothing, and after an outage, whether history is read first or beside what is new.
     #[test]
-    fn what_is_delivered_is_the_truth(
-        options in world::options(), crash_share in prop_oneof![Just(0.0), 0.0f64..0.2],
-        silent in prop_oneof![Just(0usize), 0usize..100], began in prop_oneof![3 => Just(0i64), 1 => Just(400_000)],
-    ) {
-        let (mut world, mut lane) = lane_over(options, crash_share, silent, began);
+    fn what_is_delivered_is_the_truth(options in world::options(), life in lives()) {
+        let (mut world, mut lane) = lane_over(options, life);
         let delivered: BTreeSet<EventId> = lane.committed.iter().copied().collect();
         prop_assert_eq!(delivered.len(), lane.committed.len(), "an id twice");
         let truth = truth_ids(&world, &lane.stream);
@@ -342,11 +393,45 @@ fn the_model_does_what_it_claims() {
         answer: 100,
         page_limit: 10,
     };
-    let (world, lane) = lane_over(options, 0.05, 0, 0);
+    let life = Life { began: 0, crash_share: 0.05, silent: 0, goes_past: true, outage: None };
+    let (world, lane) = lane_over(options.clone(), life);
     assert!(world.arrivals_while_reading > 20, "{}", world.arrivals_while_reading);
     assert!(lane.crashes > 10 && lane.part_commits > 50 && lane.late > 300);
     assert_eq!(lane.committed.len(), world.truth.len());
     assert!(lane.most_delivered_in_memory < world.truth.len() / 2, "only the buckets that a window needs");
+    let (_, late) = lane_over(options, Life { began: 400_000, outage: Some(0), ..life });
+    assert!(late.history > 300 && late.outage.is_none(), "{}", late.history);
+}
+
+/// What the backfill has still to read is remembered, and what the other passes may read again; not what lies between.
+#[test]
+fn a_backfill_of_days_keeps_no_more_than_the_sweeps() {
+    let schedule = schedule(Paging::Numbered);
+    let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
+    let (lane, hour) = (LaneKey::new("s", "k"), 3_600_000);
+    let mut cursor = Cursor::new(stream, &schedule, 0);
+    cursor.go_past(&schedule, 100 * hour).unwrap();
+    let mut map = Map::default();
+    let mut commit = |window: Window, time| {
+        let raw = bytes::Bytes::from_static(b"{}");
+        let found = [Found { fingerprint: Fingerprint([7; 16]), time: Some(time), raw: vec![raw] }];
+        let (known, read_at) = (cursor.known.clone(), window.to + 60_000);
+        let new = admit(&cursor, window, &found, &Delivered::default(), 0);
+        let read = ReadAt { window, read_at, schedule: &schedule, found: &found, known: &known };
+        let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
+        map.apply(&commit.changes);
+        cursor = commit.cursor;
+        let deltas = map.0.range(lane.deltas(Window { from: 0, to: 1000 * hour }));
+        deltas.map(|(key, _)| LaneKey::interval(key).unwrap().from / hour).collect::<Vec<_>>()
+    };
+    // What lies near the end of history may be listed there, too.
+    let read = |number: Millis| Window { from: number * hour - 60_000, to: (number + 1) * hour - 60_000 };
+    assert_eq!(commit(read(100), 100 * hour), [100]);
+    for number in 101..104 {
+        assert_eq!(commit(read(number), (number + 1) * hour - 120_000), [100, number]);
+    }
+    let history = Window { from: 0, to: 100 * hour };
+    assert_eq!(commit(history, 5 * hour), [103], "all of it is forgotten with the last of history");
 }
 
 #[test]
@@ -354,7 +439,7 @@ fn a_backfill_needs_one_reading_and_keeps_nothing() {
     let schedule = schedule(Paging::Numbered);
     let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
     let mut cursor = Cursor::new(stream, &schedule, 0);
-    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, None).unwrap();
+    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, Turns::default()).unwrap();
     assert_eq!((job.pass, job.range), (Pass::Live, Window { from: 0, to: 1_000_000 }));
     cursor.advance(&schedule, Window { from: 0, to: 60_000 }, 1_000_000);
     assert_eq!((cursor.live, cursor.floor()), (60_000, 60_000));
@@ -371,12 +456,15 @@ fn sweeps_have_their_turn_though_the_live_pass_is_always_behind() {
     let mut cursor = Cursor::new(stream, &schedule, 0);
     cursor.advance(&schedule, Window { from: 0, to: 1_000_000 }, 1_000_000);
     let now = 1_100_000;
-    let first = cursor.plan(&schedule, now, 60_000, false, None).unwrap();
+    let mut turns = Turns::default();
+    let first = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
     assert_eq!(first.pass, Pass::Live);
     // Its range comes out of the marks alone: whatever the live job did, sweeps are next, the most overdue first.
-    let second = cursor.plan(&schedule, now, 60_000, false, Some(Pass::Live)).unwrap();
+    turns.took(first.pass);
+    let second = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
     assert_eq!((second.pass, second.range), (Pass::Sweep(10_000), Window { from: 990_000, to: 1_090_000 }));
-    let third = cursor.plan(&schedule, now, 60_000, false, Some(second.pass)).unwrap();
+    turns.took(second.pass);
+    let third = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
     assert_eq!(third.pass, Pass::Live);
 }
 
@@ -410,7 +498,7 @@ fn a_record_without_a_time_is_remembered_until_no_pass_can_list_it_again() {
     let raw = bytes::Bytes::from_static(b"null");
     let found = Found { fingerprint: Fingerprint([7; 16]), time: None, raw: vec![raw] };
     let (found, known) = ([found], Known::default());
-    let new = admit(&stream, window, &found, &Delivered::default(), cursor.live, 0, None);
+    let new = admit(&cursor, window, &found, &Delivered::default(), 0);
     let read = ReadAt { window, read_at: 1_000_000_000, schedule: &schedule, found: &found, known: &known };
     let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
     let (_, value) = commit.changes.puts.iter().find(|(key, _)| *key == lane.unplaced(Fingerprint([7; 16]))).unwrap();

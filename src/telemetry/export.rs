@@ -21,12 +21,12 @@ use secrecy::ExposeSecret;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
-use super::chain;
 use crate::blocking::blocking;
 use crate::config::{Secret, TracesConfig, host_name};
 use crate::metrics::TraceMetrics;
 use crate::source::install_tls_provider;
 use crate::version;
+use crate::words::chain;
 
 /// Spans that wait: some hundred bytes each.
 const QUEUE: usize = 2048;

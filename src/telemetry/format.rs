@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::spans::Place;
+use crate::spans::Place;
 
 /// Fields of a line of text, with `trace_id` behind the last.
 pub(super) struct TextFields(DefaultFields);

@@ -114,7 +114,7 @@ async fn cursors_are_shown_set_and_deleted() {
     assert!(lossy.stderr.contains("late records between") && lossy.stderr.contains("--skip"), "{lossy:?}");
     let refused = config.command(&["cursor", "set"], &["--to", &to, "--skip"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.stderr.contains("nobody to ask"), "{refused:?}");
+    assert!(refused.stderr.contains("stdin is no terminal, so nobody can confirm; add `--yes`"), "{refused:?}");
     let unknown = config.command(&["cursor", "set"], &["--to", &to, "--yes", "--stream", "typo"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""), "{unknown:?}");
     let stored = "no cursor of stream typo is stored; stored are those of cloud to out, users to out";
@@ -269,6 +269,9 @@ async fn an_older_file_is_refused_until_it_is_accepted() {
         assert_eq!(unasked.code, Some(2), "{unasked:?}");
         let accepted = config.command(&["cursor", "accept"], &["--yes"]).await;
         assert_eq!(accepted.code, Some(0), "{accepted:?}");
+        // What is not refused is not accepted either, and nobody is told that something comes again.
+        let again = config.command(&["cursor", "accept"], &[]).await;
+        assert!(again.code == Some(0) && again.stdout.starts_with("nothing to accept: "), "{again:?}");
         config.catch_up().await;
     }
     // Without a file all comes again, as was accepted, with the same ids.

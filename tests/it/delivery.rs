@@ -321,7 +321,7 @@ async fn what_an_api_no_longer_keeps_is_a_gap_from_where_the_lane_stood() {
     difference.assert_none();
 }
 
-/// What README says a stream costs: a request for each poll, and for each sweep; one more where an empty window is read for
+/// What docs/reading.md says a stream costs: a request for each poll, and for each sweep; one more where an empty window is read for
 /// the last time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_stream_costs_a_request_a_poll() {

@@ -88,8 +88,10 @@ async fn dead_letters_are_dropped_only_when_asked_for_and_only_those() {
     let unasked = drop(&[]).await;
     assert!(unasked.code == Some(2) && unasked.stderr.contains("--yes"), "{unasked:?}");
     assert_eq!(kept(&config), letters, "nobody was asked");
+    let listed = config.command(&["dead-letters", "list"], &["--sink", "out", "--reason", "invalid"]).await;
+    assert_eq!(listed.stdout.trim(), "no dead letters refused by sink out, refused as invalid", "{listed:?}");
     let none = drop(&["--stream", "others", "--yes"]).await;
-    assert_eq!((none.code, none.stdout.trim()), (Some(0), "no such dead letter"), "{none:?}");
+    assert!(none.code == Some(2) && none.stderr.contains("--stream others: no dead letter is of it"), "{none:?}");
     assert_eq!(kept(&config), letters);
     for (which, left) in [
         (&["--sink", "gone"][..], &[0, 1, 3][..]),
@@ -102,6 +104,53 @@ async fn dead_letters_are_dropped_only_when_asked_for_and_only_those() {
         let left: Vec<_> = left.iter().map(|place| letters[*place].clone()).collect();
         assert_eq!(kept(&config), left, "{which:?}: {dropped:?}");
     }
+}
+
+/// Such as `head`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let (config, _) = with_letters("http://127.0.0.1:1");
+    for words in [&["dead-letters", "list"][..], &["cursor", "show"]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trailcast"));
+        let piped = std::process::Stdio::piped;
+        let mut child =
+            command.args(words).arg("-c").arg(config.file()).stdout(piped()).stderr(piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
+}
+
+/// A backfill of what is too old to be sent: each lane says it once, not once a batch, and the end says how many there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_of_a_run_are_summed_up_and_counted_at_its_end() {
+    let url = receiver(|_| None).await;
+    let simulator = simulate(history(3000)).await;
+    let mut config = Config::of(&simulator).starting_at(simulator.now() - 3_600_000);
+    config.sinks = format!(
+        "{{ out: {{ otlp: {{ endpoint: \"{url}\", compression: none, max_event_age: 30s, max_request_events: 100 }} }} }}"
+    );
+    let log: Vec<serde_json::Value> =
+        config.catch_up().await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kept = kept(&config);
+    assert!(kept.len() > 2_000, "{}", kept.len());
+    let said: Vec<_> =
+        log.iter().filter(|line| line["message"].as_str().unwrap().contains("kept as dead letters: ")).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for line in said {
+        let message = line["message"].as_str().unwrap();
+        assert!(message.starts_with("not sent, kept as dead letters: older than `max_event_age`, 30s"), "{line}");
+    }
+    let last = log.last().unwrap();
+    assert_eq!(
+        (last["level"].as_str(), last["dead_letters"].as_u64()),
+        (Some("WARN"), Some(kept.len() as u64)),
+        "{last}"
+    );
+    let command = format!("`trailcast dead-letters list -c {}", config.folder.path().join("trailcast.yaml").display());
+    assert!(last["message"].as_str().unwrap().contains(&command), "{last}");
+    let caught_up = &log[log.len() - 2];
+    assert!(caught_up["message"] == "caught up" && caught_up["delivered"].is_u64(), "{caught_up}");
 }
 
 /// It says that it is busy, twice; what it has no place for stays, each of another lane, and the table says why.

@@ -1,6 +1,7 @@
 //! The program's behaviour, seen from outside: started as users start it, in front of the simulator.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod backfill;
 mod checkpoint;
 mod clock;
 mod commands;

@@ -11,7 +11,7 @@ use crate::ledger::{assert_all_arrived, counted};
 use crate::program::{Config, Program, Stream, history, simulate};
 
 /// What the program takes beside what the budget counts, MiB: itself, its connections, the checkpoint's cache. As the
-/// README says.
+/// docs/guarantees.md says.
 pub const BESIDE: u64 = 40;
 
 /// So many streams of each source, all of one simulator.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use trailcast::admin::StatusBoard;
-use trailcast::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
+use trailcast::checkpoint::{CheckpointError, MemoryStore, Store};
 use trailcast::clock::millis;
 use trailcast::config::{self, StreamConfig};
 use trailcast::event::{StreamContext, StreamIdentity};
@@ -20,8 +20,9 @@ use trailcast::memory::Budget;
 use trailcast::metrics::Metrics;
 use trailcast::shutdown;
 use trailcast::sink::Sink;
-use trailcast::source::{Client, Limiter, install_tls_provider};
+use trailcast::source::{Client, Connections, Limiter, install_tls_provider};
 use trailcast::state::cursor::Schedule;
+use trailcast::state::store::Changes;
 
 use crate::letters::receiver;
 use crate::program::{Config, history, simulate, until};
@@ -61,13 +62,14 @@ impl Store for Faulty {
 fn maker(name: &str, config: &StreamConfig, sink: &Arc<Sink>, metrics: &Metrics, board: &StatusBoard) -> LaneMaker {
     let budget = Budget::new(64 << 20, 64 << 20, 1);
     let limiter = Limiter::new(config.rate_limit, config.concurrency);
-    let client = Client::build(name, config, limiter, budget.share()).unwrap();
+    let client = Client::build(name, config, limiter, budget.share(), &mut Connections::default()).unwrap();
     let identity = StreamIdentity { source: client.source(), tenant: client.tenant().to_owned() };
     let shown = board.stream(name, &identity);
     shown.set_running(true, None);
     let schedule = Schedule {
         unit: identity.source.clock_unit(),
         poll: millis(config.poll_interval),
+        phase: 0,
         settle: millis(config.settle),
         overlap: millis(config.overlap),
         sweeps: config.sweeps.iter().copied().map(millis).collect(),

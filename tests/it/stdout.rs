@@ -92,8 +92,8 @@ async fn a_stdout_that_nobody_reads_is_told() {
         (lane["state"] == "stalled").then_some(lane)
     };
     let lane = program.shows("a lane that is not on schedule", stalled).await;
-    assert!(lane["message"].as_str().is_some_and(|said| said.starts_with("it waits for the sink, for ")), "{lane}");
-    let line = program.says("the lane is not on schedule: it waits for the sink").await;
+    assert!(lane["message"].as_str().is_some_and(|said| said.starts_with("it has waited for the sink for ")), "{lane}");
+    let line = program.says("the lane is not on schedule: it has waited for the sink").await;
     assert!(line.contains("\"WARN\"") && line.contains("\"state\":\"stalled\""), "{line}");
     let state = "trailcast_lane_state{sink=\"out\",state=\"stalled\",stream=\"users\"}";
     assert_eq!(program.metric(state).await, Some(1.0));
@@ -159,6 +159,10 @@ async fn a_second_signal_ends_at_once() {
     let mut program = blocked(&config).await;
     program.signal("TERM");
     program.says("a second signal ends at once").await;
+    // So soon after the first it is the same one, sent twice.
+    program.signal("INT");
+    tokio::time::sleep(2 * trailcast::shutdown::SAME).await;
+    assert!(program.runs(), "{}", program.log());
     let began = Instant::now();
     program.signal("INT");
     assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
@@ -261,4 +265,22 @@ async fn a_stdout_that_is_closed_is_refused_and_the_null_device_is_not() {
         assert_eq!(output.status.code(), Some(code), "{redirected}: {log}");
         assert_eq!(log.contains("stdout is closed"), code == 2, "{redirected}: {log}");
     }
+}
+
+/// A terminal that closes sends SIGHUP; `nohup` has it ignored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_drains_unless_it_is_ignored() {
+    let simulator = simulate(history(50)).await;
+    let config = Config::of(&simulator);
+    let mut ignores = config.start_after("trap '' HUP", &[], config.append());
+    ignores.says("lane runs").await;
+    ignores.signal("HUP");
+    let other = Config::of(&simulator);
+    let mut program = other.run();
+    program.says("lane runs").await;
+    program.signal("HUP");
+    assert_eq!(program.ended().await.code(), Some(0), "{}", program.log());
+    assert_eq!(program.logged("\"drained\"").len(), 1, "{}", program.log());
+    assert!(ignores.runs(), "{}", ignores.log());
+    ignores.drain().await;
 }

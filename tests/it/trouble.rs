@@ -105,9 +105,9 @@ async fn an_api_that_is_down_stops_one_stream_until_it_is_up() {
     let config = Config::new([Stream::users(&url), Stream::cloud(&simulator.url())]);
     let program = config.run();
     users_fail_alone(&program, "connect").await;
-    assert_eq!(program.logged("cannot read, trying again").len(), 1, "{}", program.log());
+    assert_eq!(program.logged("cannot read from the API, trying again").len(), 1, "{}", program.log());
     state.send_replace(Gate::Open);
-    program.says("\"reads again\"").await;
+    program.says("\"reads from the API again\"").await;
     let well = async || (program.stream("users").await["state"] == "ok").then_some(());
     program.shows("users well", well).await;
     let all = async || (program.delivered("users", "out").await >= 500.0).then_some(());
@@ -132,6 +132,72 @@ async fn an_api_that_refuses_stops_one_stream_alone() {
     program.drain().await;
 }
 
+/// A script must see that it was not done: asked to end, or not through in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_before_it_has_caught_up_says_so_and_ends_with_1() {
+    let simulator = simulate(history(500)).await;
+    let (url, state) = gate(&simulator, Gate::Shut).await;
+    let config = Config::new([Stream::users(&url), Stream::cloud(&simulator.url())]);
+    for (more, why) in [
+        (&["--until-caught-up"][..], "asked to end before it had caught up"),
+        (&["--until-caught-up", "--timeout", "20s"], "not caught up within 20s"),
+    ] {
+        let mut program = config.start(more, config.append());
+        let cloud = async || {
+            let status = program.status().await;
+            let lane = status["lanes"].as_array()?.iter().find(|lane| lane["stream"] == "cloud")?.clone();
+            (lane["state"] == "ended").then_some(())
+        };
+        program.shows("the other lane's end", cloud).await;
+        program.says("cannot read from the API, trying again").await;
+        if more.len() == 1 {
+            program.signal("TERM");
+        }
+        assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+        let told = program.logged("\"not caught up: ");
+        assert!(told.len() == 1 && told[0].contains("\"users\""), "{}", program.log());
+        assert!(told[0].contains("\"connect\""), "{}", program.log());
+        assert_eq!(program.logged(why).len(), 1, "{}", program.log());
+        assert!(program.logged("\"drained\"").is_empty() && program.logged("\"caught up\"").is_empty());
+    }
+    state.send_replace(Gate::Open);
+    config.catch_up().await;
+    assert_all_arrived(&simulator, Millis::MAX, &config.events());
+}
+
+/// A key that is refused stays so until a person acts: after a minute of tries there is nothing to wait for. The other stream
+/// has caught up meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_to_catch_up_does_not_wait_for_a_person() {
+    let simulator = simulate(history(500)).await;
+    let wrong = Stream::genauth(&simulator.url(), genauth::USER_POOL_ID, "not-the-secret");
+    let config = Config::new([wrong, Stream::cloud(&simulator.url())]);
+    let began = std::time::Instant::now();
+    let mut program = config.start(&["--until-caught-up"], config.append());
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    assert!(began.elapsed() >= trailcast::retry::PATIENCE, "{:?}", began.elapsed());
+    assert_eq!(program.logged("before a person has done something").len(), 1, "{}", program.log());
+    let told = program.logged("\"not caught up: ");
+    assert!(told.len() == 1 && told[0].contains("\"users\"") && told[0].contains("\"credentials\""), "{told:?}");
+    assert!(told[0].contains("access_key_secret"), "{told:?}");
+    assert!(simulator.stats().genauth.requests >= 4, "{:?}", simulator.stats());
+    let delivered = config.events();
+    assert!(delivered.len() >= 500, "{}", delivered.len());
+}
+
+/// Nothing fails, and it does not get on: the likely cause is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_is_slow_says_why() {
+    let simulator = simulate(history(4_000)).await;
+    let config = Config::new([Stream::users(&simulator.url()).with("rate_limit", "0.3")]);
+    let program = config.run();
+    let line = program.says("the lane is not on schedule").await;
+    assert!(line.contains("it has waited for the API for "), "{line}");
+    assert!(line.contains("requests wait for their turn: rate_limit or concurrency is reached"), "{line}");
+    assert!(!line.contains("for_seconds"), "it has just begun to be so: {line}");
+    program.drain().await;
+}
+
 /// Every other answer is a refusal, in six words of the API, for good: each reason is told once, and the stream is not
 /// called well in between.
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +215,7 @@ async fn an_api_that_flaps_is_told_seldom() {
         let failing = async || (program.stream(stream).await["state"] == "failing").then_some(());
         program.shows("that it fails", failing).await;
         let of_stream = |line: &&String| line.contains(&format!("\"stream\":\"{stream}\""));
-        let said = ["cannot read", "reads again", "not on schedule", "on schedule again"];
+        let said = ["cannot read from the API", "reads from the API again", "not on schedule", "on schedule again"];
         let about = |line: &&String| said.iter().any(|said| line.contains(said));
         let lines: Vec<_> = program.lines().into_iter().filter(|line| of_stream(&line) && about(&line)).collect();
         // At each flap it would be twenty at least.
@@ -191,7 +257,12 @@ async fn an_api_that_never_answers_is_never_well() {
         for name in ["users", "cloud"] {
             assert_eq!(program.metric(&of(name)).await, Some(1.0));
         }
-        assert_eq!(program.logged("cannot read, trying again").len(), 2, "once for each: {}", program.log());
+        assert_eq!(
+            program.logged("cannot read from the API, trying again").len(),
+            2,
+            "once for each: {}",
+            program.log()
+        );
         program.drain_or_not().await;
     }
 }

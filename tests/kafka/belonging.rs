@@ -243,7 +243,11 @@ async fn replicas_that_differ_do_not_run_side_by_side() {
     };
     let first_config = replica("first", "events", "");
     let first = first_config.run();
-    crate::pipeline::delivers_more(&first, 50.0).await;
+    // Of either stream: a partition is a group's from its first commit on, and before that any group's.
+    for stream in STREAMS {
+        let some = async || (first.delivered(stream, "events").await >= 25.0).then_some(());
+        first.shows(&format!("events of {stream}"), some).await;
+    }
 
     // The same streams into the same topic by another name: it has been given a partition, and runs nothing.
     let second_config = replica("second", "renamed", "");
@@ -286,9 +290,17 @@ async fn what_a_broker_does_not_allow_is_said_with_the_key_to_change() {
     let answer = long.command(&["check"], &[]).await;
     assert!(answer.code == Some(1) && answer.stdout.contains(said), "{answer:?}");
     assert!(answer.stdout.contains("cleanup.policy=compact"), "{answer:?}");
-    let program = long.run();
+    // A run that is to catch up does not wait for a person: neither where its partition cannot be taken, nor, asked to end,
+    // does it say that it has.
+    let mut program = long.start(&["--until-caught-up"], long.append());
     program.says(said).await;
-    drop(program);
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    assert!(program.logged("\"caught up\"").is_empty() && program.logged(said).len() >= 2, "{}", program.log());
+    let mut program = long.start(&["--until-caught-up"], long.append());
+    program.says(said).await;
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(1), "{}", program.log());
+    assert_eq!(program.logged("asked to end before it had caught up").len(), 1, "{}", program.log());
 
     let short = config("session_timeout: 10s, transaction_timeout: 15s");
     let program = short.run();

@@ -48,7 +48,7 @@ async fn lists_and_retries(simulator: &Simulator, config: &Config, broker: &Brok
     assert!(one.stdout.contains(&format!("users to events: {} accepted, 0 refused again", of_users.len())), "{one:?}");
     assert_eq!(listed(config, &[]).await, Vec::<Value>::new());
     let none = config.command(&["dead-letters", "retry"], &[]).await;
-    assert_eq!((none.code, none.stdout.trim()), (Some(0), "no such dead letter"), "{none:?}");
+    assert_eq!((none.code, none.stdout.trim()), (Some(0), "no dead letters"), "{none:?}");
     let events = arrived(&java).await;
     assert!(ids.iter().all(|id| events.iter().any(|event| event.id == *id)));
     differences(simulator, Millis::MAX, &events).iter().for_each(Difference::assert_none);

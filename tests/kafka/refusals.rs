@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use trailcast::event::{Millis, Source};
-use trailcast::simulate::Simulator;
+use trailcast::simulate::{self, Simulator};
 
 use crate::broker::{Broker, Isolation, Java, Options};
 use crate::ledger::{Event, compare};
@@ -18,9 +18,9 @@ fn pipeline(simulator: &Simulator, broker: &Broker, keys: &str, exactly_once: bo
 }
 
 /// A history of which nothing else happens, and the sizes of its events in the format `native`.
-async fn measured(events: u64) -> (Simulator, Vec<usize>) {
-    let simulator = simulate(history(events)).await;
-    let config = Config::of(&simulator);
+async fn measured(history: simulate::Options) -> (Simulator, Vec<usize>) {
+    let simulator = simulate(history).await;
+    let config = Config::of(&simulator).starting_at(simulator.now() - 7_200_000);
     config.catch_up().await;
     let text = std::fs::read_to_string(config.out()).unwrap();
     let mut sizes: Vec<usize> = text.lines().map(str::len).collect();
@@ -95,7 +95,7 @@ fn as_count(letters: &[Letter]) -> f64 {
 /// Through kills: dead letters are in the transactions of their neighbours, so none is there twice or without them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_kept_in_the_transaction_of_its_neighbours() {
-    let (simulator, sizes) = measured(3_000).await;
+    let (simulator, sizes) = measured(history(3_000)).await;
     let broker = Broker::start(Options::default()).await;
     let java = broker.java();
     // The largest hundredth does not fit; beside the value a record has headers, and a batch its head.
@@ -123,12 +123,15 @@ async fn what_is_too_large_is_kept_in_the_transaction_of_its_neighbours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_changes_while_it_runs_costs_no_event_that_fits() {
     for exactly_once in [true, false] {
-        let (simulator, sizes) = measured(2_000).await;
+        // Over so long that the first windows are delivered long before the last are read.
+        let history = simulate::Options { rate: 2.0, ..history(2_000) };
+        let (simulator, sizes) = measured(history).await;
         let broker = Broker::start(Options::default()).await;
         let java = broker.java();
         java.create(TOPIC, 3, 1, &[]).await;
-        let mut config = pipeline(&simulator, &broker, "", exactly_once);
-        config.streams.iter_mut().for_each(|stream| stream.keys.push(("rate_limit", "2".to_owned())));
+        let config = pipeline(&simulator, &broker, "", exactly_once);
+        let mut config = config.starting_at(simulator.now() - 1_700_000);
+        config.streams.iter_mut().for_each(|stream| stream.keys.push(("rate_limit", "4".to_owned())));
         let program = config.run();
         crate::pipeline::delivers_more(&program, 50.0).await;
         // The largest twentieth does not fit, and far fewer together than before.
@@ -190,7 +193,7 @@ async fn what_is_too_large_when_compressed_is_found_out_in_transactions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_for_the_topic_is_invalid() {
     // Slow, so that what happens meanwhile leaves most of it young enough.
-    let simulator = simulate(trailcast::simulate::Options { rate: 2.0, ..history(6000) }).await;
+    let simulator = simulate(simulate::Options { rate: 2.0, ..history(6000) }).await;
     let first = simulator.truth(Source::Genauth, 0, Millis::MAX).filter_map(|truth| truth.time).min().unwrap();
     let broker = Broker::start(Options::default()).await;
     let java = broker.java();
@@ -211,7 +214,7 @@ async fn what_is_too_old_for_the_topic_is_invalid() {
 /// A full store stops its lane, and says so; nothing is lost once there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_of_dead_letters_stops_the_lane() {
-    let (simulator, sizes) = measured(1_000).await;
+    let (simulator, sizes) = measured(history(1_000)).await;
     let broker = Broker::start(Options::default()).await;
     let java = broker.java();
     let limit = format!("max.message.bytes={}", sizes[sizes.len() * 97 / 100] + 350);

@@ -61,7 +61,7 @@ async fn what_loki_takes_after_all_is_taken_away_and_the_rest_stays() {
     assert_eq!(said.matches(" accepted, 0 refused again").count(), 2, "{said}");
     assert_eq!(letters(&config), []);
     let none = retry(&config).await;
-    assert_eq!((none.0.trim(), none.1), ("no such dead letter", Some(0)));
+    assert_eq!((none.0.trim(), none.1), ("no dead letters", Some(0)));
     assert_all_arrived(&simulator, begun, &events(&loki.entries()));
     simulator.shutdown().await;
 }

@@ -5,7 +5,7 @@
 //! seen to do there, and what its source says (grafana/loki, tag v3.7.6), are the rules here, one function or branch each,
 //! named `Rule:`, with the fact that it rests on: *seen* by those tests, or *source*, the file of Loki's that says so. Each
 //! rule is asserted in `loki_rules.rs`; that trailcast lives with them, in `loki.rs`, `letters.rs` and `through_kafka.rs`.
-//! Limits are those of config/loki.yaml, and what a test puts over them; a key of that file that the double does not know
+//! Limits are those of config/receivers/loki.yaml, and what a test puts over them; a key of that file that the double does not know
 //! is an error, so that the file does not outgrow it.
 //!
 //! What it does not prove. Nothing of a Loki of another version, or of one with several processes, replicas or an object
@@ -303,7 +303,7 @@ impl Tenants {
         }
         // Rule: of several streams in one request the last one's answer is the request's, and what the others refused is
         // lost without an error. Found with Loki 3.7.6 before 0.1.0 (src/sink/otlp/mod.rs has it, no test asserted it): it is
-        // why neither trailcast nor config/collector.yaml mixes them.
+        // why neither trailcast nor config/receivers/collector.yaml mixes them.
         let mut last = Ok(());
         for (labels, entries) in good {
             let stream = tenant.streams.entry(labels.clone()).or_default();
@@ -418,7 +418,7 @@ impl Stream {
 }
 
 /// Rule: labels are made of the resource's attributes that `otlp_config` names, and by default of 18 more; its other
-/// attributes, the scope and all of the record are metadata of each entry. Seen: with config/loki.yaml the labels were
+/// attributes, the scope and all of the record are metadata of each entry. Seen: with config/receivers/loki.yaml the labels were
 /// service_name, service_namespace and service_instance_id, and no other; the 18 are in Loki's source.
 fn labels(resource: &ResourceLogs, limits: &Limits) -> (Names, Names) {
     let mut labels = Names::new();

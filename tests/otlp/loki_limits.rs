@@ -1,4 +1,4 @@
-//! The limits of the double of Loki: what config/loki.yaml says, with what a test puts over it, and Loki's defaults where both
+//! The limits of the double of Loki: what config/receivers/loki.yaml says, with what a test puts over it, and Loki's defaults where both
 //! are silent.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use trailcast::event::Millis;
 
 use crate::loki_double::millis;
 
-const SHIPPED: &str = include_str!("../../config/loki.yaml");
+const SHIPPED: &str = include_str!("../../config/receivers/loki.yaml");
 
 /// In Loki's words; rates in bytes a second, ages in milliseconds.
 pub struct Limits {
@@ -51,7 +51,7 @@ impl Limits {
         }
     }
 
-    /// Those of config/loki.yaml, with `overrides` such as `max_line_size: 1KB, reject_old_samples_max_age: 1h`.
+    /// Those of config/receivers/loki.yaml, with `overrides` such as `max_line_size: 1KB, reject_old_samples_max_age: 1h`.
     pub fn shipped_with(overrides: &str) -> Self {
         let mut limits = Self::of_loki();
         for (key, value) in keys(SHIPPED) {

@@ -109,7 +109,7 @@ async fn what_is_taken_is_answered_with_204_and_shown_with_labels_of_the_resourc
     );
 }
 
-/// With what is shipped, and without: it is config/loki.yaml that makes the double as it is.
+/// With what is shipped, and without: it is config/receivers/loki.yaml that makes the double as it is.
 #[test]
 fn the_limits_are_those_that_are_shipped() {
     let (own, shipped) = (Limits::of_loki(), Limits::shipped_with(""));

@@ -1,5 +1,5 @@
 //! Through Kafka into stores: exactly once into a real broker as `format: otlp`, each record's value unchanged into a real
-//! Collector that runs what is shipped for it, and from there into a real VictoriaLogs and the double of Loki. The README's
+//! Collector that runs what is shipped for it, and from there into a real VictoriaLogs and the double of Loki. The docs'
 //! queries in LogsQL, asked of the store, and those in LogQL, applied to what the double has, give the numbers of the
 //! simulator's ledger.
 
@@ -24,10 +24,10 @@ use crate::pipeline::{Ends, TOPIC, in_kafka};
 use crate::program::{BOUND, Config, history, simulate};
 use crate::receiver::{Arrived, Collector, VictoriaLogs};
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/otlp-loki.md");
 const PARTITIONS: i32 = 3;
 /// Runs that are killed until one was killed in the middle of a transaction: most are.
-const KILLS: usize = 20;
+const KILLS: usize = 60;
 const MINUTE: Millis = 60_000;
 
 /// Exactly once, one request of OTLP a record. A run that follows a killed one need not wait until that is missed.
@@ -141,9 +141,9 @@ enum Expected<'a> {
     Largest(Millis, &'a dyn Fn(&Happened) -> Option<String>),
 }
 
-/// The README's queries in a language in order, with a user and an event that there are.
+/// The page's queries in a language in order, with a user and an event that there are.
 fn queries(language: &str, user: &str, id: &str) -> Vec<String> {
-    let (_, block) = README.split_once(&format!("```{language}\n")).unwrap();
+    let (_, block) = PAGE.split_once(&format!("```{language}\n")).unwrap();
     let (block, _) = block.split_once("```").unwrap();
     let real =
         |line: &str| line.replace("65f0c0ffee00000000000001", user).replace("00112233445566778899aabbccddeeff", id);
@@ -304,7 +304,7 @@ async fn the_readmes_queries_give_the_ledgers_numbers() {
     let (logql, logsql) = (queries("logql", user, id), queries("logsql", user, id));
     let read = logql::read(&logql);
     for all in [logql.len(), logsql.len()] {
-        assert_eq!(all, expected.len(), "a query of the README's that nobody checks: {logql:#?} {logsql:#?}");
+        assert_eq!(all, expected.len(), "a query of the page's that nobody checks: {logql:#?} {logsql:#?}");
     }
     for ((read, query), expected) in read.iter().zip(&logsql).zip(&expected) {
         read.assert_names(&arrived);
@@ -327,7 +327,7 @@ async fn the_readmes_queries_give_the_ledgers_numbers() {
     }
     // Loki shows equal copies once; others are of records that the API answered otherwise when they were read again.
     let differ = copies_differ(&shown);
-    // VictoriaLogs shows all of them, and the README's queries give the same numbers all the same.
+    // VictoriaLogs shows all of them, and the page's queries give the same numbers all the same.
     assert_eq!(stored.len(), sent + count_again);
     for (query, expected) in logsql.iter().zip(&expected) {
         assert_query(&Asked::Store(query, &store), expected, &happened).await;

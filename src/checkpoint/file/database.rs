@@ -11,6 +11,7 @@ use redb::{Builder, Database, Error, ReadableDatabase, ReadableTable, TableDefin
 use super::seen::Standing;
 use super::{file_error, sealed};
 use crate::checkpoint::CheckpointError;
+use crate::private;
 
 /// The newest format of the file that this version reads, and the one that it writes.
 const FORMAT: u64 = 2;
@@ -35,6 +36,8 @@ pub(super) fn make(folder: &Path, path: &Path) -> Result<(), CheckpointError> {
     };
     let made = caught(|| {
         removed()?;
+        // It is redb's to open; what is there already keeps its rights.
+        drop(private::options().write(true).create_new(true).open(&unborn)?);
         let database = builder().create(&unborn)?;
         let transaction = database.begin_write()?;
         {

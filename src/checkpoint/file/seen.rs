@@ -3,10 +3,12 @@
 //! It is written behind each commit and never synced, so it is never ahead of what is on the disk: a state that counts
 //! fewer commits than this has lost some, or is an older copy. A file that is missing or torn says nothing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use crate::private;
 
 const MAGIC: &[u8; 8] = b"tc-seen1";
 const LENGTH: usize = 32;
@@ -31,7 +33,7 @@ impl Seen {
     /// Opens it; without a place for it nothing is seen, and nothing can be told later.
     pub(super) fn open(folder: &Path) -> Self {
         let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join("trailcast.seen"));
+            private::options().read(true).write(true).create(true).truncate(false).open(folder.join("trailcast.seen"));
         let file = opened.inspect_err(|error| tracing::debug!("trailcast.seen: {error}")).ok();
         let mut bytes = [0; LENGTH];
         let read = file.as_ref().and_then(|file| file.read_exact_at(&mut bytes, 0).ok());

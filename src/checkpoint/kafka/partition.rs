@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::position::Sum;
 use super::{LetterTopic, POSITION_KEY, Standing, StateTopic};
-use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
+use crate::checkpoint::{CheckpointError, MemoryStore, Store};
 use crate::dead_letter::Refused;
 use crate::kafka::{Bookmark, Failure, Message, Producer, Sending};
 use crate::metrics::SinkReason;
-use crate::state::store::parse_cursor;
+use crate::state::store::{Changes, parse_cursor};
 
 /// Works that may wait for the transaction that is being committed.
 const WAITING: usize = 64;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Belief, StateTopic};
-use crate::checkpoint::{Changes, CheckpointError, MemoryStore, Store};
+use crate::checkpoint::{CheckpointError, MemoryStore, Store};
 use crate::config::KafkaCheckpointConfig;
-use crate::state::store::LaneKey;
+use crate::state::store::{Changes, LaneKey};
 
 /// See the module.
 pub struct KafkaStore {

@@ -6,9 +6,10 @@ use super::{Finding, State};
 use crate::checkpoint::kafka;
 use crate::config::{ClusterConfig, DeadLettersConfig, KafkaCheckpointConfig, KafkaConfig, units};
 use crate::event::Millis;
-use crate::kafka::{Cluster, Failure, Message, Producer, Topic, TopicError, librdkafka_version};
+use crate::kafka::{Cluster, Failure, Message, Producer, Topic, TopicError};
 use crate::sink::deleted_at_once;
-use crate::telemetry::chain;
+use crate::version;
+use crate::words::{chain, counted};
 
 /// The largest record that is made up to be refused.
 const LARGEST_PROBE: u64 = 16 << 20;
@@ -78,7 +79,7 @@ pub(super) fn checkpoint(config: &KafkaCheckpointConfig, letters: &DeadLettersCo
     });
     // As a run looks at it when it takes a partition: what was kept there before must still be there.
     findings.push(match kafka::KafkaStore::look(config, letters.topic()) {
-        Ok(partitions) => found.ok(format!("the state of {partitions} partitions is what was kept there")),
+        Ok(partitions) => found.ok(format!("the state of {} is what was kept there", counted(partitions, "partition"))),
         Err(error) => found.failed(&error),
     });
     // A name of its own, so that no replica is fenced for it.
@@ -110,13 +111,16 @@ impl Findings {
         let cluster = Cluster::new(cluster)?;
         let (brokers, id) = cluster.brokers()?;
         let id = id.map(|id| format!(" of the cluster {id}")).unwrap_or_default();
-        let message = format!("{brokers} brokers{id} answer librdkafka {}", librdkafka_version());
+        let answer = if brokers == 1 { "answers" } else { "answer" };
+        let brokers = counted(brokers, "broker");
+        let message = format!("{brokers}{id} {answer} librdkafka {}", version::librdkafka());
         Ok((cluster, self.ok(message)))
     }
 
     fn topic(&self, topic: &Topic) -> Finding {
         let Topic { name, partitions, replicas, .. } = topic;
-        let what = format!("the topic `{name}` has {partitions} partitions, {replicas} replicas");
+        let (partitions, replicas) = (counted(partitions, "partition"), counted(replicas, "replica"));
+        let what = format!("the topic `{name}` has {partitions}, {replicas}");
         let Some(largest) = topic.largest() else {
             return self.finding(State::Warning, format!("{what}; its settings cannot be seen (DescribeConfigs)"));
         };

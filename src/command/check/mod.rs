@@ -1,28 +1,30 @@
 //! `trailcast check`: the config, then every part that it names, one line each.
 
+mod admin;
 mod kafka;
 mod otlp;
 mod stream;
 
-use std::fmt::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 
+use rustix::fs::Access;
 use serde::Serialize;
 
 use super::{Answer, CommandError, progress};
 use crate::app;
 use crate::blocking::blocking;
-use crate::checkpoint::{CheckpointError, FileStore, Store as _};
+use crate::checkpoint::{CheckpointError, FileStore, MAKE_FOLDER, Store as _};
 use crate::cli::{CheckArgs, Exit};
 use crate::clock;
-use crate::config::{self, CheckpointConfig, Config, SinkConfig, Start};
+use crate::config::{self, CheckpointConfig, Config, ConfigErrors, SinkConfig, Start};
 use crate::event::{Millis, StreamIdentity};
 use crate::lane::{LaneError, belongs};
 use crate::source::install_tls_provider;
 use crate::state::cursor::Cursor;
 use crate::state::store::{LaneKey, parse_cursor};
-use crate::telemetry::chain;
+use crate::words::{chain, counted};
 
 /// What was found of one part.
 #[derive(Debug, Serialize)]
@@ -46,44 +48,95 @@ enum State {
 /// The config is wrong.
 pub async fn check(args: &CheckArgs) -> Result<Answer, CommandError> {
     let path = &args.config.config;
-    let loaded = config::load(path)?;
+    let loaded = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(errors) if args.json => return Ok(Answer { text: mistakes(&errors), exit: Exit::Usage }),
+        Err(errors) => return Err(errors.into()),
+    };
     let mut findings: Vec<Finding> = loaded
         .warnings
         .iter()
         .map(|warning| Finding { part: "config".to_owned(), state: State::Warning, message: warning.to_string() })
         .collect();
     findings.push(config_line(path, &loaded.config));
+    let mut exit = Exit::Done;
     if !args.offline {
         install_tls_provider();
-        let clients = app::streams(&loaded.config)
-            .map_err(|error| CommandError { message: error.to_string(), exit: Exit::Usage })?;
         let mut reads = Vec::new();
-        for (name, client) in clients {
-            progress::step(&format!("asking streams.{name}"));
-            findings.push(stream::stream(&name, &client).await);
+        for (name, client) in app::streams(&loaded.config) {
+            let stream = &loaded.config.streams[&name];
+            let client = match client {
+                Ok(client) => client,
+                Err(error) => {
+                    let (part, message) = (format!("streams.{name}"), error.to_string());
+                    findings.push(Finding { part, state: State::Failed, message });
+                    continue;
+                }
+            };
+            let (key, secret) = stream.secret();
+            if let Err(error) = secret.read() {
+                let message = format!("{key}: {error}");
+                findings.push(Finding { part: format!("streams.{name}"), state: State::Failed, message });
+            } else {
+                progress::step(&format!("asking streams.{name}"));
+                findings.push(stream::stream(&name, &client, stream.source.endpoint()).await);
+            }
             let identity = StreamIdentity { source: client.source(), tenant: client.tenant().to_owned() };
             reads.push((name, identity, client.question().to_owned()));
         }
         let config = loaded.config;
+        // `run` would not start. Which they are is told where they are needed.
+        if !config.lacking().is_empty() {
+            exit = Exit::Usage;
+        }
         progress::step("asking the sinks and the checkpoint");
         findings.extend(otlp::sinks(&config).await);
-        let traces = otlp::traces(&config).await;
+        let (admin, traces) = (admin::admin(&config).await, otlp::traces(&config).await);
         let asking = move || {
             let mut findings = sinks(&config);
             findings.extend(checkpoint(&config, &reads));
-            findings.extend(admin(config.admin.listen));
             findings
         };
         findings.extend(blocking(asking).await);
-        findings.extend(traces);
+        findings.extend(admin.into_iter().chain(traces));
         progress::step("");
     }
-    let exit = if findings.iter().any(|finding| finding.state == State::Failed) { Exit::Failed } else { Exit::Done };
+    if exit == Exit::Done && findings.iter().any(|finding| finding.state == State::Failed) {
+        exit = Exit::Failed;
+    }
     Ok(Answer { text: if args.json { json(&findings) } else { text(&findings) }, exit })
 }
 
+/// Those of the config, as findings are told in JSON, each with its place.
+fn mistakes(errors: &ConfigErrors) -> String {
+    #[derive(Serialize)]
+    struct Mistake<'a> {
+        part: &'static str,
+        state: State,
+        message: &'a str,
+        file: &'a Path,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        line: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        column: Option<usize>,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        key: &'a str,
+    }
+    let mistakes = errors.0.iter().map(|config::Finding { file, line, column, key, message }| Mistake {
+        part: "config",
+        state: State::Failed,
+        message,
+        file,
+        line: *line,
+        column: *column,
+        key,
+    });
+    json(&mistakes.collect::<Vec<_>>())
+}
+
 fn config_line(path: &Path, config: &Config) -> Finding {
-    let message = format!("{}: {} streams, {} sinks", path.display(), config.streams.len(), config.sinks.len());
+    let (streams, sinks) = (counted(config.streams.len(), "stream"), counted(config.sinks.len(), "sink"));
+    let message = format!("{}: {streams}, {sinks}", path.display());
     Finding { part: "config".to_owned(), state: State::Ok, message }
 }
 
@@ -106,7 +159,7 @@ fn sinks(config: &Config) -> Vec<Finding> {
             SinkConfig::Otlp(_) => {}
             SinkConfig::Stdout(_) if streams.is_empty() => {}
             SinkConfig::Stdout(_) => {
-                let message = format!("stdout, from {} streams", streams.len());
+                let message = format!("stdout, from {}", counted(streams.len(), "stream"));
                 findings.push(Finding { part, state: State::Ok, message });
             }
         }
@@ -136,6 +189,9 @@ fn checkpoint(config: &Config, reads: &Reads) -> Vec<Finding> {
         }
         CheckpointConfig::File { path } => path,
     };
+    if FileStore::is_new(path) {
+        return vec![new_checkpoint(path)];
+    }
     // Something is written and synced: a disk may be full, or no longer take anything.
     let (state, message) = match FileStore::open(path).and_then(|store| store.prove().map(|()| store)) {
         Ok(store) => {
@@ -155,6 +211,23 @@ fn checkpoint(config: &Config, reads: &Reads) -> Vec<Finding> {
     vec![Finding { part: part(), state, message }]
 }
 
+/// Of a folder in which nothing was ever kept: to look is not to make it.
+fn new_checkpoint(path: &Path) -> Finding {
+    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let here = there.as_os_str().is_empty();
+    let may_write = rustix::fs::access(if here { Path::new(".") } else { there }, Access::WRITE_OK | Access::EXEC_OK);
+    let (state, message) = match may_write {
+        Ok(()) if there == path => (State::Ok, format!("nothing is kept in {} yet", path.display())),
+        Ok(()) => (State::Ok, format!("{} is not there yet; `run` makes it", path.display())),
+        Err(error) => {
+            let (path, error) = (path.to_owned(), io::Error::from(error));
+            let doing = if there == path { "write to" } else { MAKE_FOLDER };
+            (State::Failed, CheckpointError::Folder { doing, path, error }.to_string())
+        }
+    };
+    Finding { part: "checkpoint".to_owned(), state, message }
+}
+
 /// What `run` would say of the stored cursors that it refuses, once for each stream.
 fn refused(config: &Config, store: &FileStore, reads: &Reads) -> Vec<String> {
     let stored = |stream: &str, sink: &str| -> Result<Option<Cursor>, LaneError> {
@@ -170,19 +243,6 @@ fn refused(config: &Config, store: &FileStore, reads: &Reads) -> Vec<String> {
         refused.map(|error| error.to_string())
     };
     reads.iter().filter_map(of_stream).collect()
-}
-
-/// Whether the admin server can listen. That something else does is no fault where a trailcast runs already.
-fn admin(address: SocketAddr) -> Option<Finding> {
-    let error = TcpListener::bind(address).err()?;
-    let part = "admin.listen".to_owned();
-    Some(if error.kind() == std::io::ErrorKind::AddrInUse {
-        let message = format!("{address} is in use: as it should be where a trailcast runs with this config already");
-        Finding { part, state: State::Warning, message }
-    } else {
-        let message = format!("cannot listen on {address}: {error}; the address must be one of this machine's");
-        Finding { part, state: State::Failed, message }
-    })
 }
 
 fn text(findings: &[Finding]) -> String {
@@ -201,6 +261,6 @@ fn text(findings: &[Finding]) -> String {
     text
 }
 
-fn json(findings: &[Finding]) -> String {
+fn json(findings: &[impl Serialize]) -> String {
     serde_json::to_string_pretty(findings).expect("findings are plain text, which is always JSON")
 }

@@ -1,8 +1,11 @@
 //! What a few answers of an API show: credentials, the clock, and whether it contradicts itself.
 
+use url::Url;
+
 use super::{Finding, State};
 use crate::event::Millis;
-use crate::source::{Client, FetchError, Fetched, Page, PageRequest, Position, Priority};
+use crate::page::{Page, PageRequest, Position, Priority};
+use crate::source::{Client, FetchError, FetchReason, Fetched};
 use crate::window::floor_to;
 
 const HOUR: Millis = 3_600_000;
@@ -11,10 +14,13 @@ const APART: Millis = 60_000;
 
 /// Asks for the last hour. What that lists is held against its own count, its second page, and another interval; where it
 /// lists nothing, the last day is asked for.
-pub(super) async fn stream(name: &str, client: &Client) -> Finding {
+pub(super) async fn stream(name: &str, client: &Client, endpoint: &Url) -> Finding {
     let (state, message) = match ask(client).await {
         Ok(found) => found,
-        Err(error) => (State::Failed, format!("{error} ({})", error.reason.label())),
+        Err(error) => {
+            let hint = hint(&error, endpoint).map_or_else(String::new, |hint| format!("; {hint}"));
+            (State::Failed, format!("{}: {error} ({}){hint}", shown(endpoint), error.reason.label()))
+        }
     };
     Finding { part: format!("streams.{name}"), state, message }
 }
@@ -43,6 +49,39 @@ async fn ask(client: &Client) -> Result<(State, String), FetchError> {
     let is_doubtful = offset.is_none_or(|offset| offset.abs() >= APART);
     let state = if state == State::Ok && is_doubtful { State::Warning } else { state };
     Ok((state, format!("{answers}: {what}; {clock}")))
+}
+
+/// An endpoint without what may be secret in it.
+fn shown(endpoint: &Url) -> String {
+    let port = endpoint.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}{}", endpoint.scheme(), endpoint.host_str().unwrap_or_default(), endpoint.path())
+}
+
+/// What to look at where the error itself does not say.
+fn hint(error: &FetchError, endpoint: &Url) -> Option<&'static str> {
+    let https = endpoint.scheme() == "https";
+    match error.reason {
+        // As rustls says it.
+        FetchReason::Connect if https && error.message.contains("InvalidContentType") => Some(
+            "what answers there does not speak TLS: look at the port, or whether endpoint is to begin with http://",
+        ),
+        FetchReason::Connect if https && error.message.contains("certificate") => {
+            Some("look at ca_file, and at the host's name in endpoint")
+        }
+        FetchReason::Connect => {
+            Some("look at the host and port of endpoint, and whether this machine may connect there")
+        }
+        FetchReason::Timeout => Some("look whether this machine may connect there: a firewall answers nothing"),
+        // Of a web server of another kind, to which a POST is nothing.
+        FetchReason::HttpStatus if error.message.starts_with("HTTP 501") => {
+            Some("look at endpoint: whether it is this API, and its path right")
+        }
+        FetchReason::Malformed => Some("look at endpoint: whether it is this API, and its path right"),
+        FetchReason::Refused if !https && error.message.starts_with("HTTP 400") => {
+            Some("if what answers there wants TLS, endpoint is to begin with https://")
+        }
+        _ => None,
+    }
 }
 
 async fn fetch(client: &Client, request: &PageRequest) -> Result<Fetched, FetchError> {

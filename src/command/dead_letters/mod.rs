@@ -3,16 +3,17 @@
 mod place;
 mod retry;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::cursor::confirm;
+use super::cursor::{confirm, usage};
 use super::{Answer, CommandError};
 use crate::blocking::blocking;
 use crate::cli::{DeadLettersArgs, DeadLettersCommand, DeadLettersDropArgs};
 use crate::config;
 use crate::dead_letter::DeadLetter;
+use crate::words::counted;
 use place::{Place, Told};
 
 /// Lists, tries again, or drops.
@@ -27,11 +28,16 @@ pub async fn dead_letters(command: &DeadLettersCommand) -> Result<Answer, Comman
     };
     let config = config::load(&which.config.config)?.config;
     let place = Arc::new(Place::of(&config)?);
+    let (of, chosen) = (Arc::clone(&place), which.clone());
+    let streams: Vec<String> = config.streams.keys().cloned().collect();
+    let sinks: Vec<String> = config.sinks.keys().cloned().collect();
+    blocking(move || known(&of, &chosen, &streams, &sinks)).await?;
     match command {
         DeadLettersCommand::List(args) => {
             let (which, json) = (which.clone(), args.json);
+            let none = none(&which);
             let found = blocking(move || list(&place, &which, json)).await?;
-            Ok(Answer::done(if found || json { String::new() } else { NONE.to_owned() }))
+            Ok(Answer::done(if found || json { String::new() } else { none }))
         }
         DeadLettersCommand::Retry(args) => retry::retry(&config, place, args).await,
         DeadLettersCommand::Drop(args) => {
@@ -41,7 +47,40 @@ pub async fn dead_letters(command: &DeadLettersCommand) -> Result<Answer, Comman
     }
 }
 
-const NONE: &str = "no such dead letter";
+/// Refuses a name that neither the config nor any letter has: a slip of the pen would look like success.
+fn known(place: &Place, which: &DeadLettersArgs, streams: &[String], sinks: &[String]) -> Result<(), CommandError> {
+    type Of = fn(&DeadLetter) -> &str;
+    let asked: [(&str, &Option<String>, &[String], Of); 2] = [
+        ("stream", &which.stream, streams, |letter| &letter.stream),
+        ("sink", &which.sink, sinks, |letter| &letter.sink),
+    ];
+    for (kind, name, configured, of) in asked {
+        let Some(name) = name.as_ref().filter(|name| !configured.contains(name)) else { continue };
+        let mut found = false;
+        place.visit(&mut |_, letter| {
+            found = of(&letter) == name;
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if !found {
+            let configured = configured.join(", ");
+            let message =
+                format!("--{kind} {name}: no dead letter is of it, and the config has none such; it has {configured}");
+            return Err(usage(&message));
+        }
+    }
+    Ok(())
+}
+
+/// That there are none of those that were asked for.
+fn none(which: &DeadLettersArgs) -> String {
+    let asked = [("of stream", &which.stream), ("refused by sink", &which.sink), ("refused as", &which.reason)];
+    let asked: Vec<String> =
+        asked.iter().filter_map(|(kind, name)| Some(format!("{kind} {}", name.as_ref()?))).collect();
+    match asked.as_slice() {
+        [] => "no dead letters".to_owned(),
+        asked => format!("no dead letters {}", asked.join(", ")),
+    }
+}
 
 fn is_wanted(which: &DeadLettersArgs, letter: &DeadLetter) -> bool {
     let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
@@ -66,7 +105,12 @@ fn list(place: &Place, which: &DeadLettersArgs, json: bool) -> Result<bool, Stri
         // A reader that has gone has seen enough.
         if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    written.and_then(|()| out.flush()).map_err(|error| format!("cannot write to stdout: {error}"))?;
+    let written = written.and_then(|()| out.flush());
+    // Such as `head`.
+    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        return Ok(true);
+    }
+    written.map_err(|error| format!("cannot write to stdout: {error}"))?;
     Ok(found)
 }
 
@@ -81,16 +125,16 @@ const TOGETHER: usize = 500;
 
 /// Counts, asks, and takes away what it has counted. Blocks.
 fn drop_letters(place: &Place, args: &DeadLettersDropArgs) -> Result<Answer, CommandError> {
-    let Some(mut dealing) = place.deal()? else { return Ok(Answer::done(NONE.to_owned())) };
+    let Some(mut dealing) = place.deal()? else { return Ok(Answer::done(none(&args.which))) };
     let mut count = 0_u64;
     place.visit(&mut |_, letter| {
         count += u64::from(is_wanted(&args.which, &letter));
         ControlFlow::Continue(())
     })?;
     if count == 0 {
-        return Ok(Answer::done(NONE.to_owned()));
+        return Ok(Answer::done(none(&args.which)));
     }
-    let names = [format!("{count} dead letters")];
+    let names = [counted(count, "dead letter")];
     confirm(&names, "be gone for good, with the events in them", args.yes)?;
     let mut left = count;
     let mut some: Vec<Told> = Vec::new();

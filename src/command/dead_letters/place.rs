@@ -11,7 +11,7 @@ use super::super::cursor::usage;
 use crate::config::{CheckpointConfig, Config, DeadLettersConfig, KafkaCheckpointConfig};
 use crate::dead_letter::{self, DeadLetter, LetterFiles};
 use crate::kafka::{Cluster, Failure, Message, Producer, Read};
-use crate::telemetry::chain;
+use crate::words::chain;
 
 /// Where the letters are.
 pub(super) enum Place {

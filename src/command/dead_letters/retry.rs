@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::super::cursor::usage;
 use super::super::{Answer, CommandError};
 use super::place::{Dealing, LetterTopic, Place, Told};
-use super::{NONE, is_wanted};
+use super::{is_wanted, none};
 use crate::blocking::blocking;
 use crate::cli::{DeadLettersRetryArgs, Exit};
 use crate::config::Config;
@@ -26,7 +26,7 @@ use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::source::install_tls_provider;
 use crate::state::admit::New;
-use crate::telemetry::chain;
+use crate::words::chain;
 
 /// The most letters that are tried at once, and about the most bytes of their records.
 const TOGETHER: usize = 500;
@@ -60,7 +60,7 @@ pub(super) async fn retry(
     }
     install_tls_provider();
     let dealt = Arc::clone(&place);
-    let Some(dealing) = blocking(move || dealt.deal()).await? else { return Ok(Answer::done(NONE.to_owned())) };
+    let Some(dealing) = blocking(move || dealt.deal()).await? else { return Ok(Answer::done(none(&args.which))) };
     let mut run =
         Run { dealing: Some(dealing), lanes: BTreeMap::new(), tried: HashSet::new(), cut: 0, sinks: BTreeMap::new() };
     let (show, mut shown) = mpsc::channel(16);
@@ -91,7 +91,7 @@ pub(super) async fn retry(
     if let Some(dealing) = run.dealing.take() {
         blocking(move || dealing.end()).await?;
     }
-    let mut answer = run.answer();
+    let mut answer = run.answer(none(&args.which));
     // What went before is told all the same.
     if let Some(error) = lost.or(read.err()) {
         let _ = write!(answer.text, "\nended early, what is not named above is left: {error}");
@@ -215,7 +215,7 @@ impl Run {
     }
 
     /// A line for each lane.
-    fn answer(self) -> Answer {
+    fn answer(self, none: String) -> Answer {
         let mut text = String::new();
         let mut left = self.cut;
         for ((stream, sink), lane) in &self.lanes {
@@ -234,7 +234,7 @@ impl Run {
             let _ = writeln!(text, "{} are kept in part only and cannot be tried", self.cut);
         }
         text.truncate(text.trim_end().len());
-        let text = if text.is_empty() { NONE.to_owned() } else { text };
+        let text = if text.is_empty() { none } else { text };
         Answer { text, exit: if left == 0 { Exit::Done } else { Exit::Failed } }
     }
 }

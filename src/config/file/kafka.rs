@@ -31,7 +31,7 @@ pub(in crate::config) struct Kafka {
     /// the one that Java's client would choose.
     #[serde(default)]
     pub key: Key,
-    /// Whether events and cursors are committed in one transaction, so that who reads committed records only sees
+    /// Whether events and cursors are committed in one transaction, so that consumers of committed records see
     /// each event once. Needs `checkpoint.kafka` on the same cluster. Default: true where that is so.
     pub exactly_once: Option<bool>,
     /// Creates the topic if it is missing. Default: a missing topic is an error.
@@ -81,7 +81,7 @@ pub(in crate::config) struct KafkaTls {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Sasl {
-    /// Which way in.
+    /// The SASL mechanism.
     pub mechanism: SaslMechanism,
     /// The user. Not for OAUTHBEARER.
     #[schemars(length(min = 1))]
@@ -107,16 +107,16 @@ pub(in crate::config) struct KafkaCheckpoint {
     #[serde(default = "group")]
     #[schemars(length(min = 1))]
     pub group: String,
-    /// This replica's name within the group: whoever comes back under the same name within `session_timeout` finds
+    /// This replica's name within the group: a replica that comes back under the same name within `session_timeout` finds
     /// its streams where it left them. Each replica needs its own. Default: the host's name.
     #[schemars(length(min = 1))]
     pub instance_id: Option<String>,
-    /// A replica that is not heard of for so long has lost its streams to the others. Brokers accept 6 s to 30 min
+    /// A replica that gives no sign of life for so long loses its streams to the others. Brokers accept 6 s to 30 min
     /// unless set otherwise.
     #[serde(default = "seconds::<45>")]
     pub session_timeout: Written<Duration>,
-    /// How long brokers keep a transaction open whose replica is not heard of: so long what came after it is not read by
-    /// those who read committed records. At most the brokers' `transaction.max.timeout.ms`, which is 15 min unless set.
+    /// How long brokers keep the transaction of a replica open that gives no sign of life. Until then consumers of
+    /// committed records do not see what came after it. At most the brokers' `transaction.max.timeout.ms`, which is 15 min unless set.
     #[serde(default = "seconds::<60>")]
     pub transaction_timeout: Written<Duration>,
     /// The partitions of a state topic that is created: the most replicas among which streams can be shared.

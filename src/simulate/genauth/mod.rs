@@ -188,6 +188,9 @@ fn answer_logs(world: &World, path: &str, headers: &HeaderMap, body: &[u8], nonc
         return Err(Problem::invalid("the interval is too long"));
     }
     let api = &world.genauth;
+    if world.fails(api, (query.start, query.end)) {
+        return Ok(fail(Failure::Transient, nonce));
+    }
     // What is not written as documented has no field that equals anything.
     let wanted = |slot: &Slot| api.history.odd(slot.root).is_none() && query.wants(&api.history, slot);
     let filter: Option<&dyn Fn(&Slot) -> bool> = if query.filters() { Some(&wanted) } else { None };

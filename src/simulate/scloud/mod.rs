@@ -168,6 +168,9 @@ fn answer(world: &World, parameters: &Parameters, nonce: u64) -> Result<Reply, P
         return Err(Problem::new(230, "params [EndTime] not available"));
     }
     let api = &world.scloud;
+    if world.fails(api, (query.begin, query.end)) {
+        return Ok(fail(Failure::Transient, nonce));
+    }
     let now = world.clock.now();
     let begin = Some(query.begin.unwrap_or(0).max(now - READABLE));
     // What is not written as documented has no field that equals anything.

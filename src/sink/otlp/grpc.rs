@@ -17,7 +17,7 @@ use super::tls::Pems;
 use crate::config::{Compression, OtlpConfig};
 use crate::metrics::SinkReason;
 use crate::quote::Secrets;
-use crate::telemetry::chain;
+use crate::words::chain;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
@@ -103,6 +103,10 @@ impl Grpc {
 }
 
 fn unreachable(error: &dyn std::error::Error) -> String {
+    // What begins with `HTTP/1.1` is read as a frame of millions of bytes.
+    if chain(error).contains("frame with invalid size") {
+        return "what answers there does not speak gRPC: look at the port of `endpoint`, and at `protocol`".to_owned();
+    }
     format!("no answer: {}; look at `endpoint`, `tls`, and whether it can be reached from here", chain(error))
 }
 

@@ -16,7 +16,7 @@ use crate::config::{Compression, OtlpConfig, is_loopback};
 use crate::encode::otel;
 use crate::metrics::SinkReason;
 use crate::quote::Secrets;
-use crate::telemetry::chain;
+use crate::words::chain;
 
 /// From so many bytes on a request is compressed off the runtime's workers.
 const LONG_WORK: usize = 64 << 10;

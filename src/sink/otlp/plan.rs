@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::request::Frame;
 use crate::clock::millis;
-use crate::config::{BackfillConfig, MaxEventAgePolicy, OtlpConfig, Split};
+use crate::config::{BackfillConfig, MaxEventAgePolicy, OtlpConfig, Split, units};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::encode::otel;
 use crate::event::{Millis, StreamContext, StreamIdentity};
@@ -49,6 +49,7 @@ pub(super) fn plan(
     as_of: Millis,
 ) -> (Vec<Group>, Vec<Refused>) {
     let oldest = config.max_event_age.map(|age| as_of.saturating_sub(millis(age)));
+    let age = config.max_event_age.map(units::duration_text).unwrap_or_default();
     let mut refused = Vec::new();
     // By instance: none, which is the live stream, comes last.
     let mut groups: BTreeMap<(bool, Option<String>), Vec<Record>> = BTreeMap::new();
@@ -58,8 +59,8 @@ pub(super) fn plan(
         let clamped = match (too_old, config.max_event_age_policy) {
             (None, _) | (Some(_), MaxEventAgePolicy::Send) => None,
             (Some(_), MaxEventAgePolicy::DeadLetter) => {
-                let message = "older than max_event_age when it was to be sent".to_owned();
-                refused.push(Refused { index, reason: DeadLetterReason::TooOld, message });
+                let message = format!("older than `max_event_age`, {age}, when it was to be sent");
+                refused.push(Refused { index, reason: DeadLetterReason::TooOld, sent: false, message });
                 continue;
             }
             // The next full hour: what is sent again within the hour is equal.

@@ -585,7 +585,8 @@ impl Search {
 
     fn refuse(&mut self, group: usize, range: Range<usize>, reason: DeadLetterReason, message: &str) {
         self.progressed = true;
-        let refused = |record: &Record| Refused { index: record.index, reason, message: message.to_owned() };
+        let refused =
+            |record: &Record| Refused { index: record.index, reason, sent: true, message: message.to_owned() };
         self.refused.extend(self.groups[group].records[range].iter().map(refused));
     }
 }

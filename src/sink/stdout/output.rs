@@ -58,7 +58,7 @@ impl<W: Write + AsFd> Output<W> {
         }
         let (written, result) = write_all(file, bytes, is_given_up);
         let (before, after) = bytes.split_at(written);
-        let mut lines = before.iter().filter(|byte| **byte == b'\n').count();
+        let mut lines = memchr::memchr_iter(b'\n', before).count();
         if before.last().is_some_and(|last| *last != b'\n') {
             let end = after.iter().position(|byte| *byte == b'\n').map_or(after.len(), |place| place + 1);
             self.owed.extend_from_slice(&after[..end]);

@@ -2,6 +2,7 @@
 
 use super::Dated;
 use crate::event::{Fingerprint, Millis};
+use crate::window::Now;
 
 /// Clocks that show another time are not believed, whoever's they are: 2000 to 2200.
 const SANE: std::ops::Range<Millis> = 946_684_800_000..7_258_118_400_000;
@@ -34,17 +35,6 @@ const REFUSALS: u32 = 3;
 const CLAIMS: usize = 64;
 /// What two clocks that are both right may drift apart, as a part of the time that passes.
 const DRIFT: i64 = 1_000;
-
-/// The server's now, as two bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// The lowest time that is credible: what was over by then was over when it was read.
-    pub sure: Millis,
-    /// The latest that is plausible: what there may be to read.
-    pub latest: Millis,
-    /// The latest that any answer claims, however rarely.
-    pub claimed: Millis,
-}
 
 /// Clocks that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -39,6 +39,14 @@ impl Told {
         self
     }
 
+    fn undated(&mut self, answers: i64) -> &mut Self {
+        for _ in 0..answers {
+            self.now += 1_000;
+            self.estimate.observe_undated(self.now);
+        }
+        self
+    }
+
     fn lists(&mut self, count: u64) -> &mut Self {
         for _ in 0..count {
             self.records += 1;
@@ -489,18 +497,12 @@ proptest! {
 
 #[test]
 fn without_a_date_the_wall_clock_is_all_there_is_and_that_is_told() {
-    let undated = |told: &mut Told, seconds: i64| {
-        for _ in 0..seconds {
-            told.now += 1_000;
-            told.estimate.observe_undated(told.now);
-        }
-    };
     // An hour behind: marks stay there, and what lies beyond is read.
     let mut told = Told::new(-3_600_000, 0);
-    undated(&mut told, 7);
+    told.undated(7);
     assert_eq!(told.estimate.doubt(told.now), None, "a few are nothing");
     assert!(told.off().1 < 0, "{:?}", told.off());
-    undated(&mut told, 1);
+    told.undated(1);
     let doubt = told.estimate.doubt(told.now).expect("told");
     assert!(doubt.lasts && doubt.message.contains("Where it is behind, what lies"), "{doubt:?}");
     told.lists(20);
@@ -515,25 +517,50 @@ fn without_a_date_the_wall_clock_is_all_there_is_and_that_is_told() {
 
     // An API that refuses what has not been yet is not asked for it again and again; one that refuses everything is.
     let mut told = Told::new(0, 0);
-    undated(&mut told, 8);
+    told.undated(8);
     for refusals in 1..=4 {
         for _ in 0..5 {
             told.estimate.observe_refusal(told.now + 3_600_000, told.now);
             told.estimate.observe_refusal(told.now - 3_600_000, told.now);
         }
-        undated(&mut told, 1);
+        told.undated(1);
         assert_eq!(told.off().1 > 0, refusals < 3, "{refusals}: {:?}", told.off());
     }
 
     // It was known once: nothing is read beyond, and it is told when it has lasted.
     let mut told = Told::new(0, 0);
     told.answers(10, 0, 0);
-    undated(&mut told, 299);
+    told.undated(300);
     assert_eq!(told.estimate.doubt(told.now), None);
-    undated(&mut told, 5);
+    told.undated(1);
     assert!(is_right(told.off().0) && is_right(told.off().1), "{:?}", told.off());
     let doubt = told.estimate.doubt(told.now).expect("told");
-    assert!(doubt.message.contains("have had no Date that can be read for 30"), "{doubt:?}");
+    assert!(doubt.message.contains("have had no Date that can be read for 300 s"), "{doubt:?}");
     told.answers(1, 0, 0);
     assert_eq!(told.estimate.doubt(told.now), None);
+}
+
+#[test]
+fn without_a_date_records_say_that_the_wall_clock_is_behind() {
+    for (newer, is_behind) in [(NEAR, false), (NEAR + 1, true)] {
+        let mut told = Told::new(0, 0);
+        told.undated(8);
+        (0..5).for_each(|number| told.estimate.witness(record(number), newer));
+        let doubt = told.estimate.doubt(told.now).expect("told");
+        assert_eq!(doubt.message.contains("it is: records are 2 s newer"), is_behind, "{doubt:?}");
+    }
+}
+
+#[test]
+fn a_refusal_counts_of_what_lies_further_beyond_than_clocks_that_agree_are_apart() {
+    for beyond in [APART, APART + 1] {
+        let mut told = Told::new(0, 0);
+        told.undated(8);
+        for _ in 0..3 {
+            let to = told.now + told.estimate.established() + beyond;
+            told.estimate.observe_refusal(to, told.now);
+            told.undated(1);
+        }
+        assert_eq!(told.off().1 > 0, beyond == APART, "{beyond}: {:?}", told.off());
+    }
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::estimate::Estimate;
 use super::estimate::tests::{START, Spell, answer, record, spell};
 use crate::event::{Millis, Source, StreamIdentity};
-use crate::state::cursor::{Cursor, Fore, Pass, Schedule};
-use crate::window::{Window, floor_to};
+use crate::state::cursor::{Cursor, Fore, Pass, Schedule, Turns};
+use crate::window::Window;
 
 /// The longest window that is asked for; the tail beyond what is surely over is asked for at once.
 const COMFORTABLE: Millis = 60_000;
@@ -33,7 +33,8 @@ struct Model {
 
 impl Model {
     fn new(wall: i64) -> Self {
-        let schedule = Schedule { unit: 1, poll: 2_000, settle: 0, overlap: 3_000, sweeps: vec![10_000, 40_000] };
+        let schedule =
+            Schedule { unit: 1, poll: 2_000, phase: 0, settle: 0, overlap: 3_000, sweeps: vec![10_000, 40_000] };
         let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
         let estimate = Estimate::new(wall, START);
         let start = estimate.now(START).sure.min(START);
@@ -77,7 +78,7 @@ impl Model {
             if self.remembered.insert(time) {
                 *self.delivered.entry(time).or_default() += 1;
                 // Every record is readable at once.
-                self.late += u32::from(time < self.cursor.live);
+                self.late += u32::from(self.cursor.has_read(time));
             }
         }
         for &time in listed.iter().rev().take(8) {
@@ -91,26 +92,29 @@ impl Model {
     }
 
     /// One turn of the lane's loop, as `Lane::run` takes it.
-    fn turn(&mut self, off: i64, wall: i64, every: Option<Millis>, after: &mut Option<Pass>) {
+    fn turn(&mut self, off: i64, wall: i64, every: Option<Millis>, turns: &mut Turns) {
         let now = self.estimate.now(self.now);
         if self.cursor.is_ahead_of(now.claimed) {
             self.cursor.put_back(&self.schedule, now);
         }
-        let tick = floor_to(now.sure, self.schedule.poll);
+        let tick = self.schedule.tick(now.sure);
+        if self.cursor.go_past(&self.schedule, tick).is_some() {
+            turns.took(Pass::Live);
+        }
         let live_is_due = self.cursor.plan_live(&self.schedule, tick).is_some();
         let beyond = self.fore.plan(&self.cursor, &self.schedule, now, false);
-        let has_turn = *after == Some(Pass::Live) || !live_is_due && *after != Some(Pass::Fore);
+        let has_turn = turns.last() == Some(Pass::Live) || !live_is_due && turns.last() != Some(Pass::Fore);
         let beyond = beyond.filter(|_| has_turn);
-        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *after));
+        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *turns));
         let wait = |model: &mut Self| {
             let wait = (tick + model.schedule.poll - model.estimate.now(model.now).sure).clamp(1, model.schedule.poll);
             model.pass(wait, every);
         };
         let Some(job) = planned else {
-            *after = None;
+            turns.waited();
             return wait(self);
         };
-        *after = Some(job.pass);
+        turns.took(job.pass);
         let before = self.cursor.marks();
         let mut listed = Vec::new();
         let mut from = job.range.from;
@@ -128,7 +132,7 @@ impl Model {
     }
 
     fn live(&mut self, spells: &[Spell]) {
-        let mut after = None;
+        let mut turns = Turns::default();
         for spell in spells {
             let end = self.now + spell.seconds * 1000;
             let every = (spell.records > 0).then(|| 4_001 / i64::try_from(spell.records * spell.records).unwrap());
@@ -136,7 +140,7 @@ impl Model {
             while self.now < end {
                 let off = spell.nodes[turn % spell.nodes.len()];
                 turn += 1;
-                self.turn(off, spell.wall(), every, &mut after);
+                self.turn(off, spell.wall(), every, &mut turns);
             }
         }
     }

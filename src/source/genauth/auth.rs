@@ -20,10 +20,11 @@ use url::Url;
 use super::{Refusal, join, refusal};
 use crate::config::{GenauthBrand, GenauthConfig, Secret};
 use crate::event::Millis;
+use crate::page::Priority;
 use crate::source::http::{Answer, Http, system_time};
 use crate::source::list::{int, text};
 use crate::source::members::members;
-use crate::source::{BuildError, FailureClass, FetchError, FetchReason, Priority, Turn};
+use crate::source::{BuildError, FailureClass, FetchError, FetchReason, Turn};
 
 const TOKEN: &str = "/api/v3/get-management-token";
 /// A token whose life is not told is asked for again after this long.
@@ -222,14 +223,14 @@ fn token(grant: &Grant<'_>) -> Option<Token> {
 }
 
 /// All that a token request says is the access key, so a refusal of the request is a refusal of the key.
-fn not_granted(Refusal { error, .. }: Refusal) -> FetchError {
+fn not_granted(Refusal { error, by_api, .. }: Refusal) -> FetchError {
     let message = format!("no management token: {}", error.message);
     match error.class {
         // No page is: so there is nothing to ask less of.
         _ if error.reason == FetchReason::TooLarge => {
             FetchError::malformed("no management token: the answer is no such thing, it is far too large")
         }
-        FailureClass::Refused if error.reason == FetchReason::Refused => {
+        FailureClass::Refused if by_api => {
             FetchError { class: FailureClass::Credentials, reason: FetchReason::Credentials, message, ..error }
         }
         _ => FetchError { message, ..error },

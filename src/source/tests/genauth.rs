@@ -144,6 +144,18 @@ async fn a_token_request_that_is_refused_is_the_keys_fault() {
     assert_eq!(server.requests().len(), 1);
 }
 
+/// Nothing is served there: that is no word about the key.
+#[tokio::test]
+async fn an_endpoint_where_nothing_is_served_is_not_the_keys_fault() {
+    for reply in [Reply::new(404, &[], "not found"), Reply::ok(r#"{"statusCode":404,"message":"Cannot POST"}"#)] {
+        let reply = std::sync::Mutex::new(Some(reply));
+        let server = Server::start(move |_| reply.lock().expect("whole").take().expect("asked once")).await;
+        let error = first(&genauth_client(&server.endpoint)).await.expect_err("refused");
+        assert_eq!((error.class, error.reason), (FailureClass::Refused, FetchReason::Refused), "{}", error.message);
+        assert!(error.message.contains("look at endpoint and its path"), "{}", error.message);
+    }
+}
+
 #[tokio::test]
 async fn a_refused_signature_is_renewed_once_with_the_servers_clock() {
     for (code, by_its_date) in [(1305, true), (1306, false)] {

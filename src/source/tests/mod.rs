@@ -14,6 +14,7 @@ use crate::config::{
     GenauthAuth, GenauthBrand, GenauthConfig, GenauthFilter, ScloudConfig, ScloudFilter, Secret, Start,
 };
 use crate::memory::Budget;
+use crate::page::Position;
 
 fn stream(source: SourceConfig) -> StreamConfig {
     StreamConfig {
@@ -68,7 +69,7 @@ fn memory() -> Arc<Share> {
 
 fn client(config: &StreamConfig) -> Client {
     install_tls_provider();
-    Client::build("s", config, limiter(), memory()).expect("builds")
+    Client::build("s", config, limiter(), memory(), &mut Connections::default()).expect("builds")
 }
 
 fn scloud_client(endpoint: &Url) -> Client {

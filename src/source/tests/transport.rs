@@ -254,8 +254,14 @@ async fn a_page_that_is_padded_is_not_kept_for_its_records() {
 async fn time_in_line_is_told_apart_from_time_in_requests() {
     let server = Server::start(|_| Reply::ok(PAGE)).await;
     let limiter = Limiter::new(1000.0, 1);
-    let client = Client::build("s", &stream(SourceConfig::Scloud(scloud(&server.endpoint))), limiter.clone(), memory())
-        .expect("builds");
+    let client = Client::build(
+        "s",
+        &stream(SourceConfig::Scloud(scloud(&server.endpoint))),
+        limiter.clone(),
+        memory(),
+        &mut Connections::default(),
+    )
+    .expect("builds");
     let permit = limiter.acquire(limiter.rank(Priority::Live)).await;
     let request = request(Position::First);
     let (fetched, ()) = tokio::join!(client.fetch(&request, client.rank(Priority::Live)), async {
@@ -311,7 +317,7 @@ fn endpoints_that_would_leak_are_refused() {
     ] {
         let mut config = stream(SourceConfig::Scloud(scloud(&endpoint.parse().expect("a URL"))));
         config.allow_http = allow_http;
-        match Client::build("s", &config, limiter(), memory()) {
+        match Client::build("s", &config, limiter(), memory(), &mut Connections::default()) {
             Ok(_) => assert!(built, "{endpoint} is accepted"),
             Err(error) => {
                 assert!(!built, "{endpoint}: {error}");
@@ -328,7 +334,9 @@ fn a_ca_file_that_is_none_is_named() {
     for path in [file.path(), std::path::Path::new("/nonexistent/ca.pem")] {
         let mut config = stream(SourceConfig::Scloud(scloud(&"https://localhost".parse().expect("a URL"))));
         config.ca_file = Some(path.to_owned());
-        let message = Client::build("s", &config, limiter(), memory()).expect_err("no authority").to_string();
+        let message = Client::build("s", &config, limiter(), memory(), &mut Connections::default())
+            .expect_err("no authority")
+            .to_string();
         assert!(message.starts_with("ca_file: ") && message.contains(&path.display().to_string()), "{message}");
     }
 }
@@ -339,7 +347,8 @@ fn a_header_that_cannot_be_sent_is_named() {
     let mut config = genauth(&"https://localhost".parse().expect("a URL"));
     config.user_pool_id = "65f0\n".to_owned();
     let error =
-        Client::build("s", &stream(SourceConfig::Genauth(config)), limiter(), memory()).expect_err("a line break");
+        Client::build("s", &stream(SourceConfig::Genauth(config)), limiter(), memory(), &mut Connections::default())
+            .expect_err("a line break");
     assert!(error.to_string().starts_with("user_pool_id: "), "{error}");
 }
 
@@ -436,4 +445,16 @@ async fn answers_without_a_date_are_told_and_a_few_are_nothing() {
         }
         assert_eq!(told(&client), None, "{unreadable:?}");
     }
+}
+
+/// Else each stream of a thousand would hold connections of its own, and what TLS needs.
+#[tokio::test]
+async fn streams_of_the_same_settings_share_a_client() {
+    install_tls_provider();
+    let (mut connections, timeout) = (Connections::default(), Duration::from_secs(7));
+    let same = stream(SourceConfig::Scloud(scloud(&"http://127.0.0.1:1".parse().unwrap())));
+    let other = StreamConfig { request_timeout: timeout, ..same.clone() };
+    let mut of = |config: &StreamConfig| connections.of(config, false, true).unwrap();
+    let (first, second, third) = (of(&same), of(&same), of(&other));
+    assert!(std::sync::Arc::ptr_eq(&first, &second) && !std::sync::Arc::ptr_eq(&first, &third));
 }

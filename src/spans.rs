@@ -1,5 +1,5 @@
 //! trailcast's spans: which there are, and all that can be in them. Each is declared here, with every attribute it may
-//! have; the README's table is held against these declarations.
+//! have; the table in docs/operations.md is held against these declarations.
 //!
 //! | span | within | is |
 //! | --- | --- | --- |
@@ -22,7 +22,7 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::event::Millis;
+use crate::event::timestamp;
 use crate::reading::Outcome;
 use crate::window;
 
@@ -75,8 +75,8 @@ impl Window {
             trailcast.stream = stream,
             trailcast.sink = sink,
             trailcast.pass = pass,
-            trailcast.window.from = %time(window.from),
-            trailcast.window.to = %time(window.to),
+            trailcast.window.from = %timestamp(window.from),
+            trailcast.window.to = %timestamp(window.to),
             trailcast.reading = Empty,
             trailcast.records = Empty,
             trailcast.events = Empty,
@@ -229,8 +229,4 @@ impl Place {
 /// The bridge makes text of unsigned numbers.
 fn count(events: usize) -> i64 {
     i64::try_from(events).unwrap_or(i64::MAX)
-}
-
-fn time(millis: Millis) -> jiff::Timestamp {
-    jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
 }
