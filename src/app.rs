@@ -28,7 +28,7 @@ use crate::retry::PATIENCE;
 use crate::shutdown::{self, Shutdown};
 use crate::sink::{Sink, end_torn_line, was_closed};
 use crate::source::{BuildError, Client, Connections, Limiter, install_tls_provider};
-use crate::state::cursor::Schedule;
+use crate::state::schedule::Schedule;
 use crate::words::chain;
 
 /// How long lanes may take to finish what they are delivering. Kubernetes kills after 30 s unless told otherwise, and

@@ -33,7 +33,7 @@ use crate::reading::{Everywhere, Found, Gap, Inclusive, Listed, Paging, Rules, S
 use crate::retry::Waits;
 use crate::source::Client;
 use crate::spans::Place;
-use crate::state::cursor::{Job, Schedule};
+use crate::state::schedule::{Job, Schedule};
 use crate::window::{Density, Now, Window, floor_to};
 use audit::Audit;
 use bounds::Bounds;

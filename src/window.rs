@@ -32,6 +32,12 @@ impl Window {
         self.from <= time && time < self.to
     }
 
+    /// The shortest that holds both.
+    #[must_use]
+    pub fn around(self, other: Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
+
     /// Cuts into at most `parts` windows of about equal length, oldest first, at multiples of `unit`.
     #[must_use]
     pub fn split(self, parts: Millis, unit: Millis) -> Vec<Self> {

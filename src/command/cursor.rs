@@ -152,8 +152,8 @@ fn effect(lanes: &[Stored], to: Millis, now: Millis, skip: bool) -> Result<Strin
 /// cursor that is ahead of now itself stands nowhere that was read.
 fn passed_over(Stored { stream, sink, cursor }: &Stored, to: Millis) -> Option<String> {
     let (live, swept, to) = (cursor.live, cursor.passes_floor(), cursor.rounded(to));
-    let (until, history) = (live.min(to), cursor.history().filter(|history| history.from < to));
-    let history = history.map(|Window { from, to: end }| {
+    let until = live.min(to);
+    let history = cursor.history().filter(|history| history.from < to).map(|Window { from, to: end }| {
         format!(
             "records of history between {} and {}, which the backfill has not read yet",
             time(from),
@@ -165,7 +165,7 @@ fn passed_over(Stored { stream, sink, cursor }: &Stored, to: Millis) -> Option<S
         let (from, until) = (time(swept), time(until));
         format!("late records between {from} and {until}, which its sweeps have not read yet")
     });
-    let what: Vec<String> = [all, history, late].into_iter().flatten().collect();
+    let what: Vec<String> = all.into_iter().chain(history).chain(late).collect();
     (!what.is_empty()).then(|| format!("  {stream} to {sink}: {}", what.join("; ")))
 }
 
@@ -284,7 +284,7 @@ fn in_text(lanes: &[Stored], deleted: bool) -> String {
         let state = if deleted { "deleted" } else { "stands at" };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{stream} to {sink} ({} {}): {state} {}", log.source, log.tenant, time(cursor.live));
-        for history in cursor.history().iter().filter(|_| !deleted) {
+        for history in cursor.history().filter(|_| !deleted) {
             let _ = writeln!(text, "  backfill stands at {}, goes to {}", time(history.from), time(history.to));
         }
         for (sweep, mark) in cursor.sweeps.iter().filter(|_| !deleted) {
@@ -304,11 +304,12 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
             cursor.sweeps.iter().map(|(&sweep, &mark)| (age(sweep), json!(time(mark)))).collect();
         let gap = |gap: &Gap| json!({ "from": time(gap.from), "to": time(gap.to), "reason": gap.reason.label() });
         let gaps: Vec<_> = cursor.known.gaps.iter().map(gap).collect();
-        let history = cursor.history().map(|rest| json!({ "from": time(rest.from), "to": time(rest.to) }));
+        let history = |rest: Window| json!({ "from": time(rest.from), "to": time(rest.to) });
+        let history: Vec<_> = cursor.history().map(history).collect();
         json!({
             "stream": stream, "sink": sink, "source": cursor.stream.source, "tenant": cursor.stream.tenant,
             "deleted": deleted, "live": time(cursor.live), "sweeps": sweeps, "verified_through": time(cursor.floor()),
-            "backfill": history, "gaps": gaps,
+            "backfills": history, "gaps": gaps,
         })
     };
     format!("{:#}", serde_json::Value::Array(lanes.iter().map(lane).collect()))
@@ -318,7 +319,7 @@ fn in_json(lanes: &[Stored], deleted: bool) -> String {
 mod tests {
     use super::*;
     use crate::event::StreamIdentity;
-    use crate::state::cursor::Schedule;
+    use crate::state::schedule::Schedule;
 
     #[test]
     fn a_cursor_set_forward_says_what_is_never_delivered_and_never_goes_ahead_of_now() {

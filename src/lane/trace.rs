@@ -10,7 +10,7 @@ use crate::dead_letter::Refused;
 use crate::sink::SinkError;
 use crate::spans;
 use crate::state::admit::New;
-use crate::state::cursor::Pass;
+use crate::state::schedule::Pass;
 use crate::window::Window;
 
 /// Why something failed, as a value of the attribute `error.type`: a closed set.
@@ -53,7 +53,7 @@ impl Lane {
         let pass = match pass {
             Pass::Live | Pass::Fore => "live",
             Pass::Sweep(_) => "sweep",
-            Pass::Backfill => "backfill",
+            Pass::Backfill(_) => "backfill",
         };
         spans::Window::new(&self.feed.stream.name, &self.sink_name, window, pass)
     }

@@ -156,7 +156,8 @@ impl Lane {
         let sweep = |(&age, &mark): (&Millis, &Millis)| {
             (format!("sweep {}", units::duration_text(Duration::from_millis(age.unsigned_abs()))), mark)
         };
-        let backfill = cursor.history().map(|rest| ("backfill".to_owned(), rest.from));
+        // Of several the one that is furthest behind.
+        let backfill = cursor.history().map(|rest| rest.from).min().map(|mark| ("backfill".to_owned(), mark));
         let passes =
             std::iter::once(("live".to_owned(), cursor.live)).chain(backfill).chain(cursor.sweeps.iter().map(sweep));
         self.board.set_passes(passes.collect());

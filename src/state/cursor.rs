@@ -4,75 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::backfill::Backfill;
 use super::known::Known;
+use super::schedule::{Job, Pass, Schedule, Turns};
 use crate::event::{Millis, StreamIdentity};
 use crate::page::Priority;
 use crate::window::{Now, Window, floor_to};
 
-/// When which part of the log is read: a stream's config in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schedule {
-    /// The source's clock unit.
-    pub unit: Millis,
-    /// Between two live polls.
-    pub poll: Millis,
-    /// How far behind a multiple of that they fall: the same for all lanes of a stream, which ask for the same windows, and
-    /// another for each stream, so that they do not all ask at once.
-    pub phase: Millis,
-    /// The live pass stops this far behind the server's clock.
-    pub settle: Millis,
-    /// Every live poll reads this much again.
-    pub overlap: Millis,
-    /// The ages of the sweeps, ascending.
-    pub sweeps: Vec<Millis>,
-}
-
-/// A pass: a schedule on which a lane reads windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Pass {
-    /// Near now.
-    Live,
-    /// Beyond what is surely over, while clocks contradict each other: moves no mark further than what is.
-    Fore,
-    /// Everything once more at this age.
-    Sweep(Millis),
-    /// What the live pass has gone past.
-    Backfill,
-}
-
-impl Pass {
-    /// Whether it gives way to what is new, and goes on afterwards.
-    #[must_use]
-    pub const fn gives_way(self) -> bool {
-        matches!(self, Self::Sweep(_) | Self::Backfill)
-    }
-}
-
-/// What to read next: a range, to be cut into windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Job {
-    /// For which pass.
-    pub pass: Pass,
-    /// Before whose requests.
-    pub priority: Priority,
-    /// The range.
-    pub range: Window,
-}
-
-/// History that the live pass has gone past, so that what is new does not wait for it. It is read once: all of it is older by
-/// then than the sweeps have to wait for, but for its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backfill {
-    /// Where it began.
-    pub since: Millis,
-    /// The mark: what lies between `since` and here has been read.
-    pub from: Millis,
-    /// Where it ends. Nothing was younger when it began.
-    pub to: Millis,
-}
-
 /// Where a lane stands. Each mark says: everything before it has been read completely *at this age or older*,
-/// and what that showed has been delivered; or it lies in the backfill.
+/// and what that showed has been delivered; or it lies in a backfill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Whose log it is; a cursor is of no use for another.
@@ -84,10 +24,10 @@ pub struct Cursor {
     pub overlap: Millis,
     /// The sweeps, by age.
     pub sweeps: BTreeMap<Millis, Millis>,
-    /// History that is read beside them. Kept when it is read until every sweep has come to where it began: what it has read
-    /// they need not read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backfill: Option<Backfill>,
+    /// History that is read beside them, newest first. Kept when it is read until every sweep has come to where it began: what
+    /// it has read they need not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backfills: Vec<Backfill>,
     /// Commits so far: names the next delta.
     pub commits: u64,
     /// The latest time, by the server's clock, at which anything was read that counts: no mark is honest that lies
@@ -109,6 +49,9 @@ const ROUNDING: Millis = 1_000;
 /// this part.
 const SWEEP_EVERY: Millis = 8;
 
+/// A lane that has fallen behind so often, and has still to read all that, reads in its turn what comes after.
+const MOST_BACKFILLS: usize = 8;
+
 impl Cursor {
     /// Begins at `start`, rounded down to the clock unit.
     #[must_use]
@@ -120,7 +63,7 @@ impl Cursor {
             live: start,
             overlap: start,
             sweeps,
-            backfill: None,
+            backfills: Vec::new(),
             commits: 0,
             read_at: None,
             begun: Some(start),
@@ -133,7 +76,7 @@ impl Cursor {
     pub fn adopt(&mut self, schedule: &Schedule) {
         let floor = self.passes_floor();
         self.sweeps = schedule.sweeps.iter().map(|&age| (age, *self.sweeps.get(&age).unwrap_or(&floor))).collect();
-        self.leave_to_backfill(schedule);
+        self.leave_to_backfills(schedule);
     }
 
     /// Puts every mark to `time`, rounded down to the clock unit. What is remembered of it must go, too, or what lies
@@ -143,7 +86,7 @@ impl Cursor {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time;
         }
-        self.backfill = None;
+        self.backfills.clear();
         self.begun = Some(time);
         self.known.silent = Some(time);
     }
@@ -151,58 +94,65 @@ impl Cursor {
     /// Whether the live pass is to go past what it has not read.
     #[must_use]
     pub fn is_far_behind(&self, schedule: &Schedule, now: Millis) -> bool {
-        self.history().is_none() && schedule.live_end(now) - self.live > schedule.far()
+        self.backfills.len() < MOST_BACKFILLS && schedule.live_end(now) - self.live > schedule.far()
     }
 
-    /// Where the live pass is far behind the server's `now`, it goes on from there, and what lies between is left to the
-    /// backfill, if that has nothing else to read. What that is.
+    /// Where the live pass is far behind the server's `now`, it goes on from there, and what lies between is left to a
+    /// backfill. What that is.
     pub fn go_past(&mut self, schedule: &Schedule, now: Millis) -> Option<Window> {
         if !self.is_far_behind(schedule, now) {
             return None;
         }
         let to = schedule.live_end(now);
         let since = self.live.min(self.overlap);
-        self.backfill = Some(Backfill { since, from: since, to });
+        let backfill = Backfill { since, from: since, to };
+        // One that began no earlier is a part of it.
+        self.backfills.retain(|other| other.since < since);
+        self.backfills.insert(0, backfill);
         (self.live, self.overlap) = (to, floor_to(to - schedule.overlap, schedule.unit).max(self.overlap));
-        self.leave_to_backfill(schedule);
-        self.history()
+        self.leave_to_backfills(schedule);
+        Some(backfill.rest())
     }
 
-    /// Sweeps that have come to where the backfill began leave to it what it reads late enough for them.
-    fn leave_to_backfill(&mut self, schedule: &Schedule) {
-        let Some(Backfill { since, from, to }) = self.backfill else { return };
-        for (&age, mark) in &mut self.sweeps {
-            if since <= *mark {
-                *mark = floor_to(to - age, schedule.unit).max(*mark);
+    /// Sweeps that have come to where a backfill began leave to it what it reads late enough for them.
+    fn leave_to_backfills(&mut self, schedule: &Schedule) {
+        for &Backfill { since, to, .. } in &self.backfills {
+            for (&age, mark) in &mut self.sweeps {
+                if since <= *mark {
+                    *mark = floor_to(to - age, schedule.unit).max(*mark);
+                }
             }
         }
-        let serves = |(&age, &mark): (&Millis, &Millis)| mark < since && since < to - age;
-        if from >= to && !self.sweeps.iter().any(serves) {
-            self.backfill = None;
-        }
+        let sweeps = &self.sweeps;
+        let serves = |backfill: &Backfill| sweeps.iter().any(|(&age, &mark)| backfill.is_ahead_of(age, mark));
+        self.backfills.retain(|backfill| !backfill.rest().is_empty() || serves(backfill));
     }
 
-    /// What the backfill has still to read.
-    #[must_use]
-    pub fn history(&self) -> Option<Window> {
-        self.backfill.map(|Backfill { from, to, .. }| Window { from, to }).filter(|rest| !rest.is_empty())
+    /// What backfills have still to read, newest first.
+    pub fn history(&self) -> impl Iterator<Item = Window> {
+        self.backfills.iter().map(|backfill| backfill.rest()).filter(|rest| !rest.is_empty())
+    }
+
+    /// The earliest of the marks of `passes` and of backfills.
+    fn with_history(&self, passes: Millis) -> Millis {
+        self.history().map(|rest| rest.from).fold(passes, Millis::min)
     }
 
     /// Whether everything of this time has been read once.
     #[must_use]
     pub fn has_read(&self, time: Millis) -> bool {
-        time < self.live && !self.history().is_some_and(|rest| rest.contains(time))
+        time < self.live && !self.history().any(|rest| rest.contains(time))
     }
 
     /// Everything before it has been read once, and delivered.
     #[must_use]
     pub fn delivered_through(&self) -> Millis {
-        self.history().map_or(self.live, |rest| rest.from)
+        self.with_history(self.live)
     }
 
     /// The first records of all are listed, for `window` or elsewhere. That there were none before was the word of an API that
     /// had not shown anything yet: all that it called empty is read once more. Nothing of it was delivered, so nothing comes
-    /// again. The backfill does it, so that what is new does not wait.
+    /// again. A backfill does it, so that what is new does not wait.
     pub fn hear(&mut self, schedule: &Schedule, window: Window) {
         let Some(silent) = self.known.silent.take() else { return };
         // Behind `window`, too, the live pass may have been told so.
@@ -210,10 +160,9 @@ impl Cursor {
         if silent >= to {
             return;
         }
-        let rest = self.history().unwrap_or(Window { from: silent, to });
-        let from = silent.min(rest.from);
-        self.backfill = Some(Backfill { since: from, from, to: to.max(rest.to) });
-        self.leave_to_backfill(schedule);
+        let all = self.history().fold(Window { from: silent, to }, Window::around);
+        self.backfills = vec![Backfill { since: all.from, from: all.from, to: all.to }];
+        self.leave_to_backfills(schedule);
     }
 
     /// A time as marks know it: rounded down to the source's clock unit.
@@ -245,7 +194,7 @@ impl Cursor {
             back(mark, age);
         }
         let live = self.live;
-        self.backfill = self.backfill.map(|backfill| Backfill { to: backfill.to.min(live), ..backfill });
+        self.backfills.iter_mut().for_each(|backfill| backfill.to = backfill.to.min(live));
         self.read_at = Some(read);
     }
 
@@ -255,19 +204,18 @@ impl Cursor {
         for mark in [&mut self.live, &mut self.overlap].into_iter().chain(self.sweeps.values_mut()) {
             *mark = time.max(*mark);
         }
-        let skip = |Backfill { since, from, to }| Backfill { since: time.max(since), from: time.max(from), to };
-        self.backfill = self.backfill.map(skip).filter(|backfill| backfill.from < backfill.to);
+        self.backfills.iter_mut().for_each(|backfill| backfill.from = time.max(backfill.from));
+        self.backfills.retain(|backfill| !backfill.rest().is_empty());
     }
 
     /// Everything before it has been read by every pass: it is never read again, and what was delivered from it
     /// need not be remembered. This is `verified through`.
     #[must_use]
     pub fn floor(&self) -> Millis {
-        let passes = self.passes_floor();
-        self.history().map_or(passes, |rest| passes.min(rest.from))
+        self.with_history(self.passes_floor())
     }
 
-    /// The same without the backfill.
+    /// The same without backfills.
     #[must_use]
     pub fn passes_floor(&self) -> Millis {
         self.sweeps.values().copied().fold(self.live.min(self.overlap), Millis::min)
@@ -275,16 +223,16 @@ impl Cursor {
 
     /// What to read next at the server's time `now`, if anything is due. `comfortable` is the length of a window
     /// that holds one batch; `all` asks for every sweep that has anything to read, however little. Others have their `turns`
-    /// after each live job, or an API that answers more slowly than it is polled would starve them; and they in turn.
+    /// after each live job, or an API that answers more slowly than it is polled would starve them; and so has each among
+    /// them, or one that cannot read would starve the others.
     #[must_use]
-    pub fn plan(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool, turns: Turns) -> Option<Job> {
+    pub fn plan(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool, turns: &Turns) -> Option<Job> {
         let live = self.plan_live(schedule, now);
         let beside = || {
-            let (sweep, backfill) =
-                (self.plan_sweep(schedule, now, comfortable, all), self.plan_backfill(schedule, now));
-            if turns.beside == Some(Pass::Backfill) { sweep.or(backfill) } else { backfill.or(sweep) }
+            let sweeps = self.plan_sweeps(schedule, now, comfortable, all);
+            self.plan_backfills(schedule, now).chain(sweeps).min_by_key(|job| turns.place_of(job.pass))
         };
-        if matches!(turns.last, Some(Pass::Live | Pass::Fore)) { beside().or(live) } else { live.or_else(beside) }
+        if matches!(turns.last(), Some(Pass::Live | Pass::Fore)) { beside().or(live) } else { live.or_else(beside) }
     }
 
     /// The live job, if the live pass is behind `now`.
@@ -296,24 +244,33 @@ impl Cursor {
         (self.live < to).then_some(Job { pass: Pass::Live, priority, range })
     }
 
-    /// What of it is over, if clocks say by now that some of it is not.
-    fn plan_backfill(&self, schedule: &Schedule, now: Millis) -> Option<Job> {
-        let range = self.history().map(|Window { from, to }| Window { from, to: to.min(schedule.live_end(now)) })?;
-        (!range.is_empty()).then_some(Job { pass: Pass::Backfill, priority: Priority::CatchUp, range })
+    /// What of history is over, if clocks say by now that some of it is not; newest first.
+    fn plan_backfills(&self, schedule: &Schedule, now: Millis) -> impl Iterator<Item = Job> {
+        let end = schedule.live_end(now);
+        self.backfills.iter().filter_map(move |backfill| {
+            let Window { from, to } = backfill.rest();
+            let range = Window { from, to: to.min(end) };
+            let job = Job { pass: Pass::Backfill(backfill.since), priority: Priority::CatchUp, range };
+            (!range.is_empty()).then_some(job)
+        })
     }
 
-    /// The sweep that is most overdue, measured by how much each lets gather.
-    fn plan_sweep(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool) -> Option<Job> {
-        let due = self.sweeps.iter().filter_map(|(&age, &from)| {
-            let left = self.backfill.filter(|backfill| from < backfill.since && backfill.since < backfill.to - age);
+    /// The sweeps that are due, the most overdue first, measured by how much each lets gather; of two the older one, whose
+    /// windows serve the younger, too.
+    fn plan_sweeps(&self, schedule: &Schedule, now: Millis, comfortable: Millis, all: bool) -> Vec<Job> {
+        let due = self.sweeps.iter().rev().filter_map(|(&age, &from)| {
+            let ahead = self.backfills.iter().filter(|backfill| backfill.is_ahead_of(age, from));
+            let left = ahead.map(|backfill| backfill.since).min();
             let end = floor_to(now - age, schedule.unit);
-            let range = Window { from, to: left.map_or(end, |backfill| end.min(backfill.since)) };
+            let range = Window { from, to: left.map_or(end, |since| end.min(since)) };
             let gather = comfortable.min((age / SWEEP_EVERY).max(schedule.poll + schedule.unit)).max(schedule.unit);
             let enough = if all || left.is_some() { 1 } else { gather };
             let job = Job { pass: Pass::Sweep(age), priority: Priority::Sweep, range };
             (range.len() >= enough).then_some((range.len() as f64 / gather as f64, job))
         });
-        due.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, job)| job)
+        let mut due: Vec<(f64, Job)> = due.collect();
+        due.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        due.into_iter().map(|(_, job)| job).collect()
     }
 
     /// Takes note that `window` was read completely, beginning at the server's time `read_at`, and delivered.
@@ -333,13 +290,13 @@ impl Cursor {
         for (&age, mark) in &mut self.sweeps {
             reach(mark, age);
         }
-        if let Some(backfill) = &mut self.backfill {
+        for backfill in &mut self.backfills {
             reach(&mut backfill.from, schedule.settle);
         }
         if counts {
             self.read_at = self.read_at.max(Some(read_at));
         }
-        self.leave_to_backfill(schedule);
+        self.leave_to_backfills(schedule);
     }
 
     /// The mark that a pass goes on from.
@@ -348,140 +305,27 @@ impl Cursor {
         match pass {
             Pass::Live | Pass::Fore => self.live,
             Pass::Sweep(age) => *self.sweeps.get(&age).unwrap_or(&self.live),
-            Pass::Backfill => self.history().map_or(self.live, |rest| rest.from),
+            Pass::Backfill(since) => {
+                let this = self.backfills.iter().find(|backfill| backfill.since == since);
+                this.map_or(self.live, |backfill| backfill.from)
+            }
+        }
+    }
+
+    /// Whether it has such a pass: a backfill may have become a part of another.
+    #[must_use]
+    pub fn has(&self, pass: Pass) -> bool {
+        match pass {
+            Pass::Live | Pass::Fore => true,
+            Pass::Sweep(age) => self.sweeps.contains_key(&age),
+            Pass::Backfill(since) => self.backfills.iter().any(|backfill| backfill.since == since),
         }
     }
 
     /// Its marks: what a job that was of use has moved.
     #[must_use]
     pub fn marks(&self) -> Vec<Millis> {
-        let history = self.backfill.map(|backfill| backfill.from);
+        let history = self.backfills.iter().map(|backfill| backfill.from);
         [self.live, self.overlap].into_iter().chain(self.sweeps.values().copied()).chain(history).collect()
-    }
-}
-
-impl Schedule {
-    /// Where in its polls the stream called `name` asks.
-    #[must_use]
-    pub fn phase_of(name: &str, poll: Millis, unit: Millis) -> Millis {
-        let hash = blake3::hash(name.as_bytes());
-        let number = hash.as_bytes().iter().take(4).fold(0, |number, byte| number << 8 | Millis::from(*byte));
-        floor_to(number % poll, unit)
-    }
-
-    /// The poll that the server's time `now` falls into.
-    #[must_use]
-    pub fn tick(&self, now: Millis) -> Millis {
-        floor_to(now - self.phase, self.poll) + self.phase
-    }
-
-    /// How far the live pass goes at the server's time `now`.
-    fn live_end(&self, now: Millis) -> Millis {
-        floor_to(now - self.settle, self.unit)
-    }
-
-    /// Further behind is far behind.
-    fn far(&self) -> Millis {
-        (3 * self.poll).max(60_000)
-    }
-}
-
-/// Whose turn it was.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Turns {
-    /// The pass of the job before.
-    last: Option<Pass>,
-    /// And of the last that gives way to what is new.
-    beside: Option<Pass>,
-}
-
-impl Turns {
-    /// It was `pass`'s turn.
-    pub const fn took(&mut self, pass: Pass) {
-        self.last = Some(pass);
-        if pass.gives_way() {
-            self.beside = Some(pass);
-        }
-    }
-
-    /// It was nobody's.
-    pub const fn waited(&mut self) {
-        self.last = None;
-    }
-
-    /// The pass of the job before.
-    #[must_use]
-    pub const fn last(self) -> Option<Pass> {
-        self.last
-    }
-}
-
-/// How far beyond what is surely over the server's clock may be before that is read, too.
-const APART: Millis = 5_000;
-/// How far that is read at once, where nothing says how far it goes.
-const REACH: Millis = 3_600_000;
-/// The newest records that do not say how far there are any.
-const ABSURD: usize = 5;
-
-/// How far a lane has read beyond what is surely over: known to nobody else, and forgotten with the process. What it
-/// finds is delivered and remembered; the live pass reads it once more when it surely is over, and finds nothing new.
-#[derive(Debug, Clone, Copy)]
-pub struct Fore {
-    through: Millis,
-    reach: Millis,
-    polled: Millis,
-    /// Whether the last reading went as far as there may be anything.
-    ended: bool,
-}
-
-impl Default for Fore {
-    fn default() -> Self {
-        Self { through: Millis::MIN, reach: REACH, polled: Millis::MIN, ended: true }
-    }
-}
-
-impl Fore {
-    /// What to read at `now`, once a poll, if clocks are so far apart that something may wait there; with `all`, until it
-    /// has come to the end once.
-    #[must_use]
-    pub fn plan(&self, cursor: &Cursor, schedule: &Schedule, now: Now, all: bool) -> Option<Job> {
-        let once = self.ended && self.polled != Millis::MIN;
-        let is_polled = if all { once } else { self.polled == schedule.tick(now.sure) };
-        let latest = Self::latest(cursor.live, now);
-        if latest - now.sure <= APART || is_polled {
-            return None;
-        }
-        let to = floor_to(latest - schedule.settle, schedule.unit);
-        let from = self.through.saturating_sub(schedule.overlap).max(cursor.live);
-        let range = Window { from, to: to.min(floor_to(from.saturating_add(self.reach), schedule.unit)) };
-        (!range.is_empty()).then_some(Job { pass: Pass::Fore, priority: Priority::Live, range })
-    }
-
-    /// Where the live pass has nothing to ask, as it stands beyond what is surely over, one answer is enough to go by: else
-    /// there would never be another.
-    const fn latest(live: Millis, now: Now) -> Millis {
-        if live > now.sure { now.claimed } else { now.latest }
-    }
-
-    /// Takes note that what was planned at `now` was more than a poll is long: less is asked for, or it would never be read.
-    pub fn was_too_much(&mut self, schedule: &Schedule, now: Now) {
-        (self.polled, self.ended) = (schedule.tick(now.sure), false);
-        self.reach = (self.reach / 2).max(schedule.poll).max(schedule.overlap.saturating_add(schedule.unit));
-    }
-
-    /// Takes note that `range` was read at `now`, and of the times that were `listed` there. How far it goes on is known
-    /// by records alone, but for the newest few, whose times may be absurd: an empty future is not read.
-    pub fn read(&mut self, schedule: &Schedule, range: Window, now: Now, mut listed: Vec<Millis>) {
-        self.polled = schedule.tick(now.sure);
-        self.ended = range.to >= floor_to(Self::latest(range.from, now) - schedule.settle, schedule.unit);
-        listed.sort_unstable();
-        let newest = listed.len().checked_sub(ABSURD).map(|index| listed[index]);
-        match newest {
-            Some(newest) if newest > self.through => {
-                (self.through, self.reach) = (newest.min(range.to), self.reach.saturating_mul(2).min(REACH));
-            }
-            _ if !self.ended => self.reach = self.reach.saturating_mul(2),
-            _ => {}
-        }
     }
 }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::admit::{self, Delivered, MOST_SKEW, Memory, New, admit};
-use super::cursor::{Backfill, Cursor, Fore, Pass, Schedule, Turns};
+use super::backfill::Backfill;
+use super::cursor::Cursor;
+use super::fore::Fore;
 use super::known::{Known, Noted};
+use super::schedule::{Pass, Schedule, Turns};
 use super::store::{self, Commit, LaneKey, ReadAt};
 use crate::event::{Fingerprint, Millis, Source, StreamIdentity};
 use crate::page::Priority;
@@ -168,7 +171,7 @@ fn a_sweep_waits_until_it_is_worth_a_request() {
         let schedule = Schedule { unit: 1, poll, sweeps: vec![age], ..schedule() };
         let mut cursor = Cursor::new(stream(Source::Genauth), &schedule, 0);
         (cursor.live, cursor.overlap) = (age + gathered, age + gathered);
-        let job = cursor.plan(&schedule, age + gathered, comfortable, false, Turns::default());
+        let job = cursor.plan(&schedule, age + gathered, comfortable, false, &Turns::default());
         job.is_some_and(|job| job.pass == Pass::Sweep(age))
     };
     for (age, poll, comfortable, enough) in [
@@ -494,7 +497,7 @@ fn what_was_empty_before_the_first_record_is_read_again() {
     cursor.known.silent = None;
     let before = cursor.clone();
     let hear = |cursor: &mut Cursor, from, to| cursor.hear(&schedule(), window(from, to));
-    let backfill = |since, from, to| Some(Backfill { since, from, to });
+    let backfill = |since, from, to| vec![Backfill { since, from, to }];
     hear(&mut cursor, 50_000, 60_000);
     assert_eq!(cursor, before, "something was listed before");
     let silent = |cursor: &Cursor| {
@@ -504,16 +507,16 @@ fn what_was_empty_before_the_first_record_is_read_again() {
     cursor = silent(&before);
     hear(&mut cursor, 50_000, 60_000);
     let sweeps = BTreeMap::from([(10_000, 40_000), (60_000, 20_000)]);
-    let expected = Cursor { backfill: backfill(10_000, 10_000, 50_000), sweeps, ..before.clone() };
+    let expected = Cursor { backfills: backfill(10_000, 10_000, 50_000), sweeps, ..before.clone() };
     assert_eq!(cursor, expected, "what is new does not wait");
     assert_eq!((cursor.floor(), cursor.delivered_through()), (10_000, 10_000));
     // What the live pass was told behind the window as well, and what the backfill was.
     let mut amid = silent(&before);
     hear(&mut amid, 20_000, 30_000);
-    assert_eq!(amid.backfill, backfill(10_000, 10_000, 50_000));
-    let mut beside = Cursor { live: 90_000, backfill: backfill(5_000, 30_000, 70_000), ..silent(&before) };
+    assert_eq!(amid.backfills, backfill(10_000, 10_000, 50_000));
+    let mut beside = Cursor { live: 90_000, backfills: backfill(5_000, 30_000, 70_000), ..silent(&before) };
     hear(&mut beside, 80_000, 90_000);
-    assert_eq!(beside.backfill, backfill(10_000, 10_000, 80_000));
+    assert_eq!(beside.backfills, backfill(10_000, 10_000, 80_000));
     let mut first = Cursor { known: Known { silent: Some(50_000), ..Known::default() }, ..before.clone() };
     hear(&mut first, 50_000, 60_000);
     assert_eq!(first, before, "nothing lies before the first window");
@@ -523,7 +526,7 @@ fn what_was_empty_before_the_first_record_is_read_again() {
 #[test]
 fn what_is_new_does_not_wait_for_history() {
     let (minute, schedule) = (60_000, schedule());
-    let history = |since, from, to| Some(Backfill { since, from, to });
+    let history = |since, from, to| vec![Backfill { since, from, to }];
     let mut near = Cursor::new(stream(Source::Scloud), &schedule, 0);
     assert_eq!(near.go_past(&schedule, minute + 2_000), None, "a minute behind");
     let mut cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
@@ -535,22 +538,93 @@ fn what_is_new_does_not_wait_for_history() {
     // Beside what is new, in turns.
     let (mut turns, mut passes) = (Turns::default(), Vec::new());
     for _ in 0..5 {
-        let job = cursor.plan(&schedule, to + minute, 1000, false, turns).unwrap();
+        let job = cursor.plan(&schedule, to + minute, 1000, false, &turns).unwrap();
         turns.took(job.pass);
         passes.push(job.pass);
     }
-    assert_eq!(passes, [Pass::Live, Pass::Backfill, Pass::Live, Pass::Sweep(60_000), Pass::Live]);
+    assert_eq!(passes, [Pass::Live, Pass::Backfill(0), Pass::Live, Pass::Sweep(60_000), Pass::Live]);
     cursor.advance(&schedule, window(0, minute), to + minute);
-    assert_eq!((cursor.backfill, cursor.floor()), (history(0, minute, to), minute));
+    assert_eq!((&cursor.backfills, cursor.floor()), (&history(0, minute, to), minute));
     assert_eq!([minute - 1, minute, to - 1].map(|time| cursor.has_read(time)), [true, false, false]);
     // Of what clocks no longer say to be over nothing is asked for before it is.
-    let at = |now| cursor.plan(&schedule, now, 1000, false, Turns::default()).map(|job| (job.pass, job.range));
-    assert_eq!(at(5 * minute + 2_000), Some((Pass::Backfill, window(minute, 5 * minute))));
+    let at = |now| cursor.plan(&schedule, now, 1000, false, &Turns::default()).map(|job| (job.pass, job.range));
+    assert_eq!(at(5 * minute + 2_000), Some((Pass::Backfill(0), window(minute, 5 * minute))));
     assert_eq!(at(minute + 2_000), None);
-    // While there is history, the live pass comes in its turn.
-    assert_eq!(cursor.go_past(&schedule, 3 * to), None);
     cursor.advance(&schedule, window(minute, to), to + minute);
-    assert_eq!((cursor.backfill, cursor.floor(), cursor.delivered_through()), (None, to, to));
+    assert_eq!((&cursor.backfills, cursor.floor(), cursor.delivered_through()), (&vec![], to, to));
+}
+
+/// Also where it falls behind once more: each time has a backfill of its own, the newest first, and no sweep reads what one of
+/// them reads late enough for it.
+#[test]
+fn what_is_new_waits_for_no_history_however_often_a_lane_falls_behind() {
+    let (minute, schedule) = (60_000, schedule());
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
+    cursor.go_past(&schedule, 10 * minute + 2_000).unwrap();
+    let first = Backfill { since: 0, from: 0, to: 10 * minute };
+    assert_eq!(cursor.go_past(&schedule, 10 * minute + 2_000), None, "it has gone past that");
+    cursor.advance(&schedule, window(cursor.overlap, 11 * minute), 11 * minute + 2_000);
+    let since = 11 * minute - 3_000;
+    assert_eq!(cursor.go_past(&schedule, 20 * minute + 2_000), Some(window(since, 20 * minute)));
+    let second = Backfill { since, from: since, to: 20 * minute };
+    assert_eq!(cursor.backfills, [second, first]);
+    assert_eq!((cursor.floor(), cursor.delivered_through()), (0, 0));
+    let at = [minute, 10 * minute, since - 1, since, 20 * minute - 1].map(|time| cursor.has_read(time));
+    assert_eq!(at, [false, true, true, false, false]);
+    // Sweeps read what lies between the two, and then go on behind the second.
+    assert_eq!(cursor.sweeps, BTreeMap::from([(10_000, 10 * minute - 10_000), (minute, 9 * minute)]));
+    let (mut turns, mut jobs) = (Turns::default(), Vec::new());
+    for _ in 0..10 {
+        let job = cursor.plan(&schedule, 21 * minute, 1000, false, &turns).unwrap();
+        turns.took(job.pass);
+        jobs.push((job.pass, job.range));
+    }
+    let newest = (Pass::Backfill(since), window(since, 20 * minute));
+    let beside = [
+        newest,
+        (Pass::Backfill(0), window(0, 10 * minute)),
+        (Pass::Sweep(minute), window(9 * minute, since)),
+        (Pass::Sweep(10_000), window(10 * minute - 10_000, since)),
+        newest,
+    ];
+    let odd: Vec<_> = jobs.iter().skip(1).step_by(2).copied().collect();
+    assert_eq!(odd, beside, "each in its turn, after the live pass");
+    cursor.advance(&schedule, window(9 * minute, since), 21 * minute);
+    assert_eq!(cursor.sweeps, BTreeMap::from([(10_000, 20 * minute - 10_000), (minute, 19 * minute)]));
+    // In either order.
+    let mut other = cursor.clone();
+    cursor.advance(&schedule, newest.1, 21 * minute);
+    assert_eq!((&cursor.backfills, cursor.floor()), (&vec![first], 0));
+    other.advance(&schedule, first.rest(), 21 * minute);
+    assert_eq!((&other.backfills, other.floor()), (&vec![second], since));
+    other.advance(&schedule, newest.1, 21 * minute);
+    assert_eq!((&other.backfills, other.floor()), (&vec![], 20 * minute));
+}
+
+/// It begins where the lane is to read once more what may be a little late: then it holds the one before.
+#[test]
+fn a_backfill_holds_those_that_began_no_earlier() {
+    let schedule = Schedule { overlap: 600_000, ..schedule() };
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
+    cursor.go_past(&schedule, 102_000).unwrap();
+    assert_eq!((cursor.live, cursor.overlap), (100_000, 0));
+    cursor.advance(&schedule, window(0, 50_000), 102_000);
+    assert_eq!(cursor.go_past(&schedule, 202_000), Some(window(0, 200_000)));
+    assert_eq!(cursor.backfills, [Backfill { since: 0, from: 0, to: 200_000 }]);
+}
+
+#[test]
+fn a_lane_that_has_eight_backfills_reads_in_its_turn_what_comes_after() {
+    let schedule = schedule();
+    let mut cursor = Cursor::new(stream(Source::Scloud), &schedule, 0);
+    for number in 1..=8 {
+        assert!(cursor.go_past(&schedule, number * 100_000 + 2_000).is_some(), "{number}");
+    }
+    assert_eq!((cursor.go_past(&schedule, 1_000_000), cursor.history().count()), (None, 8));
+    let job = cursor.plan(&schedule, 1_000_000, 1000, false, &Turns::default()).unwrap();
+    assert_eq!((job.pass, job.range), (Pass::Live, window(797_000, 998_000)));
+    cursor.advance(&schedule, window(0, 100_000), 1_000_000);
+    assert!(cursor.go_past(&schedule, 1_000_000).is_some());
 }
 
 #[test]
@@ -561,9 +635,9 @@ fn sweeps_read_on_their_own_what_lies_before_the_backfill_began() {
     assert_eq!((cursor.overlap, &cursor.sweeps), (997_000, &BTreeMap::from([(10_000, 90_000), (60_000, 40_000)])));
     let sweep = |cursor: &Cursor| {
         let mut turns = Turns::default();
-        turns.took(Pass::Backfill);
+        turns.took(Pass::Backfill(98_000));
         turns.took(Pass::Live);
-        cursor.plan(&schedule, 1_002_000, 10_000, false, turns).map(|job| (job.pass, job.range))
+        cursor.plan(&schedule, 1_002_000, 10_000, false, &turns).map(|job| (job.pass, job.range))
     };
     assert_eq!(sweep(&cursor), Some((Pass::Sweep(60_000), window(40_000, 98_000))));
     // One window of the older sweep serves the younger one.
@@ -571,30 +645,31 @@ fn sweeps_read_on_their_own_what_lies_before_the_backfill_began() {
     assert_eq!(cursor.sweeps, BTreeMap::from([(10_000, 990_000), (60_000, 940_000)]));
     let mut slow = Cursor { sweeps: BTreeMap::from([(10_000, 97_999), (60_000, 40_000)]), ..cursor.clone() };
     slow.advance(&schedule, window(98_000, 1_000_000), 1_002_000);
-    assert_eq!((slow.history(), slow.floor()), (None, 40_000), "what was read is known until they have come there");
+    assert_eq!(
+        (slow.history().next(), slow.floor()),
+        (None, 40_000),
+        "what was read is known until they have come there"
+    );
     slow.advance(&schedule, window(40_000, 98_000), 1_002_000);
-    assert_eq!((slow.backfill, slow.floor()), (None, 940_000));
+    assert_eq!((&slow.backfills, slow.floor()), (&vec![], 940_000));
 }
 
 #[test]
 fn a_backfill_moves_with_the_cursor() {
     let of = |since, from, to| Cursor {
-        backfill: Some(Backfill { since, from, to }),
+        backfills: vec![Backfill { since, from, to }],
         ..cursor(90_000, 80_000, [70_000, 60_000])
     };
     let mut set = of(0, 10_000, 90_000);
     set.set_to(20_000);
-    assert_eq!((set.backfill, set.floor()), (None, 20_000));
+    assert_eq!((&set.backfills, set.floor()), (&vec![], 20_000));
     let mut skipped = [of(0, 10_000, 90_000), of(0, 10_000, 30_000)];
     skipped.iter_mut().for_each(|cursor| cursor.skip_to(30_000));
-    assert_eq!(
-        skipped.map(|cursor| cursor.backfill),
-        [Some(Backfill { since: 30_000, from: 30_000, to: 90_000 }), None]
-    );
+    assert_eq!(skipped.map(|cursor| cursor.backfills), [vec![Backfill { since: 0, from: 30_000, to: 90_000 }], vec![]]);
     let mut back = Cursor { read_at: Some(50_000), ..of(0, 10_000, 90_000) };
     back.put_back(&schedule(), Now { sure: 40_000, latest: 40_000, claimed: 50_000 });
-    assert_eq!((back.live, back.history()), (48_000, Some(window(10_000, 48_000))));
-    assert_eq!(of(0, 10_000, 90_000).mark_of(Pass::Backfill), 10_000);
+    assert_eq!((back.live, back.history().next()), (48_000, Some(window(10_000, 48_000))));
+    assert_eq!(of(0, 10_000, 90_000).mark_of(Pass::Backfill(0)), 10_000);
     let text = store::write_cursor(&of(0, 10_000, 90_000));
     assert_eq!(store::parse_cursor(&text).unwrap(), of(0, 10_000, 90_000));
 }

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::admit::{Delivered, Memory, New};
-use super::cursor::{Cursor, Schedule};
+use super::cursor::Cursor;
 use super::known::Known;
+use super::schedule::Schedule;
 use crate::event::{Fingerprint, Millis};
 use crate::reading::Found;
 use crate::window::{Window, floor_to};
@@ -276,25 +277,19 @@ pub fn commit(
         next.hear(read.schedule, read.window);
     }
     let unit = read.schedule.unit;
-    // No window that is still to be read lists anything older: each asks for one unit before its start, and no record was
-    // seen to lie further than the skew before that.
-    let margin = |cursor: &Cursor| unit + cursor.known.reach();
-    let keep = |cursor: &Cursor| cursor.floor() - margin(cursor);
-    let (kept_from, keep_from) = (keep(cursor), keep(&next));
-    // Nor does the backfill list what lies behind its end: it may take days, and the other passes go on.
-    let passed = |cursor: &Cursor| cursor.passes_floor() - margin(cursor);
-    let end = next.history().map(|history| history.to + margin(&next) + BUCKET);
-    let is_passed = |time: Millis| end.is_some_and(|end| end <= time && time < passed(&next));
+    let (forgot, forgets) = (forgotten(cursor, unit), forgotten(&next, unit));
+    let keep_from = next.floor() - margin(&next, unit);
     // A record that shows a time of which nothing is remembered any longer, and is listed all the same, may be listed again.
     let memory = Memory { window: read.window, unit, skew: next.known.reach() };
     let is_astray = |time: Option<Millis>| memory.is_before(time) && time.is_some_and(|time| time < keep_from);
+    let is_over = |time: Millis| forgets.iter().any(|over| over.contains(time));
     let mut changes = Changes::default();
     let mut buckets: BTreeMap<i64, Vec<Fingerprint>> = BTreeMap::new();
     let mut unplaced: BTreeMap<Fingerprint, u32> = BTreeMap::new();
     for new in part {
         if !delivered.is_placed(new) || is_astray(Some(new.admitted.time)) {
             *unplaced.entry(new.fingerprint).or_default() += 1;
-        } else if new.admitted.time >= keep_from && !is_passed(new.admitted.time) {
+        } else if !is_over(new.admitted.time) {
             buckets.entry(new.admitted.time.div_euclid(BUCKET)).or_default().push(new.fingerprint);
         }
     }
@@ -320,8 +315,7 @@ pub fn commit(
             }
         }
     }
-    let beyond = end.map(|end| (passed(cursor).max(end), passed(&next)));
-    for (from, to) in [Some((kept_from, keep_from)), beyond].into_iter().flatten() {
+    for Window { from, to } in without(forgets, &forgot) {
         let (from, to) = (from.div_euclid(BUCKET), to.div_euclid(BUCKET));
         if to > from {
             changes.delete_ranges.push(lane.buckets(from, to));
@@ -329,6 +323,42 @@ pub fn commit(
     }
     changes.puts.push((lane.cursor(), write_cursor(&next)));
     Commit { changes, cursor: next }
+}
+
+/// No window that is still to be read lists anything older: each asks for one unit before its start, and no record was seen
+/// to lie further than the skew before that.
+fn margin(cursor: &Cursor, unit: Millis) -> Millis {
+    unit + cursor.known.reach()
+}
+
+/// The event times of which nothing need be remembered, ascending: what every pass has read, but for what a backfill has still
+/// to read. That may take days, and the other passes go on.
+fn forgotten(cursor: &Cursor, unit: Millis) -> Vec<Window> {
+    let margin = margin(cursor, unit);
+    let end = cursor.passes_floor() - margin;
+    let mut kept: Vec<Window> = cursor.history().collect();
+    kept.sort_unstable_by_key(|rest| rest.from);
+    let mut over = Vec::new();
+    let mut from = Millis::MIN;
+    for rest in kept {
+        over.push(Window { from, to: end.min(rest.from - margin) });
+        from = from.max(rest.to + margin + BUCKET);
+    }
+    over.push(Window { from, to: end });
+    over.retain(|over| !over.is_empty());
+    over
+}
+
+/// What of `windows` lies in none of `others`.
+fn without(windows: Vec<Window>, others: &[Window]) -> Vec<Window> {
+    let take_out = |windows: Vec<Window>, other: &Window| {
+        let either = |window: Window| {
+            let (before, after) = (window.to.min(other.from), window.from.max(other.to));
+            [Window { to: before, ..window }, Window { from: after, ..window }]
+        };
+        windows.into_iter().flat_map(either).filter(|window| !window.is_empty()).collect()
+    };
+    others.iter().fold(windows, take_out)
 }
 
 fn write_unplaced(count: u32, until: Millis) -> Vec<u8> {

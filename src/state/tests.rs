@@ -8,8 +8,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::admit::{self, Delivered, Memory, admit};
-use super::cursor::{Cursor, Pass, Schedule, Turns};
+use super::cursor::Cursor;
 use super::known::Known;
+use super::schedule::{Pass, Schedule, Turns};
 use super::store::{self, LaneKey, ReadAt};
 use crate::event::{EventId, Fingerprint, Millis, Source, StreamIdentity};
 use crate::reading::tests::read;
@@ -53,8 +54,10 @@ struct Lane {
     silent: usize,
     /// Whether the live pass goes past what it is far behind with.
     goes_past: bool,
-    /// From when on nothing is read for some minutes.
-    outage: Option<Millis>,
+    /// From when on nothing is read for some minutes: outages that are still to come, the last one first.
+    outages: Vec<Millis>,
+    /// The most backfills at once.
+    most_backfills: usize,
     /// Events that were new to the backfill.
     history: u64,
 }
@@ -82,7 +85,8 @@ impl Lane {
             most_delivered_in_memory: 0,
             silent: 0,
             goes_past: true,
-            outage: None,
+            outages: Vec::new(),
+            most_backfills: 0,
             history: 0,
         }
     }
@@ -178,14 +182,14 @@ impl Lane {
             // One window can take thousands of pages where each lists what has no time; and where pages come at once, thousands
             // of jobs are done in a minute.
             assert!(planned < 10_000 || world.now < 100 * end, "it never gets there: {:?}", self.cursor);
-            if self.outage.is_some_and(|outage| outage <= world.now) {
-                self.outage = None;
-                world.now += 200_000;
+            if self.outages.pop_if(|outage| *outage <= world.now).is_some() {
+                world.now += OUTAGE;
             }
             if self.goes_past && self.cursor.go_past(&self.schedule, world.now).is_some() {
                 turns.took(Pass::Live);
             }
-            let Some(job) = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, turns)
+            self.most_backfills = self.most_backfills.max(self.cursor.history().count());
+            let Some(job) = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, &turns)
             else {
                 turns.waited();
                 world.now += self.schedule.poll;
@@ -194,7 +198,8 @@ impl Lane {
             turns.took(job.pass);
             let mut from = job.range.from;
             let mut windows = 0;
-            while from < job.range.to {
+            // An outage ends a job, too.
+            while from < job.range.to && self.outages.last().is_none_or(|outage| *outage > world.now) {
                 windows += 1;
                 assert!(windows < 10_000, "{job:?} is read in windows that are far too short: {:?}", self.cursor);
                 let to = (from + self.density.comfortable()).min(job.range.to);
@@ -203,7 +208,7 @@ impl Lane {
                 if !self.step(world, window, &mut rng, crash_share) {
                     break;
                 }
-                if job.pass == Pass::Backfill {
+                if matches!(job.pass, Pass::Backfill(_)) {
                     self.history += (self.committed.len() - before) as u64;
                 }
                 // Complete readings move on; one that overflowed is asked for again, shorter.
@@ -217,7 +222,7 @@ impl Lane {
             Pass::Live | Pass::Fore => self.cursor.live >= window.to || self.density.comfortable() >= window.len(),
             // It may have been put back.
             Pass::Sweep(age) => !(window.from..window.to).contains(&self.cursor.sweeps[&age]),
-            Pass::Backfill => !(window.from..window.to).contains(&self.cursor.mark_of(pass)),
+            Pass::Backfill(_) => !(window.from..window.to).contains(&self.cursor.mark_of(pass)),
         }
     }
 }
@@ -238,14 +243,18 @@ fn truth_ids(world: &World, stream: &StreamIdentity) -> BTreeSet<EventId> {
     ids
 }
 
+/// How long nothing is read.
+const OUTAGE: Millis = 200_000;
+
 /// When a lane begins to read, and what happens to it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Life {
     began: Millis,
     crash_share: f64,
     silent: usize,
     goes_past: bool,
-    outage: Option<Millis>,
+    /// Each so long after the one before, whatever was read by then.
+    outages: Vec<Millis>,
 }
 
 fn lives() -> impl Strategy<Value = Life> {
@@ -254,14 +263,18 @@ fn lives() -> impl Strategy<Value = Life> {
         prop_oneof![Just(0.0), 0.0f64..0.2],
         prop_oneof![Just(0usize), 0usize..100],
         prop_oneof![3 => Just(true), 1 => Just(false)],
-        proptest::option::of(0i64..150_000),
+        prop_oneof![
+            1 => Just(Vec::new()),
+            1 => proptest::collection::vec(0i64..150_000, 1),
+            1 => proptest::collection::vec(prop_oneof![Just(0i64), 0i64..3_000], 1..12),
+        ],
     )
-        .prop_map(|(began, crash_share, silent, goes_past, outage)| Life {
+        .prop_map(|(began, crash_share, silent, goes_past, outages)| Life {
             began,
             crash_share,
             silent,
             goes_past,
-            outage,
+            outages,
         })
 }
 
@@ -271,8 +284,14 @@ fn lane_over(options: WorldOptions, life: Life) -> (World, Lane) {
     let start = -5000 + options.skew.0.min(0) / 1000 * 1000;
     let mut lane = Lane::new(source, schedule(options.paging), start);
     let mut world = World::new(options);
-    (lane.silent, lane.goes_past, lane.outage) = (life.silent, life.goes_past, life.outage);
+    (lane.silent, lane.goes_past) = (life.silent, life.goes_past);
     world.now = life.began;
+    let mut at = life.began;
+    for after in life.outages {
+        at += after;
+        lane.outages.insert(0, at);
+        at += OUTAGE;
+    }
     lane.run(&mut world, life.crash_share);
     (world, lane)
 }
@@ -393,14 +412,17 @@ fn the_model_does_what_it_claims() {
         answer: 100,
         page_limit: 10,
     };
-    let life = Life { began: 0, crash_share: 0.05, silent: 0, goes_past: true, outage: None };
-    let (world, lane) = lane_over(options.clone(), life);
+    let life = Life { began: 0, crash_share: 0.05, silent: 0, goes_past: true, outages: Vec::new() };
+    let (world, lane) = lane_over(options.clone(), life.clone());
     assert!(world.arrivals_while_reading > 20, "{}", world.arrivals_while_reading);
     assert!(lane.crashes > 10 && lane.part_commits > 50 && lane.late > 300);
     assert_eq!(lane.committed.len(), world.truth.len());
     assert!(lane.most_delivered_in_memory < world.truth.len() / 2, "only the buckets that a window needs");
-    let (_, late) = lane_over(options, Life { began: 400_000, outage: Some(0), ..life });
-    assert!(late.history > 300 && late.outage.is_none(), "{}", late.history);
+    let (_, late) = lane_over(options.clone(), Life { began: 400_000, outages: vec![0], ..life.clone() });
+    assert!(late.history > 300 && late.outages.is_empty(), "{}", late.history);
+    // Outages one after the other, of which each is a backfill; and as many as there may be.
+    let (_, often) = lane_over(options, Life { outages: vec![0; 12], ..life });
+    assert!(often.most_backfills == 8 && often.outages.is_empty(), "{}", often.most_backfills);
 }
 
 /// What the backfill has still to read is remembered, and what the other passes may read again; not what lies between.
@@ -412,26 +434,35 @@ fn a_backfill_of_days_keeps_no_more_than_the_sweeps() {
     let mut cursor = Cursor::new(stream, &schedule, 0);
     cursor.go_past(&schedule, 100 * hour).unwrap();
     let mut map = Map::default();
-    let mut commit = |window: Window, time| {
+    let mut commit = |cursor: &mut Cursor, window: Window, time| {
         let raw = bytes::Bytes::from_static(b"{}");
         let found = [Found { fingerprint: Fingerprint([7; 16]), time: Some(time), raw: vec![raw] }];
         let (known, read_at) = (cursor.known.clone(), window.to + 60_000);
-        let new = admit(&cursor, window, &found, &Delivered::default(), 0);
+        let new = admit(cursor, window, &found, &Delivered::default(), 0);
         let read = ReadAt { window, read_at, schedule: &schedule, found: &found, known: &known };
-        let commit = store::commit(&lane, &cursor, read, &new, true, &Delivered::default());
+        let commit = store::commit(&lane, cursor, read, &new, true, &Delivered::default());
         map.apply(&commit.changes);
-        cursor = commit.cursor;
+        *cursor = commit.cursor;
         let deltas = map.0.range(lane.deltas(Window { from: 0, to: 1000 * hour }));
         deltas.map(|(key, _)| LaneKey::interval(key).unwrap().from / hour).collect::<Vec<_>>()
     };
     // What lies near the end of history may be listed there, too.
     let read = |number: Millis| Window { from: number * hour - 60_000, to: (number + 1) * hour - 60_000 };
-    assert_eq!(commit(read(100), 100 * hour), [100]);
+    let last_of = |number: Millis| (number + 1) * hour - 120_000;
+    assert_eq!(commit(&mut cursor, read(100), 100 * hour), [100]);
     for number in 101..104 {
-        assert_eq!(commit(read(number), (number + 1) * hour - 120_000), [100, number]);
+        assert_eq!(commit(&mut cursor, read(number), last_of(number)), [100, number]);
     }
-    let history = Window { from: 0, to: 100 * hour };
-    assert_eq!(commit(history, 5 * hour), [103], "all of it is forgotten with the last of history");
+    // After a second outage, also what lies near the start of what is younger.
+    let younger = cursor.go_past(&schedule, 200 * hour).unwrap();
+    assert_eq!(younger, Window { from: 104 * hour - 60_000, to: 200 * hour });
+    assert_eq!(commit(&mut cursor, read(200), 200 * hour), [100, 103, 200]);
+    for number in 201..204 {
+        assert_eq!(commit(&mut cursor, read(number), last_of(number)), [100, 103, 200, number]);
+    }
+    let older = Window { from: 0, to: 100 * hour };
+    assert_eq!(commit(&mut cursor, older, 5 * hour), [103, 200, 203], "with the last of the older one");
+    assert_eq!(commit(&mut cursor, younger, 150 * hour), [203], "all of it is forgotten with the last of history");
 }
 
 #[test]
@@ -439,7 +470,7 @@ fn a_backfill_needs_one_reading_and_keeps_nothing() {
     let schedule = schedule(Paging::Numbered);
     let stream = StreamIdentity { source: Source::Genauth, tenant: "t".to_owned() };
     let mut cursor = Cursor::new(stream, &schedule, 0);
-    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, Turns::default()).unwrap();
+    let job = cursor.plan(&schedule, 1_000_000, 60_000, false, &Turns::default()).unwrap();
     assert_eq!((job.pass, job.range), (Pass::Live, Window { from: 0, to: 1_000_000 }));
     cursor.advance(&schedule, Window { from: 0, to: 60_000 }, 1_000_000);
     assert_eq!((cursor.live, cursor.floor()), (60_000, 60_000));
@@ -457,14 +488,14 @@ fn sweeps_have_their_turn_though_the_live_pass_is_always_behind() {
     cursor.advance(&schedule, Window { from: 0, to: 1_000_000 }, 1_000_000);
     let now = 1_100_000;
     let mut turns = Turns::default();
-    let first = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
+    let first = cursor.plan(&schedule, now, 60_000, false, &turns).unwrap();
     assert_eq!(first.pass, Pass::Live);
     // Its range comes out of the marks alone: whatever the live job did, sweeps are next, the most overdue first.
     turns.took(first.pass);
-    let second = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
+    let second = cursor.plan(&schedule, now, 60_000, false, &turns).unwrap();
     assert_eq!((second.pass, second.range), (Pass::Sweep(10_000), Window { from: 990_000, to: 1_090_000 }));
     turns.took(second.pass);
-    let third = cursor.plan(&schedule, now, 60_000, false, turns).unwrap();
+    let third = cursor.plan(&schedule, now, 60_000, false, &turns).unwrap();
     assert_eq!(third.pass, Pass::Live);
 }
 

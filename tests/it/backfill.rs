@@ -72,31 +72,44 @@ async fn an_old_range_that_cannot_be_read_stops_nothing() {
     assert_all_arrived(&simulator, end, &config.events());
 }
 
-/// What becomes unreadable just where the live pass reads it is gone past, too.
+/// What becomes unreadable just where the live pass reads it is gone past, too, while older history is still read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_that_the_live_pass_cannot_read_is_left_to_the_backfill() {
+async fn a_range_that_the_live_pass_cannot_read_is_left_to_a_second_backfill() {
     let began = now();
     let unreadable = (Start::At(began + 15_000), Start::At(began + 20_000));
-    let lasts = Duration::from_secs(100);
-    let options = Options { rate: 5.0, start: Some(Start::Ago(Duration::from_secs(30))), ..Options::default() };
+    let lasts = Duration::from_secs(110);
+    let options = Options { rate: 3.0, start: Some(Start::Ago(Duration::from_hours(2))), ..Options::default() };
     let simulator = simulate(Options { unreadable: Some(unreadable), unreadable_for: Some(lasts), ..options }).await;
-    let config = Config::of(&simulator).starting_at(began - 60_000);
+    let mut config = Config::of(&simulator);
+    for stream in &mut config.streams {
+        stream.keys.extend([("start", "2h".to_owned()), ("rate_limit", "4".to_owned())]);
+    }
     let program = config.run();
-    // It reads all but that.
+    // The live pass reads all but that.
     fresh(&config, &program, began + 10_000).await;
     for stream in ["users", "cloud"] {
         let failing = async || (program.stream(stream).await["state"] == "failing").then_some(());
         program.shows("that it cannot be read", failing).await;
     }
-    let behind = async || (program.logged("the lane is behind").len() == 2).then_some(());
+    assert_eq!(program.logged("the lane is behind").len(), 2, "when each began");
     let waits = async || (program.stream("users").await["fetch_lag_seconds"].as_f64() > Some(40.0)).then_some(());
     program.shows("that the live pass waits there", waits).await;
+    let behind = async || (program.logged("the lane is behind").len() == 4).then_some(());
     program.shows("that it goes on from now", behind).await;
     for lane in fresh(&config, &program, now()).await {
         assert!(!lane["passes"]["backfill"].is_null(), "{lane:#}");
     }
-    assert!(now() < began + 100_000, "it lasted");
+    program.drain().await;
+    let answer = config.command(&["cursor", "show"], &["--json"]).await;
+    let lanes: Value = serde_json::from_str(&answer.stdout).expect("JSON");
+    for lane in lanes.as_array().unwrap() {
+        assert_eq!(lane["backfills"].as_array().map(Vec::len), Some(2), "{lane:#}");
+    }
+    assert!(now() < began + 110_000, "it lasted");
     assert!(simulator.stats().genauth.unreadable.min(simulator.stats().scloud.unreadable) > 3);
+    // Both are read in the end, also by the next run.
+    config.streams.iter_mut().for_each(|stream| stream.keys.clear());
+    let program = config.run();
     let end = now();
     program.verified(&["users", "cloud"], "out", end).await;
     let gaps = program.logged("given up and kept as a gap").len();

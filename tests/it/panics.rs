@@ -21,7 +21,7 @@ use trailcast::metrics::Metrics;
 use trailcast::shutdown;
 use trailcast::sink::Sink;
 use trailcast::source::{Client, Connections, Limiter, install_tls_provider};
-use trailcast::state::cursor::Schedule;
+use trailcast::state::schedule::Schedule;
 use trailcast::state::store::Changes;
 
 use crate::letters::receiver;

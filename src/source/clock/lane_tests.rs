@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::estimate::Estimate;
 use super::estimate::tests::{START, Spell, answer, record, spell};
 use crate::event::{Millis, Source, StreamIdentity};
-use crate::state::cursor::{Cursor, Fore, Pass, Schedule, Turns};
+use crate::state::cursor::Cursor;
+use crate::state::fore::Fore;
+use crate::state::schedule::{Pass, Schedule, Turns};
 use crate::window::Window;
 
 /// The longest window that is asked for; the tail beyond what is surely over is asked for at once.
@@ -105,7 +107,7 @@ impl Model {
         let beyond = self.fore.plan(&self.cursor, &self.schedule, now, false);
         let has_turn = turns.last() == Some(Pass::Live) || !live_is_due && turns.last() != Some(Pass::Fore);
         let beyond = beyond.filter(|_| has_turn);
-        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, *turns));
+        let planned = beyond.or_else(|| self.cursor.plan(&self.schedule, tick, COMFORTABLE, false, turns));
         let wait = |model: &mut Self| {
             let wait = (tick + model.schedule.poll - model.estimate.now(model.now).sure).clamp(1, model.schedule.poll);
             model.pass(wait, every);
