@@ -7,6 +7,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::Notify;
 
 use super::bookmark::Bookmark;
 use super::client::{Context, Purpose, client_config};
@@ -277,6 +278,23 @@ impl Producer {
         }
     }
 
+    /// The same for a producer without transactions, and without a thread that waits.
+    pub async fn answered(&self, sending: &Sending) -> Report {
+        loop {
+            let answered = sending.0.answered.notified();
+            {
+                let mut tally = sending.0.tally();
+                if tally.under_way == 0 {
+                    if tally.failed.is_empty() {
+                        self.context.well();
+                    }
+                    return Report { failed: std::mem::take(&mut tally.failed), last: tally.last, doom: None };
+                }
+            }
+            answered.await;
+        }
+    }
+
     fn enqueue_one(&self, message: &Message, index: usize, waiting: &Arc<Waiting>) -> Result<(), KafkaError> {
         let headers = message
             .headers
@@ -410,7 +428,10 @@ pub struct Sending(Arc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     tally: Mutex<Tally>,
+    /// For a thread that waits.
     changed: Condvar,
+    /// For a task: all is answered.
+    answered: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -445,8 +466,12 @@ impl ProducerContext for Context {
             Err((error, _)) => tally.failed.push((ticket.index, error.rdkafka_error_code().unwrap_or(Code::Fail))),
         }
         if tally.under_way == 0 || result.is_err() {
+            let is_over = tally.under_way == 0;
             drop(tally);
             ticket.waiting.changed.notify_all();
+            if is_over {
+                ticket.waiting.answered.notify_one();
+            }
         }
     }
 }

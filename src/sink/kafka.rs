@@ -11,13 +11,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::error::KafkaError;
+
 use super::SinkError;
 use crate::blocking::blocking;
 use crate::config::{KafkaConfig, Key, units};
 use crate::dead_letter::{DeadLetterReason, Refused};
 use crate::encode::{self, Format, event_name};
 use crate::event::{EventId, Millis, StreamContext};
-use crate::kafka::{Cluster, Failure, Message, Producer, Topic, TopicError};
+use crate::kafka::{Cluster, Failure, Message, Producer, Sending, Topic, TopicError};
 use crate::normalize::{Event, normalize};
 use crate::record::time::Rfc3339;
 use crate::state::admit::New;
@@ -32,6 +34,8 @@ pub struct KafkaSink {
     asking: tokio::sync::Mutex<()>,
     /// Made when first needed, and anew after it has failed for good, or once the topic's limit has changed.
     producer: Mutex<Option<Made>>,
+    /// One lane at a time fills the client's queue: while that is full, the others wait without a thread each.
+    filling: tokio::sync::Mutex<()>,
     /// Sends one message at a time, whoever asks: so each is alone in its batch.
     alone: tokio::sync::Mutex<Option<Arc<Producer>>>,
     /// By stream: the part that its lane tries, if it was not delivered at once.
@@ -74,6 +78,7 @@ impl KafkaSink {
             found: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             producer: Mutex::default(),
+            filling: tokio::sync::Mutex::default(),
             alone: tokio::sync::Mutex::default(),
             tried: Mutex::default(),
         }
@@ -158,8 +163,10 @@ impl KafkaSink {
         let producer = self.producer().await?;
         let is_refused = |tried: &Tried, index: usize| tried.refused.iter().any(|refused| refused.index == index);
         let open: Vec<bool> = (0..messages.len()).map(|at| !tried.acknowledged[at] && !is_refused(tried, at)).collect();
-        let (sending, all, wanted) = (Arc::clone(&producer), Arc::clone(messages), open.clone());
-        let report = blocking(move || sending.send(&all, |index| wanted[index])).await;
+        let report = match self.enqueue(&producer, messages, open.clone()).await {
+            Ok(sending) => Ok(producer.answered(&sending).await),
+            Err(error) => Err(error),
+        };
         let outdated = || producer.context().is_outdated();
         let failed = report.as_ref().map_or(true, |report| report.failed().next().is_some());
         if producer.fatal().is_some() || failed && outdated() {
@@ -176,6 +183,22 @@ impl KafkaSink {
             tried.refused.extend(refused);
         }
         Ok(())
+    }
+
+    async fn enqueue(
+        &self,
+        producer: &Arc<Producer>,
+        messages: &Arc<Vec<Message>>,
+        wanted: Vec<bool>,
+    ) -> Result<Sending, KafkaError> {
+        let _turn = self.filling.lock().await;
+        let (producer, all) = (Arc::clone(producer), Arc::clone(messages));
+        blocking(move || {
+            let sending = Sending::default();
+            producer.enqueue(&all, |index| wanted[index], 0, &sending)?;
+            Ok(sending)
+        })
+        .await
     }
 
     /// Sends one message in a batch of its own, whatever other lanes send meanwhile.

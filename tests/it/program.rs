@@ -345,9 +345,14 @@ impl Program {
 
     /// The most memory that it has held so far, MiB, as the system counts it.
     pub fn peak(&self) -> u64 {
+        self.count("VmHWM:") / 1024
+    }
+
+    /// What the system counts of it, such as `VmRSS`, in KiB where it is bytes, or `Threads`.
+    pub fn count(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs, on Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a count");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Its process id.

@@ -9,7 +9,7 @@ use crate::pipeline::{
     Ends, STATE, STREAMS, TOPIC, delivered, delivers_more, exactly_once, finish, finish_exactly_once, in_kafka,
     into_kafka, seconds_ago,
 };
-use crate::program::{Config, Program, history, simulate, until};
+use crate::program::{Config, Program, Stream, history, simulate, until};
 
 /// APIs at their worst, where something arrives for longer than any test takes.
 async fn arriving() -> (Simulator, Config) {
@@ -83,15 +83,8 @@ async fn three_brokers_are_killed_in_turn() {
     finish_exactly_once([program], &simulator, &java).await;
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
-/// The most that memory may grow while nothing can be delivered.
-const GROWTH: u64 = 64 << 20;
+/// The most KiB that memory may grow by while nothing can be delivered.
+const GROWTH: u64 = 64 << 10;
 
 /// With most of a history still to come the broker goes, until `gone` says that this has been noticed for good; and all
 /// is well again once it has come back.
@@ -102,13 +95,13 @@ async fn away(broker: &mut Broker, simulator: &Simulator, mut config: Config, go
     }
     let program = config.run();
     delivers_more(&program, 2000.0).await;
-    let before = resident(program.id());
+    let before = program.count("VmRSS:");
     broker.kill();
     let sent = delivered(&program).await;
     gone(&program).await;
-    let after = resident(program.id());
+    let after = program.count("VmRSS:");
     assert!(delivered(&program).await - sent <= 2000.0, "it delivered without a broker");
-    assert!(after < before + GROWTH, "{before} bytes grew to {after} while nothing could be delivered");
+    assert!(after < before + GROWTH, "{before} KiB grew to {after} while nothing could be delivered");
     broker.restart().await;
     delivers_more(&program, 2000.0).await;
     let ok = async || {
@@ -132,6 +125,28 @@ async fn away(broker: &mut Broker, simulator: &Simulator, mut config: Config, go
         }
         difference.assert_none();
     }
+}
+
+/// However many lanes wait for one topic, they wait without a thread each.
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_that_wait_for_brokers_need_no_thread_each() {
+    const LANES: u64 = 60;
+    let simulator = simulate(trailcast::simulate::Options { rate: 2.0, ..Default::default() }).await;
+    let mut broker = Broker::start(Options::default()).await;
+    let mut config = into_kafka(Config::of(&simulator), &broker.bootstrap(), "create: { partitions: 3 }");
+    config.streams = (0..LANES)
+        .map(|number| Stream { name: format!("users-{number}").leak(), ..Stream::users(&simulator.url()) })
+        .collect();
+    let program = config.run();
+    let lanes = async || program.status().await["lanes"].as_array().unwrap().clone();
+    let all = async |is_so: fn(&Value) -> bool| lanes().await.iter().filter(|lane| is_so(lane)).count() as u64 == LANES;
+    let delivered = async || all(|lane| lane["delivered"].as_u64() > Some(0)).await.then_some(());
+    program.shows("that each has delivered", delivered).await;
+    broker.kill();
+    let failing = async || all(|lane| lane["state"] == "failing").await.then_some(());
+    program.shows("that none can deliver", failing).await;
+    let threads = program.count("Threads:");
+    assert!(threads < LANES / 2, "{threads} threads");
 }
 
 /// A history that begins an hour ago.
