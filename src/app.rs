@@ -430,7 +430,7 @@ pub(crate) fn streams(config: &Config) -> Vec<(String, Result<Client, BuildError
     let budget = Budget::new(config.memory.process, config.memory.stream, config.streams.len());
     let mut connections = Connections::default();
     let client = |(name, stream): (&String, &StreamConfig)| {
-        let limiter = limiters[&credential(stream)].clone();
+        let limiter = limiters[&credential(stream)].for_another();
         (name.clone(), Client::build(name, stream, limiter, budget.share(), &mut connections))
     };
     config.streams.iter().map(client).collect()

@@ -56,3 +56,8 @@ pub enum Priority {
     /// The live pass far behind, and every backfill.
     CatchUp,
 }
+
+impl Priority {
+    /// The most urgent first.
+    pub const ALL: [Self; 3] = [Self::Live, Self::Sweep, Self::CatchUp];
+}

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
+use super::pace::{KEPT, SLOW, SLOWEST};
 use super::*;
+use crate::retry::LONGEST_RETRY_AFTER;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -153,6 +155,50 @@ async fn live_goes_before_sweeps_before_catch_up_and_first_come_first() {
         let (name, next) = turns.recv().await.expect("served");
         assert_eq!(name, expected);
         permit = Some(next);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_of_one_stream_waits_for_one_request_of_another() {
+    let hot = Limiter::new(1000.0, 1);
+    let quiet = hot.for_another();
+    let (served, mut turns) = mpsc::unbounded_channel();
+    let permit = hot.acquire(hot.rank(Priority::Live)).await;
+    for _ in 0..20 {
+        wait_for_turn(&hot.clone(), Priority::Live, "hot", &served);
+        settle().await;
+    }
+    wait_for_turn(&quiet, Priority::Live, "quiet", &served);
+    settle().await;
+    drop(permit);
+    let (first, permit) = turns.recv().await.expect("served");
+    drop(permit);
+    let (second, _) = turns.recv().await.expect("served");
+    assert!([first, second].contains(&"quiet"), "{first}, {second}");
+}
+
+/// While a place is kept the live pass is next, whatever else is due; once it no longer is, who slept for it finds another in
+/// its place.
+#[tokio::test(start_paused = true)]
+async fn who_is_no_longer_first_wakes_who_is() {
+    let limiter = Limiter::new(0.5, 2);
+    let (served, mut turns) = mpsc::unbounded_channel();
+    let slow = limiter.acquire(limiter.rank(Priority::Live)).await;
+    tokio::time::sleep(SLOW).await;
+    drop(slow);
+    let kept_until = tokio::time::Instant::now() + SLOW * KEPT;
+    let _in_flight = limiter.acquire(limiter.rank(Priority::Live)).await;
+    wait_for_turn(&limiter, Priority::Sweep, "sweep", &served);
+    let mut before = 0;
+    while tokio::time::Instant::now() + Duration::from_secs(2) < kept_until {
+        drop(limiter.acquire(limiter.rank(Priority::Live)).await);
+        before += 1;
+    }
+    assert!(before > 8, "{before}");
+    wait_for_turn(&limiter, Priority::Live, "live", &served);
+    for expected in ["sweep", "live"] {
+        let turn = tokio::time::timeout(Duration::from_secs(60), turns.recv()).await;
+        assert_eq!(turn.expect("somebody is awake").expect("served").0, expected);
     }
 }
 
