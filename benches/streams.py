@@ -88,7 +88,7 @@ def quantiles(delays):
 
 def collect(pipe, arrivals):
     for text in pipe:
-        arrivals.append((time.time(), text))
+        arrivals.append((time.time(), text.decode()))
 
 
 def is_ready(port):

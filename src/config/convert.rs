@@ -180,13 +180,15 @@ impl Converter<'_> {
         }
     }
 
-    /// An id comes from content, so two streams that read the same give one sink the same ids twice.
+    /// An id comes from content, so two streams that read the same give one sink the same ids twice. Of many each is told of
+    /// once.
     fn same_events_twice(&mut self, streams: &BTreeMap<String, StreamConfig>, path: &Path) {
         for (name, stream) in streams {
-            let before = streams.iter().take_while(|(other, _)| *other != name);
-            for (other, _) in before.filter(|(_, other)| {
+            let is_same = |other: &StreamConfig| {
                 same_events(&other.source, &stream.source) && other.sinks.iter().any(|sink| stream.sinks.contains(sink))
-            }) {
+            };
+            let mut before = streams.iter().take_while(|(other, _)| *other != name);
+            if let Some((other, _)) = before.find(|(_, other)| is_same(other)) {
                 let message =
                     format!("reads the same as the stream `{other}` into the same sink: each event comes twice");
                 self.warn(&path.child(name), &message);

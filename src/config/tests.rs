@@ -390,6 +390,12 @@ fn doubts_are_warnings() {
         warnings(&twice),
         ["t.yaml:3:3: streams.users: reads the same as the stream `again` into the same sink: each event comes twice"]
     );
+    let more = |number| {
+        format!(
+            "  more-{number}:\n    genauth: {{ user_pool_id: p, access_key_id: k, access_key_secret: {{ env: E }} }}\n"
+        )
+    };
+    assert_eq!(warnings(&genauth(&(0..9).map(more).collect::<String>())).len(), 9, "once for each but one");
     assert!(warnings(&twice.replace("access_key_id: other", "access_key_id: k, filter: { success: true }")).is_empty());
     let future = "t.yaml:5:5: streams.cloud.start: lies in the future: nothing is delivered until then";
     assert_eq!(warnings(&scloud("    start: 2026-01-01T00:00:01Z\n")), [future]);

@@ -160,7 +160,7 @@ impl Lane {
     /// What no retry mends: see [`LaneError`].
     pub async fn run(self, until: Until, shutdown: Shutdown) -> Result<(), LaneError> {
         self.board.waits_for(WaitsFor::Checkpoint);
-        let Some((mut cursor, begun)) = self.begin(&shutdown).await? else { return Ok(()) };
+        let Some((mut cursor, begun)) = Box::pin(self.begin(&shutdown)).await? else { return Ok(()) };
         shutdown.unless(self.warn_of_deletion(&cursor)).await;
         let Schedule { unit, poll, settle, .. } = self.feed.schedule;
         let all = until == Until::CaughtUp;
@@ -177,7 +177,7 @@ impl Lane {
         let (mut turns, mut gave_way) = (Turns::default(), GaveWay::default());
         let mut done = Vec::new();
         while !shutdown.is_requested() {
-            self.put_back(&mut cursor, &mut back, &shutdown).await?;
+            Box::pin(self.put_back(&mut cursor, &mut back, &shutdown)).await?;
             let now = self.feed.now();
             // The same for all lanes of the stream, so that they ask for the same windows.
             let tick = self.feed.schedule.tick(now.sure);
@@ -196,7 +196,7 @@ impl Lane {
             let planned = beyond().or_else(|| cursor.plan(schedule, at, self.feed.comfortable(), all, &turns));
             let Some(job) = planned else {
                 if all {
-                    return self.look_back(&mut cursor, &shutdown).await;
+                    return Box::pin(self.look_back(&mut cursor, &shutdown)).await;
                 }
                 turns.waited();
                 self.board.waits_for(WaitsFor::Poll);
@@ -207,14 +207,15 @@ impl Lane {
                 // It was read to its end, so what was readable is delivered; its mark waits for the clock, and the next run
                 // goes on from there.
                 tracing::info!(stream = self.feed.stream.name, "caught up, but for what time the server says it is");
-                return self.look_back(&mut cursor, &shutdown).await;
+                return Box::pin(self.look_back(&mut cursor, &shutdown)).await;
             }
             turns.took(job.pass);
             let (before, mark) = (cursor.marks(), cursor.mark_of(job.pass));
             let began = std::time::Instant::now();
             // Lanes of one stream read history in the same windows, whenever they come to it.
             let as_of = if matches!(job.pass, Pass::Backfill(_)) { job.range.to } else { at };
-            let listed = self.work(&mut cursor, Task { job, as_of, until }, &mut gave_way, &shutdown).await?;
+            let work = self.work(&mut cursor, Task { job, as_of, until }, &mut gave_way, &shutdown);
+            let listed = Box::pin(work).await?;
             // Put back to what was called empty, it is not.
             if all && job.pass != Pass::Fore && cursor.mark_of(job.pass) >= mark {
                 done.push(job.pass);
@@ -379,4 +380,20 @@ fn next_part(new: &mut Peekable<impl Iterator<Item = New>>) -> Vec<New> {
         part.push(next);
     }
     part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl FnOnce(Lane, Until, Shutdown) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There may be thousands: what a lane does between two polls is boxed.
+    #[test]
+    fn a_lane_that_waits_is_small() {
+        let bytes = size(Lane::run);
+        assert!(bytes < 4096, "{bytes}");
+    }
 }

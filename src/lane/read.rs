@@ -88,7 +88,7 @@ impl Lane {
                     read = &mut first.task => break read,
                     () = shutdown.requested() => return Ok(listed),
                     // While the API is what is waited for, what is on its way comes through and shows.
-                    () = parts.answered(), if !parts.is_empty() => self.settle_first(cursor, parts, shutdown).await?,
+                    () = parts.answered(), if !parts.is_empty() => Box::pin(self.settle_first(cursor, parts, shutdown)).await?,
                     () = self.until_poll(|schedule, tick| cursor.plan_live(schedule, tick).is_some()),
                         if goes_on && job.pass.gives_way() =>
                     {
@@ -119,7 +119,8 @@ impl Lane {
                     }
                     let before = parts.cursor(cursor);
                     let silent = before.known.silent.map(|_| before.commits);
-                    let stepped = self.step(cursor, parts, read, &first.trace, shutdown);
+                    // Boxed, as whoever waits for the API does not need what it takes.
+                    let stepped = Box::pin(self.step(cursor, parts, read, &first.trace, shutdown));
                     let stepped = stepped.instrument(first.trace.span()).await;
                     stepped.inspect_err(|error| first.trace.failed(error.reason()))?;
                     let now = parts.cursor(cursor);

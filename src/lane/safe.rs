@@ -70,7 +70,7 @@ impl Lane {
             Some(cursor) => cursor,
             None => {
                 // Only a machine that has never been told what time it is waits for a server that has.
-                if !feed.is_founded() && shutdown.unless(feed.begun()).await.is_none() {
+                if !feed.is_founded() && shutdown.unless(Box::pin(feed.begun())).await.is_none() {
                     return Ok(None);
                 }
                 let now = feed.founded();
@@ -93,7 +93,7 @@ impl Lane {
         // A lane whose API never answers shows how far behind it is all the same.
         self.show(&cursor);
         self.board.waits_for(WaitsFor::Source);
-        let Some(begun) = shutdown.unless(feed.begun()).await else { return Ok(None) };
+        let Some(begun) = shutdown.unless(Box::pin(feed.begun())).await else { return Ok(None) };
         let start = floor_to(self.start(begun, true), feed.schedule.unit);
         if cursor.commits == 0 && start < cursor.live {
             // Nothing has been read yet, and this machine's clock was ahead when it was settled.
