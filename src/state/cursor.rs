@@ -244,15 +244,16 @@ impl Cursor {
         (self.live < to).then_some(Job { pass: Pass::Live, priority, range })
     }
 
-    /// What of history is over, if clocks say by now that some of it is not; newest first.
+    /// Backfills whose end is over, which clocks may say by now that it is not; newest first.
     fn plan_backfills(&self, schedule: &Schedule, now: Millis) -> impl Iterator<Item = Job> {
         let end = schedule.live_end(now);
-        self.backfills.iter().filter_map(move |backfill| {
-            let Window { from, to } = backfill.rest();
-            let range = Window { from, to: to.min(end) };
-            let job = Job { pass: Pass::Backfill(backfill.since), priority: Priority::CatchUp, range };
-            (!range.is_empty()).then_some(job)
-        })
+        self.backfills.iter().filter(move |backfill| !backfill.rest().is_empty() && backfill.to <= end).map(
+            |backfill| Job {
+                pass: Pass::Backfill(backfill.since),
+                priority: Priority::CatchUp,
+                range: backfill.rest(),
+            },
+        )
     }
 
     /// The sweeps that are due, the most overdue first, measured by how much each lets gather; of two the older one, whose
@@ -290,7 +291,8 @@ impl Cursor {
         for (&age, mark) in &mut self.sweeps {
             reach(mark, age);
         }
-        for backfill in &mut self.backfills {
+        // What was read before all of it was over, by another pass, is not what sweeps leave to it.
+        for backfill in self.backfills.iter_mut().filter(|backfill| backfill.to <= schedule.live_end(read_at)) {
             reach(&mut backfill.from, schedule.settle);
         }
         if counts {

@@ -546,10 +546,10 @@ fn what_is_new_does_not_wait_for_history() {
     cursor.advance(&schedule, window(0, minute), to + minute);
     assert_eq!((&cursor.backfills, cursor.floor()), (&history(0, minute, to), minute));
     assert_eq!([minute - 1, minute, to - 1].map(|time| cursor.has_read(time)), [true, false, false]);
-    // Of what clocks no longer say to be over nothing is asked for before it is.
+    // Nor is any of it asked for while clocks say that its end is not over.
     let at = |now| cursor.plan(&schedule, now, 1000, false, &Turns::default()).map(|job| (job.pass, job.range));
-    assert_eq!(at(5 * minute + 2_000), Some((Pass::Backfill(0), window(minute, 5 * minute))));
-    assert_eq!(at(minute + 2_000), None);
+    assert_eq!(at(to + 999), None);
+    assert_eq!(at(to + 2_000), Some((Pass::Backfill(0), window(minute, to))));
     cursor.advance(&schedule, window(minute, to), to + minute);
     assert_eq!((&cursor.backfills, cursor.floor(), cursor.delivered_through()), (&vec![], to, to));
 }
@@ -599,6 +599,19 @@ fn what_is_new_waits_for_no_history_however_often_a_lane_falls_behind() {
     assert_eq!((&other.backfills, other.floor()), (&vec![second], since));
     other.advance(&schedule, newest.1, 21 * minute);
     assert_eq!((&other.backfills, other.floor()), (&vec![], 20 * minute));
+}
+
+/// Nor may what was read before an outage, and is taken after it, stand for what the sweeps leave to the backfill.
+#[test]
+fn what_was_read_before_a_backfill_was_over_is_not_read_by_it() {
+    let schedule = schedule();
+    let mut cursor = cursor(100_000, 98_000, [98_000, 40_000]);
+    cursor.go_past(&schedule, 1_002_000).unwrap();
+    let before = cursor.clone();
+    cursor.advance(&schedule, window(98_000, 500_000), 1_001_999);
+    assert_eq!(cursor.backfills, before.backfills);
+    cursor.advance(&schedule, window(98_000, 500_000), 1_002_000);
+    assert_eq!(cursor.backfills, [Backfill { since: 98_000, from: 500_000, to: 1_000_000 }]);
 }
 
 /// It begins where the lane is to read once more what may be a little late: then it holds the one before.

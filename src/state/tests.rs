@@ -33,6 +33,13 @@ impl Map {
     }
 }
 
+/// A window that is read, and not yet taken.
+struct Ahead {
+    window: Window,
+    read_at: Millis,
+    found: Vec<Found>,
+}
+
 struct Lane {
     key: LaneKey,
     stream: StreamIdentity,
@@ -58,6 +65,8 @@ struct Lane {
     outages: Vec<Millis>,
     /// The most backfills at once.
     most_backfills: usize,
+    /// Windows that were read before an outage, and taken after it beside a backfill.
+    held: u64,
     /// Events that were new to the backfill.
     history: u64,
 }
@@ -87,6 +96,7 @@ impl Lane {
             goes_past: true,
             outages: Vec::new(),
             most_backfills: 0,
+            held: 0,
             history: 0,
         }
     }
@@ -123,6 +133,12 @@ impl Lane {
 
     /// One window; `false` if it crashed on the way.
     fn step(&mut self, world: &mut World, window: Window, rng: &mut StdRng, crash_share: f64) -> bool {
+        let Some(ahead) = self.look(world, window) else { return true };
+        self.take(ahead, rng, crash_share)
+    }
+
+    /// Reads a window, if it is not too full.
+    fn look(&mut self, world: &mut World, window: Window) -> Option<Ahead> {
         let read_at = world.now;
         world.everywhere = self.everywhere.listed();
         let mut reading = read(world, window, self.inclusive);
@@ -131,7 +147,7 @@ impl Lane {
             End::Overflow { rows } => {
                 let rows = rows.saturating_sub(world.everywhere.rows).max(world.rules().max_rows);
                 self.density.overflowed(window, rows);
-                return true;
+                return None;
             }
             End::Complete(outcome) => self.unstable |= outcome == Outcome::Unstable,
             End::Outgrown => unreachable!("the model's records are small"),
@@ -142,6 +158,11 @@ impl Lane {
             self.silent -= 1;
             found.clear();
         }
+        Some(Ahead { window, read_at, found })
+    }
+
+    /// Admits, delivers and commits what was read; `false` if it crashed on the way.
+    fn take(&mut self, Ahead { window, read_at, found }: Ahead, rng: &mut StdRng, crash_share: f64) -> bool {
         self.density.saw(window, self.everywhere.saw(&found).rows);
         let mut known = self.cursor.known.clone();
         known.saw(admit::skew(window, self.schedule.unit, &found).0);
@@ -177,6 +198,8 @@ impl Lane {
         let mut rng = StdRng::seed_from_u64(world.options.seed);
         let mut turns = Turns::default();
         let mut planned = 0;
+        // What was read before an outage is taken after it; but not if it was read of an API that had not shown anything.
+        let mut held: Option<Ahead> = None;
         while self.cursor.floor() < end {
             planned += 1;
             // One window can take thousands of pages where each lists what has no time; and where pages come at once, thousands
@@ -188,6 +211,10 @@ impl Lane {
             if self.goes_past && self.cursor.go_past(&self.schedule, world.now).is_some() {
                 turns.took(Pass::Live);
             }
+            if let Some(ahead) = held.take().filter(|_| self.cursor.known.silent.is_none()) {
+                self.held += u64::from(!self.cursor.backfills.is_empty());
+                self.take(ahead, &mut rng, crash_share);
+            }
             self.most_backfills = self.most_backfills.max(self.cursor.history().count());
             let Some(job) = self.cursor.plan(&self.schedule, world.now, self.density.comfortable(), false, &turns)
             else {
@@ -198,11 +225,15 @@ impl Lane {
             turns.took(job.pass);
             let mut from = job.range.from;
             let mut windows = 0;
-            // An outage ends a job, too.
-            while from < job.range.to && self.outages.last().is_none_or(|outage| *outage > world.now) {
+            while from < job.range.to {
+                let to = (from + self.density.comfortable()).min(job.range.to);
+                // An outage ends a job, too.
+                if self.outages.last().is_some_and(|outage| *outage <= world.now) {
+                    held = self.look(world, Window { from, to });
+                    break;
+                }
                 windows += 1;
                 assert!(windows < 10_000, "{job:?} is read in windows that are far too short: {:?}", self.cursor);
-                let to = (from + self.density.comfortable()).min(job.range.to);
                 let window = Window { from, to };
                 let before = self.committed.len();
                 if !self.step(world, window, &mut rng, crash_share) {
@@ -421,8 +452,9 @@ fn the_model_does_what_it_claims() {
     let (_, late) = lane_over(options.clone(), Life { began: 400_000, outages: vec![0], ..life.clone() });
     assert!(late.history > 300 && late.outages.is_empty(), "{}", late.history);
     // Outages one after the other, of which each is a backfill; and as many as there may be.
-    let (_, often) = lane_over(options, Life { outages: vec![0; 12], ..life });
+    let (_, often) = lane_over(options, Life { outages: [vec![30_000], vec![0; 12]].concat(), ..life });
     assert!(often.most_backfills == 8 && often.outages.is_empty(), "{}", often.most_backfills);
+    assert!(often.held > 5, "{}", often.held);
 }
 
 /// What the backfill has still to read is remembered, and what the other passes may read again; not what lies between.
