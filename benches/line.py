@@ -128,7 +128,7 @@ class Exporter:
 
 @contextlib.contextmanager
 def watchdog(process, deadline):
-    """Kills `process`, and nothing else, when it is still there after `deadline` seconds."""
+    """Kills `process`, and nothing else, when it is still there after `deadline` seconds, or when what is done with it fails."""
     import threading
 
     timer = threading.Timer(deadline, process.kill)
@@ -136,6 +136,9 @@ def watchdog(process, deadline):
     timer.start()
     try:
         yield
+    except BaseException:
+        process.kill()
+        raise
     finally:
         timer.cancel()
 
