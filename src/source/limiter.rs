@@ -171,7 +171,7 @@ impl Permit {
     }
 
     /// The server asked to slow down: half the rate, and nobody sends until `retry_after` has passed (at most
-    /// [`LONGEST_RETRY_AFTER`]).
+    /// [`LONGEST_RETRY_AFTER`](crate::retry::LONGEST_RETRY_AFTER)).
     pub fn throttled(self, retry_after: Option<Duration>) {
         self.limiter.state().pace.throttled(now(), self.sent, retry_after);
     }
