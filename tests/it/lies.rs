@@ -288,7 +288,8 @@ async fn a_record_that_is_too_large_alone_is_a_gap_and_the_others_arrive() {
         assert!(large > 2 && missing.iter().filter(|missing| missing.large).count() == large, "{large}: {difference}");
         assert!(difference.repeated.is_empty() && difference.invented.is_empty(), "{difference}");
         assert!(source == Source::Scloud || missing.len() == large, "{large} too large: {difference}");
-        assert!(missing.len() < difference.expected / 2, "{difference}");
+        // Of a burst, tokens lead no further than to the first that is too large: where that lies is chance.
+        assert!(missing.len() < difference.expected * 3 / 4, "{difference}");
         for missing in missing.iter().filter_map(|missing| missing.time) {
             assert!(gaps.iter().any(|(of, gap)| of == stream && gap.contains(&missing)), "{missing}: {gaps:?}");
         }
